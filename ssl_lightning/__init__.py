@@ -1,0 +1,25 @@
+"""Self-supervised learning on images: pretrain, judge and use a backbone. Importing this package loads nothing heavy."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_lightning.checkpoint import load_backbone as load_backbone
+
+__all__ = ["__version__", "load_backbone"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load_backbone` (and with it torch) and look the version up only when they are asked for."""
+    if name == "load_backbone":
+        from ssl_lightning.checkpoint import load_backbone
+
+        return load_backbone
+    if name == "__version__":
+        try:
+            return version("ssl-lightning")
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            return "0.1.0"
+    raise AttributeError(f"module 'ssl_lightning' has no attribute '{name}'")

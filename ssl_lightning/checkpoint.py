@@ -1,0 +1,295 @@
+"""Files that hold weights: atomic saving, safe loading, and the backbone on its own.
+
+A backbone travels as one `backbone.safetensors`: its weights, and in the file's metadata a *card*, a small JSON object
+with everything that is needed to build it again (`{"backbone": {"_target_": ..., ...}, "out_dim", "image_size", "mean",
+"std", "method", "data"}`). `resolve_ckpt` reads any reference a user may write after `ckpt=`.
+"""
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.instantiate import instantiate
+
+FILE = "backbone.safetensors"
+# What others put before the names of a backbone's parameters, in the order we look.
+PREFIXES = ("", "backbone.", "module.", "encoder.", "module.backbone.", "module.encoder.", "model.", "encoder_q.")
+PREFIXES += ("module.encoder_q.", "module.base_encoder.", "base_encoder.")
+# Classifiers of torchvision and timm, left out when the backbone has none.
+HEADS = ("fc.", "head.", "heads.", "classifier.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a `ckpt=` reference holds: the state, the card that builds its backbone (None: unknown), its run folder."""
+
+    ref: str
+    state: dict[str, Tensor]
+    card: dict[str, Any] | None = None
+    run: Path | None = None
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def save_atomic(obj_or_writer: Any, path: str | Path) -> Path:
+    """Write a file so that at any moment either the old one or the whole new one is there, even after a power cut.
+
+    `obj_or_writer` is an object for `torch.save`, or a function that writes to the path it is given. The temporary file
+    lies in the same folder (a rename is atomic only within one file system), is flushed to disk, then renamed.
+    Raises UserError when the folder cannot be written.
+    """
+    path = Path(path)
+    writer: Callable[[Path], Any] = obj_or_writer if callable(obj_or_writer) else lambda p: torch.save(obj_or_writer, p)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {why}; choose another folder with runs_dir=") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself is on disk only once the folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | Path, **card: Any) -> Path:
+    """Write `folder/backbone.safetensors`: the weights and the card. Returns its path.
+
+    `config` is the backbone's plain config node (`_target_` and arguments); `card` takes image_size, mean, std, method,
+    data and whatever else is worth knowing, as plain JSON values.
+    """
+    # The weights are in this file: building the backbone again must not download others.
+    node = dict(config) | {key: off for key, off in (("pretrained", False), ("weights", None)) if key in config}
+    whole = {"backbone": node, "out_dim": int(backbone.out_dim), **card}  # type: ignore[arg-type]
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.state_dict().items()}
+    metadata = {"format": "pt", "card": json.dumps(whole)}
+    return save_atomic(lambda path: save_file(state, path, metadata), Path(folder) / FILE)
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> Any:
+    """Read a checkpoint onto the CPU without running any code it may hold.
+
+    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or holds more than plain types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+    try:
+        damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None  # torch skips the checksums
+        if damaged:
+            raise zipfile.BadZipFile(f"checksum of {damaged}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
+    except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            mend = "save its plain state_dict instead"
+            raise UserError(f"{path} holds Python objects, which could run code on loading; {mend}") from error
+        mend = "use an earlier checkpoint or write it again"
+        raise UserError(f"{path} is truncated, damaged or not a checkpoint; {mend}") from error
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """(state, card or None) of a .safetensors file."""
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+        card = json.loads(metadata["card"]) if "card" in metadata else None
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        mend = "export it again"
+        raise UserError(f"{path} is truncated, damaged or not a safetensors file; {mend}") from error
+    return state, card
+
+
+def run_of(ref: str | Path) -> Path | None:
+    """The run folder a reference belongs to (reads nothing but config.yaml's existence), or None."""
+    path = Path(ref)
+    candidates = (path, path.parent, path.parent.parent)  # runs/x, runs/x/backbone.safetensors, runs/x/checkpoints/y
+    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
+
+
+def resolve_ckpt(ref: str | Path) -> Checkpoint:
+    """Read a run folder, a Lightning checkpoint, a .safetensors or state_dict file, `timm:<name>` or `torchvision:<name>`.
+
+    Raises UserError when there is nothing to read or what is there cannot be read.
+    """
+    ref = str(ref)
+    for source, fetch in (("timm:", _from_timm), ("torchvision:", _from_torchvision)):
+        if ref.startswith(source):
+            return fetch(ref.removeprefix(source))
+    path, run = Path(ref).expanduser(), run_of(Path(ref).expanduser())
+    if path.is_dir():
+        path = _file_in(path)
+    if path.suffix == ".safetensors":
+        state, card = _load_safetensors(path)
+        return Checkpoint(ref, state, card, run)
+    content = load(path)
+    state = _state_in(content, path)
+    from_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
+    if not from_lightning:
+        return Checkpoint(ref, state, None, run)
+    state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    if not state:
+        raise UserError(f"{path} holds no 'backbone.' weights; give a checkpoint of a pretraining run")
+    return Checkpoint(ref, state, _card_of(run), run)
+
+
+def _file_in(folder: Path) -> Path:
+    """The weights of a run folder: the finished backbone, else the last checkpoint of a run still going."""
+    for file in (folder / FILE, folder / "checkpoints" / "last.ckpt"):
+        if file.is_file():
+            return file
+    raise UserError(f"{folder} holds neither {FILE} nor checkpoints/last.ckpt; give the folder of a pretraining run")
+
+
+def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state_dict in what a file held: itself, or under the names in common use."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no state_dict; save model.state_dict() and give that file")
+    return dict(content)
+
+
+def _card_of(run: Path | None) -> dict[str, Any] | None:
+    """The card of a run that has not finished, from its composed config."""
+    if run is None:
+        return None
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
+        return None
+    data = config.get("data") or {}
+    card = {key: data[key] for key in ("image_size", "mean", "std") if key in data}
+    return {"backbone": config["backbone"], **card}
+
+
+def _from_timm(name: str) -> Checkpoint:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(f"timm knows no model '{name}'.{did_you_mean(name, timm.list_models())}")
+    state = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=True, num_classes=0))
+    node = {"_target_": "ssl_lightning.models.timm.timm_backbone", "name": name}
+    return Checkpoint(f"timm:{name}", state, {"backbone": node, "method": f"timm:{name}"})
+
+
+def _from_torchvision(name: str) -> Checkpoint:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise UserError(f"torchvision knows no model '{name}'.{did_you_mean(name, models.list_models())}")
+    state = _download(f"torchvision:{name}", lambda: models.get_model(name, weights="DEFAULT"))
+    node = {"_target_": "ssl_lightning.models.resnet.resnet", "name": name, "stem": "imagenet"}
+    card = {"backbone": node, "method": f"torchvision:{name}"} if name.startswith("resnet") else None
+    return Checkpoint(f"torchvision:{name}", state, card)
+
+
+def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    try:
+        return build().state_dict()
+    except Exception as error:  # no network, no such weights, a full disk: each library has its own errors for these
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        mend = "download them on a machine with network and give the file as ckpt="
+        raise UserError(f"the weights of {ref} could not be fetched ({why}); {mend}") from error
+
+
+# ---- into a backbone -----------------------------------------------------------------------------------------------
+
+
+def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
+    """Load weights into a backbone in place: each of its tensors, in its shape, and no layer left over.
+
+    Prefixes in common use (`PREFIXES`) are taken off; a classifier (`HEADS`) is left out when the backbone has none.
+    Raises UserError naming the first differing keys: never loads a part in silence.
+    """
+    checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
+    wanted: dict[str, Tensor] = backbone.state_dict()
+    found = _best_prefix(checkpoint.state, wanted)
+    found = {k: v for k, v in found.items() if k in wanted or not k.startswith(HEADS) or _has_head(wanted, k)}
+    differences = list(_differences(found, wanted))
+    if differences:
+        more = f" (and {len(differences) - 2} more)" if len(differences) > 2 else ""
+        mend = "choose the backbone it was trained with"
+        shown = ", ".join(differences[:2])
+        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}{more}; {mend}")
+    backbone.load_state_dict({key: found.get(key, value) for key, value in wanted.items()})
+
+
+def _best_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state under the prefix that explains most of the wanted keys (the first of equals)."""
+    views = [{k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in PREFIXES]
+    return max(views, key=lambda view: len(view.keys() & wanted.keys()))
+
+
+def _has_head(wanted: Iterable[str], key: str) -> bool:
+    head = key.split(".")[0] + "."
+    return any(name.startswith(head) for name in wanted)
+
+
+def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[str]:
+    for key, value in wanted.items():
+        if key not in found:
+            if not key.endswith("num_batches_tracked"):  # absent from old files, and only a counter
+                yield f"'{key}' {tuple(value.shape)} is missing there"
+        elif found[key].shape != value.shape:
+            yield f"'{key}' is {tuple(found[key].shape)} there and {tuple(value.shape)} here"
+    for key, value in found.items():
+        if key not in wanted:
+            yield f"'{key}' {tuple(value.shape)} is missing here"
+
+
+def build_backbone(card: Mapping[str, Any], trusted: Iterable[str] = ()) -> nn.Module:
+    """A card's backbone with fresh random weights."""
+    backbone = instantiate(dict(card["backbone"]), trusted=tuple(trusted))
+    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
+        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be an nn.Module with .out_dim")
+    return backbone
+
+
+def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:
+    """The backbone of a run, `load_backbone("runs/moco-cifar10")`: (B, 3, H, W) -> (B, .out_dim), in eval mode.
+
+    `ref` is anything `resolve_ckpt` reads that says how it is built: a run folder, a checkpoint in one, an exported
+    safetensors file, `timm:<name>`. `trusted` names your own packages, when the backbone's class lives in one.
+    Raises UserError for a bare state_dict: build the backbone yourself and use `load_weights`.
+    """
+    checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
+    if checkpoint.card is None:
+        raise UserError(f"{checkpoint.ref} does not say which backbone it holds; build one and use load_weights")
+    backbone = build_backbone(checkpoint.card, trusted)
+    load_weights(backbone, checkpoint)
+    return backbone.eval()

@@ -1,0 +1,34 @@
+"""The errors a user can mend, and the search for the name that was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: one line that names the thing and how to mend it. The entry prints it without a traceback."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, after its checkpoint was saved. `code` is the exit status (130 or 143)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"interrupted (exit status {code})")
+        self.code = code
+
+
+def nearest(name: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The option most like `name`, or None where none is alike. Dotted names are compared part by part as well."""
+    options = [str(option) for option in options]
+    lowered = {option.lower(): option for option in options}
+    if name.lower() in lowered:
+        return lowered[name.lower()]
+    found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[found[0]] if found else None
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the option most like `name`, or "" where none is alike."""
+    best = nearest(name, options)
+    return f" Did you mean '{best}'?" if best else ""

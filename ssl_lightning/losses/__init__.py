@@ -1,0 +1,1 @@
+"""Losses: one published equation per file, tensors in, a scalar out."""

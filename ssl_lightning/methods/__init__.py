@@ -1,0 +1,1 @@
+"""Self-supervised methods: one LightningModule per file, each in its paper's order."""

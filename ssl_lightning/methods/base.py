@@ -1,0 +1,83 @@
+"""What every method shares: a backbone, one readout, an optimizer recipe, and the dict its step hands to the callbacks."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+from lightning import Callback, LightningModule
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.errors import UserError
+from ssl_lightning.optim.recipe import OptimizerRecipe
+
+
+class StepOutput(TypedDict):
+    """What a training step tells the callbacks; they read this and nothing else of a method's insides."""
+
+    loss: Tensor  # scalar, with gradient
+    features: Tensor  # (V*B, D), detached, views stacked in order
+    embeddings: Tensor  # (V*B, P), detached, views stacked in order
+    watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
+
+
+class EmbedOutput(TypedDict):
+    """What a validation step tells the callbacks."""
+
+    features: Tensor  # (B, D)
+    labels: Tensor  # (B,), -1 where there is none
+    indices: Tensor  # (B,)
+
+
+class SSLMethod(LightningModule):
+    """Base of all methods: holds the backbone, the readout and the optimizer; the training step is the method's own.
+
+    Args:
+        backbone: any module from images (B, 3, H, W) to features (B, D) with an integer `out_dim` = D.
+        optimizer: how to optimise; None for a method that is only judged or exported.
+    """
+
+    def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.optimizer_recipe = optimizer
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The sole readout, images (B, 3, H, W) -> features (B, D): probes, kNN, fine-tuning and export all use it."""
+        return self.backbone(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embed(x)
+
+    def output(self, loss: Tensor, features: Tensor, *embeddings: Tensor, **watch: Tensor | float) -> StepOutput:
+        """Packs a step's result; `embeddings` holds one (B, P) tensor for each view."""
+        stacked = torch.cat(embeddings).detach()  # (V*B, P)
+        return StepOutput(loss=loss, features=features.detach(), embeddings=stacked, watch=watch)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> EmbedOutput:
+        features = self.embed(batch.views[0])  # (B, D)
+        return EmbedOutput(features=features, labels=batch.labels, indices=batch.indices)
+
+    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(student, teacher) modules for `EMATeacher`; none by default."""
+        return []
+
+    def teachers(self) -> Sequence[Callback]:
+        """The callbacks a method cannot do without, such as its EMATeacher."""
+        return []
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        return self.teachers()
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""
+        if self.optimizer_recipe is None:
+            raise UserError(f"{type(self).__name__} was built without an optimizer; pass optimizer=OptimizerRecipe(...)")
+        batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        if batch_size is None:
+            raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
+        accumulation = self.trainer.accumulate_grad_batches
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = max(1, -(-int(self.trainer.num_training_batches) // accumulation))
+        global_batch = batch_size * self.trainer.world_size * accumulation
+        return self.optimizer_recipe.build(self, global_batch, total_steps, steps_per_epoch)

@@ -1,0 +1,53 @@
+"""The MLP heads of the papers: projectors and predictors."""
+
+from torch import nn
+
+from ssl_lightning.errors import UserError
+
+
+class MLP(nn.Sequential):
+    """`num_layers` linear layers with BatchNorm and ReLU between them: (B, in_dim) -> (B, out_dim).
+
+    The variants of the papers:
+
+    - SimCLR, `MLP(d, 2048, 256, norm=False)`, and with BatchNorm in the hidden layer `norm=True`;
+    - MoCo v2, `MLP(d, 2048, 128, norm=False)`;
+    - BYOL, projector and predictor, `MLP(d, 4096, 256)`;
+    - SimSiam, `MLP(d, 2048, 2048, num_layers=3, last_norm=True, last_norm_affine=False)`;
+    - Barlow Twins and VICReg, `MLP(d, 8192, 8192, num_layers=3, bias=False)`.
+
+    A linear layer that BatchNorm follows has no bias, as BatchNorm would take it away again.
+
+    Args:
+        norm: BatchNorm after each hidden layer.
+        last_norm: BatchNorm after the last layer; `last_norm_affine` gives it a learned scale and shift.
+        bias: bias of the last layer where no BatchNorm follows it. Hidden layers without BatchNorm always have one.
+
+    Raises:
+        UserError: fewer than one layer.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int = 2048,
+        out_dim: int = 256,
+        num_layers: int = 2,
+        norm: bool = True,
+        last_norm: bool = False,
+        last_norm_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise UserError(f"an MLP head needs at least one layer, not num_layers={num_layers}; give 1 or more")
+        self.out_dim = out_dim
+        for _ in range(num_layers - 1):
+            self.append(nn.Linear(in_dim, hidden_dim, bias=not norm))
+            if norm:
+                self.append(nn.BatchNorm1d(hidden_dim))
+            self.append(nn.ReLU(inplace=True))
+            in_dim = hidden_dim
+        self.append(nn.Linear(in_dim, out_dim, bias=bias and not last_norm))
+        if last_norm:
+            self.append(nn.BatchNorm1d(out_dim, affine=last_norm_affine))

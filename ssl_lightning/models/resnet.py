@@ -1,0 +1,50 @@
+"""ResNets: torchvision's own, with the classifier taken off and the stem as an option.
+
+Deep Residual Learning (He et al. 2015), https://arxiv.org/abs/1512.03385. The CIFAR stem is the one of SimCLR,
+appendix B.9, https://arxiv.org/abs/2002.05709.
+"""
+
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+from ssl_lightning.errors import UserError, did_you_mean
+
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+STEMS = ("imagenet", "cifar")
+
+
+def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: bool = False) -> models.ResNet:
+    """torchvision's ResNet `name` as a backbone: (B, 3, H, W) -> (B, out_dim).
+
+    The state_dict has torchvision's own keys, without `fc`. `stem="cifar"` makes the first convolution 3x3 with
+    stride 1 and takes the max-pool out, so that images of about 32 px keep their resolution.
+    `zero_init_residual` starts every block as the identity.
+
+    Raises:
+        UserError: a name or stem that does not exist.
+    """
+    if name not in RESNETS:
+        raise UserError(f"no ResNet named {name!r};{did_you_mean(name, RESNETS)} Choose one of {', '.join(RESNETS)}")
+    if stem not in STEMS:
+        raise UserError(f"no stem named {stem!r};{did_you_mean(stem, STEMS)} Choose 'imagenet' or 'cifar'")
+    net: Any = getattr(models, name)(weights=None, zero_init_residual=zero_init_residual)
+    if stem == "cifar":
+        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+        net.maxpool = nn.Identity()
+    net.out_dim = net.fc.in_features
+    net.fc = nn.Identity()
+    return net

@@ -1,0 +1,50 @@
+"""Any network of timm (https://github.com/huggingface/pytorch-image-models) as a backbone."""
+
+from typing import Any
+
+import timm
+from torch import nn
+
+from ssl_lightning.errors import UserError, did_you_mean
+
+
+def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's network `name` without its classifier: (B, 3, H, W) -> (B, out_dim).
+
+    Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`; the others take any size.
+    `kwargs` go to `timm.create_model`, for instance `patch_size=4` to give a ViT more than four tokens at 32 px.
+
+    Raises:
+        UserError: an unknown name, an argument that the network does not take, an image size that its patches do not
+            divide, or pretrained weights that cannot be fetched.
+    """
+    if not timm.is_model(name):
+        hint = did_you_mean(name.split(".")[0], timm.list_models())
+        raise UserError(f"timm has no network named {name!r};{hint} timm.list_models() lists them all")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        kwargs = {"img_size": image_size, **kwargs}
+    net: Any = _create(name, pretrained, kwargs)
+    patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+    if "img_size" in kwargs and patch is not None and kwargs["img_size"] % patch[0]:
+        size = kwargs["img_size"]
+        raise UserError(f"{name} has patches of {patch[0]} px, which do not divide {size} px; change one of the two")
+    # Where timm keeps a layer between pooling and classifier, the features are as wide as that layer.
+    net.out_dim = getattr(net, "head_hidden_size", None) or net.num_features
+    return net
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+    except TypeError as error:
+        raise UserError(f"{name} refuses an argument: {_one_line(error)}; mend backbone.*") from error
+    except Exception as error:  # without `pretrained` nothing is fetched, and the error is timm's own
+        if not pretrained:
+            raise
+        why = _one_line(error)
+        raise UserError(f"no pretrained weights of {name} ({why}); set pretrained=false or connect once") from error
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

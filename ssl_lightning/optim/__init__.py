@@ -1,0 +1,1 @@
+"""Optimizers, schedules and parameter groups: how a published recipe's numbers become a step."""

@@ -1,0 +1,57 @@
+"""What the tests of every method share: the list of methods (read from conf/), and tiny instances of them in float64."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.build import compose
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.instantiate import instantiate
+from ssl_lightning.methods.base import SSLMethod
+
+CONF = Path(__file__).parents[2] / "conf"
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+class SmoothBackbone(nn.Sequential):
+    """No batch statistics and no kinks: what DDP equality can be proven with to the last digits."""
+
+    def __init__(self, image_size: int = 4, out_dim: int = 6) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * image_size**2, 8), nn.Tanh(), nn.Linear(8, out_dim))
+        self.out_dim = out_dim
+
+
+class SmoothMLP(nn.Sequential):
+    """A head of the same kind."""
+
+    def __init__(self, in_dim: int, out_dim: int = 5) -> None:
+        super().__init__(nn.Linear(in_dim, 7), nn.Tanh(), nn.Linear(7, out_dim))
+        self.out_dim = out_dim
+
+
+def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSLMethod:
+    """The method as its yaml builds it, but with smooth heads, a queue of 16, and in float64."""
+    node = dict(compose([f"method={name}", "data=shapes", *overrides])["method"])
+    if "queue_size" in node:
+        node["queue_size"] = 16
+    for head in ("projector", "predictor"):
+        if head in node:
+            node[head] = SmoothMLP
+    torch.manual_seed(0)
+    return instantiate(node, backbone=SmoothBackbone(), **parts).double()
+
+
+def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(size, 3, image_size, image_size, generator=generator, dtype=torch.float64) for _ in range(views)]
+    return Batch(images, torch.arange(size) % 3, torch.arange(size))
+
+
+def rows(batch: Batch, start: int, stop: int) -> Batch:
+    return Batch([view[start:stop] for view in batch.views], batch.labels[start:stop], batch.indices[start:stop])
+
+
+def gradients(method: SSLMethod) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}

@@ -1,0 +1,124 @@
+"""What must hold for each method of conf/method: two processes equal one, teachers are frozen copies, all state is kept."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tests.gloo import run_two
+from tests.methods.harness import METHODS, gradients, random_batch, rows, tiny_method
+
+
+def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
+    """Plain SGD on the rank's share of `steps` global batches, with gradients averaged as DDP averages them."""
+    method = tiny_method(name)
+    losses: list[Tensor] = []
+    share = 8 // world_size
+    for step in range(steps):
+        batch = rows(random_batch(8, seed=step), rank * share, (rank + 1) * share)
+        method.zero_grad()
+        loss = method.training_step(batch, step)["loss"]
+        loss.backward()
+        losses.append(loss.detach().clone())
+        for parameter in method.parameters():
+            if parameter.grad is not None:
+                if world_size > 1:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= world_size
+                parameter.data -= 0.1 * parameter.grad
+        for student, teacher in method.teacher_pairs():
+            for s, t in zip(student.parameters(), teacher.parameters(), strict=True):
+                t.data.lerp_(s.data, 0.1)
+    if world_size > 1:
+        for loss in losses:
+            dist.all_reduce(loss)
+            loss /= world_size
+    return {"losses": torch.stack(losses), "gradients": gradients(method), "state": method.state_dict()}
+
+
+def train_rank(rank: int, world_size: int, name: str, steps: int) -> dict[str, Any]:
+    return train(name, steps, rank, world_size)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_equal_one(name: str) -> None:
+    """Loss, parameter gradients, and every parameter and buffer (teacher, queue) after 20 steps."""
+    one = train(name, 20)
+    ranks = run_two(train_rank, name, 20)
+    for two in ranks:
+        torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-9)
+        assert two["gradients"].keys() == one["gradients"].keys()
+        for key, gradient in one["gradients"].items():
+            torch.testing.assert_close(two["gradients"][key], gradient, rtol=0, atol=1e-9)
+        for key, value in one["state"].items():
+            torch.testing.assert_close(two["state"][key], value, rtol=0, atol=1e-9)
+    for key, value in ranks[0]["state"].items():
+        assert torch.equal(value, ranks[1]["state"][key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_teachers_start_as_frozen_copies(name: str) -> None:
+    method = tiny_method(name)
+    trained = {id(p) for p in method.parameters() if p.requires_grad}
+    for student, teacher in method.teacher_pairs():
+        for s, t in zip(student.parameters(), teacher.parameters(), strict=True):
+            assert torch.equal(s, t)
+            assert s.data_ptr() != t.data_ptr()
+            assert id(t) not in trained
+    method.training_step(random_batch(), 0)["loss"].backward()
+    for _, teacher in method.teacher_pairs():
+        assert all(p.grad is None for p in teacher.parameters())
+    assert bool(method.teacher_pairs()) == bool(method.configure_callbacks())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
+    """A head that is built but not used crashes DDP and is a sign of a wrong step."""
+    method = tiny_method(name)
+    method.training_step(random_batch(), 0)["loss"].backward()
+    missing = [n for n, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    # The bias of a last layer cancels in some losses; everything else must move.
+    assert [n for n in missing if not n.endswith("bias")] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_output_feeds_the_callbacks(name: str) -> None:
+    method = tiny_method(name)
+    batch = random_batch(8)
+    output = method.training_step(batch, 0)
+    assert output["loss"].ndim == 0
+    assert len(output["features"]) % 8 == 0
+    assert output["features"].shape[1] == method.backbone.out_dim
+    assert len(output["embeddings"]) == 16
+    assert not output["features"].requires_grad
+    assert not output["embeddings"].requires_grad
+    torch.testing.assert_close(output["features"][:8], method.embed(batch.views[0]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_state_dict_is_the_whole_state(name: str) -> None:
+    """A fresh method that loads the state takes the very same next step: nothing lives outside parameters and buffers."""
+    first = tiny_method(name)
+    for step in range(3):
+        first.training_step(random_batch(seed=step), step)
+    second = tiny_method(name)
+    second.load_state_dict(first.state_dict())
+    batch = random_batch(seed=9)
+    assert torch.equal(first.training_step(batch, 3)["loss"], second.training_step(batch, 3)["loss"])
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bf16_autocast_stays_close_to_float32(name: str) -> None:
+    method = tiny_method(name).float()
+    batch = random_batch(8)
+    batch = batch._replace(views=[view.float() for view in batch.views])
+    full = method.training_step(batch, 0)["loss"]
+    method = tiny_method(name).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = method.training_step(batch, 0)["loss"]
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.03, atol=0.03)
