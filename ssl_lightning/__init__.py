@@ -1,4 +1,4 @@
-"""Self-supervised learning on images: pretrain, judge and use a backbone. Importing this package loads nothing heavy."""
+"""Self-supervised learning on images: pretrain, judge and use a backbone. Importing this loads nothing heavy."""
 
 from __future__ import annotations
 

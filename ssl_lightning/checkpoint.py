@@ -25,7 +25,16 @@ from ssl_lightning.instantiate import instantiate
 
 FILE = "backbone.safetensors"
 # What others put before the names of a backbone's parameters, in the order we look.
-PREFIXES = ("", "backbone.", "module.", "encoder.", "module.backbone.", "module.encoder.", "model.", "encoder_q.")
+PREFIXES: tuple[str, ...] = (
+    "",
+    "backbone.",
+    "module.",
+    "encoder.",
+    "module.backbone.",
+    "module.encoder.",
+    "model.",
+    "encoder_q.",
+)
 PREFIXES += ("module.encoder_q.", "module.base_encoder.", "base_encoder.")
 # Classifiers of torchvision and timm, left out when the backbone has none.
 HEADS = ("fc.", "head.", "heads.", "classifier.")
@@ -39,9 +48,6 @@ class Checkpoint:
     state: dict[str, Tensor]
     card: dict[str, Any] | None = None
     run: Path | None = None
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def save_atomic(obj_or_writer: Any, path: str | Path) -> Path:
@@ -93,21 +99,15 @@ def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | 
     return save_atomic(lambda path: save_file(state, path, metadata), Path(folder) / FILE)
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
 def load(path: str | Path) -> Any:
     """Read a checkpoint onto the CPU without running any code it may hold.
 
     Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or holds more than plain types.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+    path = _existing(path)
     try:
-        damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None  # torch skips the checksums
-        if damaged:
-            raise zipfile.BadZipFile(f"checksum of {damaged}")
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
+            raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
@@ -115,22 +115,24 @@ def load(path: str | Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             mend = "save its plain state_dict instead"
             raise UserError(f"{path} holds Python objects, which could run code on loading; {mend}") from error
-        mend = "use an earlier checkpoint or write it again"
-        raise UserError(f"{path} is truncated, damaged or not a checkpoint; {mend}") from error
+        raise UserError(f"{path} is truncated, damaged or not a checkpoint; use an earlier one") from error
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+    return Path(path)
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """(state, card or None) of a .safetensors file."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_existing(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
         card = json.loads(metadata["card"]) if "card" in metadata else None
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        mend = "export it again"
-        raise UserError(f"{path} is truncated, damaged or not a safetensors file; {mend}") from error
+        raise UserError(f"{path} is truncated, damaged or not a safetensors file; export it again") from error
     return state, card
 
 
@@ -142,7 +144,7 @@ def run_of(ref: str | Path) -> Path | None:
 
 
 def resolve_ckpt(ref: str | Path) -> Checkpoint:
-    """Read a run folder, a Lightning checkpoint, a .safetensors or state_dict file, `timm:<name>` or `torchvision:<name>`.
+    """Read a run folder, a Lightning checkpoint, a safetensors or state_dict file, `timm:<name>`, `torchvision:<name>`.
 
     Raises UserError when there is nothing to read or what is there cannot be read.
     """
@@ -192,9 +194,10 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
-    data = config.get("data") or {}
+    data, choices = config.get("data") or {}, config.get("choices") or {}
     card = {key: data[key] for key in ("image_size", "mean", "std") if key in data}
-    return {"backbone": config["backbone"], **card}
+    named = {key: choices[key] for key in ("method", "data") if key in choices}
+    return {"backbone": config["backbone"], **card, **named}
 
 
 def _from_timm(name: str) -> Checkpoint:
@@ -227,9 +230,6 @@ def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
         raise UserError(f"the weights of {ref} could not be fetched ({why}); {mend}") from error
 
 
-# ---- into a backbone -----------------------------------------------------------------------------------------------
-
-
 def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     """Load weights into a backbone in place: each of its tensors, in its shape, and no layer left over.
 
@@ -243,9 +243,9 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     differences = list(_differences(found, wanted))
     if differences:
         more = f" (and {len(differences) - 2} more)" if len(differences) > 2 else ""
+        shown = ", ".join(differences[:2]) + more
         mend = "choose the backbone it was trained with"
-        shown = ", ".join(differences[:2])
-        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}{more}; {mend}")
+        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}; {mend}")
     backbone.load_state_dict({key: found.get(key, value) for key, value in wanted.items()})
 
 

@@ -1,8 +1,8 @@
 """Talk between ranks: who am I, gather with gradient, broadcast. Each call is a no-op in one process.
 
-Why `gather` keeps the gradient: a loss on the global batch depends on every rank's rows, so each rank's rows are owed the
-gradient of every rank's loss. DDP then averages over ranks, so a loss that each rank computes on the whole gathered batch
-gets exactly the gradient that one process would get on that batch.
+Why `gather` keeps the gradient: a loss on the global batch depends on every rank's rows, so each rank's rows are owed
+the gradient of every rank's loss. DDP then averages over ranks, so a loss that each rank computes on the whole gathered
+batch, or a mean whose parts the ranks share out, gets exactly the gradient that one process would get on that batch.
 """
 
 from typing import Any
@@ -59,11 +59,14 @@ def gather(x: Tensor) -> Tensor:
 def gather_rows(x: Tensor) -> Tensor:
     """The rows of all ranks in rank order, without gradient; ranks may hold different numbers of rows, or none.
 
-    (B_r, ...) on rank r -> (sum of B_r, ...) on every rank. Shapes after the first dimension and dtypes must agree.
+    (B_r, ...) on rank r -> (sum of B_r, ...) on every rank, on the device of `x`. Shapes after the first dimension and
+    dtypes must agree.
     """
     x = x.detach()
     if not is_active():
         return x
+    if x.device.type == "cpu" and dist.get_backend() == "nccl":  # which carries tensors of the GPU only
+        return gather_rows(x.cuda()).cpu()
     count = torch.tensor([x.shape[0]], device=x.device)
     counts = _all_gather(count).tolist()
     longest = max(counts)

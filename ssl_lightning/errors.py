@@ -7,11 +7,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that names the thing and how to mend it. The entry prints it without a traceback."""
+    """A mistake of the user's: one line that names the thing and its mend. The entry prints it without a traceback."""
 
 
-class Interrupted(Exception):
-    """Training was stopped by a signal, after its checkpoint was saved. `code` is the exit status (130 or 143)."""
+class Interrupted(BaseException):
+    """A signal stopped the run, after its state was saved if it was training. `code`: the exit status, 130 or 143.
+
+    Like KeyboardInterrupt it is no Exception: nothing that survives errors should survive this.
+    """
 
     def __init__(self, code: int) -> None:
         super().__init__(f"interrupted (exit status {code})")
@@ -19,7 +22,7 @@ class Interrupted(Exception):
 
 
 def nearest(name: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The option most like `name`, or None where none is alike. Dotted names are compared part by part as well."""
+    """The option most like `name`, or None where none is alike."""
     options = [str(option) for option in options]
     lowered = {option.lower(): option for option in options}
     if name.lower() in lowered:

@@ -11,7 +11,7 @@ from typing import Any
 from ssl_lightning import signatures, typecheck
 from ssl_lightning.errors import UserError, did_you_mean
 
-# A config file from elsewhere must not be able to run any function of any package it likes (see docs on `trusted_packages`).
+# A config from elsewhere must not be able to run any function of any package; `trusted_packages` adds the user's own.
 # A name that ends in a dot allows everything below it; one without a dot allows itself alone.
 ALLOWED = (
     "ssl_lightning.",
@@ -31,7 +31,9 @@ ALLOWED = (
     "timm.optim.",
 )
 # Our own machinery starts processes and reads files: it is not for a config to name.
-REFUSED = tuple(f"ssl_lightning.{room}." for room in ("__main__", "build", "compose", "sweep", "instantiate"))
+REFUSED = tuple(
+    f"ssl_lightning.{room}." for room in ("__main__", "build", "compose", "sweep", "trainers", "instantiate")
+)
 
 
 def allowed(target: str, trusted: Iterable[str] = ()) -> bool:
@@ -64,21 +66,25 @@ def _check_arguments(node: dict[str, Any], trusted: Collection[str], where: str,
     if not isinstance(target, str) or not allowed(target, trusted):
         raise UserError(f"{at}'{target}' may not be named in a config.{_target_hint(str(target), trusted)}")
     _check_exists(target, trusted, at)
-    signature = signature_of(target)
+    signature = signature_of(target, trusted)
     for name, value in node.items():
         if name in ("_target_", "_partial_"):
             continue
         if not signature.accepts(name):
             hint = did_you_mean(name, signature.params) or f" It takes {', '.join(signature.params) or 'none'}."
-            raise UserError(f"{at}{target.rsplit('.', 1)[-1]} takes no argument '{name}'.{hint}")
+            raise UserError(f"{at}{_short(target)} takes no argument '{name}'.{hint}")
         if name in signature.params:
-            _check_value(value, signature.params[name], f"{where}.{name}" if where else name)
+            check_value(value, signature.params[name], f"{where}.{name}" if where else name)
     needed = [name for name, param in signature.params.items() if param.required]
     missing = [name for name in needed if name not in node and name not in injected]
     if missing and not node.get("_partial_"):
         raise UserError(
-            f"{at}{target.rsplit('.', 1)[-1]} needs '{missing[0]}'; add +{where + '.' if where else ''}{missing[0]}=..."
+            f"{at}{_short(target)} needs '{missing[0]}'; add +{where + '.' if where else ''}{missing[0]}=..."
         )
+
+
+def _short(target: str) -> str:
+    return ".".join(target.split(".")[-2:])
 
 
 def _check_exists(target: str, trusted: Collection[str], at: str) -> None:
@@ -95,7 +101,8 @@ def _check_exists(target: str, trusted: Collection[str], at: str) -> None:
         raise UserError(f"{at}'{target}' does not exist: no '{name}' in {module}.{hint}")
 
 
-def _check_value(value: Any, param: signatures.Param, where: str) -> None:
+def check_value(value: Any, param: signatures.Param, where: str) -> None:
+    """Raise a UserError where a value does not fit its argument's annotation."""
     try:
         typecheck.convert(value, param)
     except typecheck.Mismatch as mismatch:
@@ -107,16 +114,19 @@ def _check_value(value: Any, param: signatures.Param, where: str) -> None:
 
 def _target_hint(target: str, trusted: Collection[str]) -> str:
     package = target.split(".")[0]
-    ours = did_you_mean(package, {name.split(".")[0] for name in (*ALLOWED, *trusted)} - {package})
-    return ours or f" To allow a package of your own: trusted_packages=[{package}]"
+    ours = [name for name in (*ALLOWED, *trusted) if name.split(".")[0] == package]
+    if ours:
+        return f" Of {package} these may: {', '.join(ours)}"
+    hint = did_you_mean(package, {name.split(".")[0] for name in ALLOWED})
+    return hint or f" To allow a package of your own: trusted_packages=[{package}]"
 
 
-def signature_of(target: str) -> signatures.Signature:
+def signature_of(target: str, trusted: Collection[str] = ()) -> signatures.Signature:
     """The arguments of a class or function; from its source where that tells, else by importing it."""
     found = signatures.read(target)
     if found is not None:
         return found
-    thing = _import(target)
+    thing = load(target, trusted)
     params: dict[str, signatures.Param] = {}
     try:
         listed = inspect.signature(thing).parameters.values()
@@ -165,20 +175,19 @@ def load(target: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
 def instantiate(node: Any, trusted: Collection[str] = (), **extra: Any) -> Any:
     """Build what a config node names.
 
-    A dict with `_target_` becomes `target(**the rest, **extra)`, nodes inside it first; with `_partial_: true` it becomes
-    a functools.partial. Other dicts and lists are walked through. Raises UserError for what `check` would refuse.
+    A dict with `_target_` becomes `target(**the rest, **extra)`, nodes inside it first; with `_partial_: true` it is a
+    functools.partial. Other dicts and lists are walked through. Raises UserError for what `check` would refuse.
     """
     if isinstance(node, list | tuple):
-        return [instantiate(item, trusted) for item in node]
+        return type(node)(instantiate(item, trusted) for item in node)
     if not isinstance(node, dict):
         return node
-    arguments = {k: instantiate(v, trusted) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    given = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
     if "_target_" not in node:
-        return arguments | extra
+        return {name: instantiate(value, trusted) for name, value in given.items()} | extra
     _check_arguments(node, trusted, "", extra)
     target = load(node["_target_"], trusted)
-    params = signature_of(node["_target_"]).params
-    for name in arguments.keys() & params.keys():
-        arguments[name] = typecheck.convert(arguments[name], params[name])
-    arguments |= extra
+    params = signature_of(node["_target_"], trusted).params
+    typed = {name: typecheck.convert(v, params[name]) if name in params else v for name, v in given.items()}
+    arguments = {name: instantiate(value, trusted) for name, value in typed.items()} | extra
     return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)

@@ -1,4 +1,4 @@
-"""What a class or function takes, read from its source without importing it: a mistake is answered before torch is loaded."""
+"""What a class or function takes, read from its source without importing it: mistakes are answered at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Param:
-    """One argument: its annotation as source, the module that annotation was written in, and whether it must be given."""
+    """One argument: its annotation as source, the module that was written in, and whether it must be given."""
 
     annotation: ast.expr | None = None
     module: str = ""

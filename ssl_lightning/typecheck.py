@@ -1,4 +1,4 @@
-"""Does a value from the command line fit an argument's annotation? Lenient where the annotation says more than yaml can."""
+"""Does a value from the command line fit an argument's annotation? Lenient where it says more than yaml can."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _convert(value: Any, annotation: ast.expr, module: str) -> Any:
     if not fitting:
         choices = tuple(dict.fromkeys(choice for expr, _ in members for choice in _choices(expr)))
         words = [_words(expr) for expr, _ in members if not _choices(expr)]
-        words += ["one of " + ", ".join(map(str, choices))] if choices else []
+        words += ["one of " + ", ".join(dict.fromkeys(map(str, choices)))] if choices else []
         raise Mismatch(" or ".join(dict.fromkeys(words)), choices)
     exact = [result for result in fitting if type(result) is type(value)]  # int | float: 1 stays 1
     return (exact or fitting)[0]
@@ -143,4 +143,4 @@ def _words(expr: ast.expr) -> str:
         return f"a list of {len(arguments)}"
     if name in BUILT:
         return "a node with a _target_"
-    return WORDS.get(name, WORDS["list"] if name in LISTS + TUPLES else WORDS["dict"] if name in DICTS else name)
+    return WORDS.get(name, "a list" if name in LISTS + TUPLES else "a mapping" if name in DICTS else name)

@@ -25,8 +25,8 @@ def frozen_copy(module: M) -> M:
 class EMATeacher(Callback):
     """Moves every teacher of `pl_module.teacher_pairs()` by t <- m t + (1 - m) s, once per optimizer step.
 
-    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, a pure function of the step, so that a resumed
-    run goes on where it stopped. It is a callback because Lightning runs callbacks before the module's own
+    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, a pure function of the step, so that a
+    resumed run goes on where it stopped. It is a callback because Lightning runs callbacks before the module's own
     `on_train_batch_end` and checkpoints last: a teacher moved in the module would be saved one update late.
 
     Parameters are averaged. Integer and boolean buffers (BatchNorm's counter) are copied. Floating buffers (BatchNorm's
@@ -41,11 +41,13 @@ class EMATeacher(Callback):
     def __init__(self, momentum: float = 0.996, final_momentum: float = 1.0) -> None:
         if not 0.0 <= momentum <= final_momentum <= 1.0:
             raise UserError(
-                f"teacher momentum goes from {momentum} to {final_momentum}; choose 0 <= momentum <= final_momentum <= 1"
+                f"teacher momentum {momentum} to {final_momentum}; choose 0 <= momentum <= final_momentum <= 1"
             )
         self.momentum = momentum
         self.final_momentum = final_momentum
-        self._moved_at = 0  # global_step of the last update; set anew at each start, so it needs no place in the checkpoint
+        self._moved_at = (
+            0  # global_step of the last update; set anew at each start, so it needs no place in the checkpoint
+        )
         self._total: float = math.inf
         self._teacher: list[Tensor] = []
         self._student: list[Tensor] = []
@@ -63,7 +65,9 @@ class EMATeacher(Callback):
         self._moved_at = trainer.global_step
         self._total = trainer.estimated_stepping_batches
         if math.isinf(self._total) and self.momentum != self.final_momentum:
-            raise UserError("the teacher's momentum follows the length of the run; set trainer.max_epochs or trainer.max_steps")
+            raise UserError(
+                "the teacher's momentum follows the length of the run; set trainer.max_epochs or trainer.max_steps"
+            )
         self._collect(pl_module)
 
     def on_train_batch_end(
@@ -74,6 +78,10 @@ class EMATeacher(Callback):
         self._moved_at = trainer.global_step
         self.move(self.current(trainer.global_step - 1, self._total))
 
+    def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
+        """For the StepLogger: the momentum of the last step."""
+        return {"teacher_momentum": self.current(trainer.global_step - 1, self._total)}
+
     @torch.no_grad()
     def move(self, momentum: float) -> None:
         """One update of all teachers in one fused pass over memory."""
@@ -82,7 +90,7 @@ class EMATeacher(Callback):
             torch._foreach_copy_(self._teacher_counters, self._student_counters)
 
     def _collect(self, pl_module: LightningModule) -> None:
-        """List the tensors once, at the start, when they are on their device: walking the modules costs more than the update."""
+        """Lists the tensors once, on their device: walking the modules each step costs as much as the update."""
         self._teacher, self._student, self._teacher_counters, self._student_counters = [], [], [], []
         for student, teacher in pl_module.teacher_pairs():  # type: ignore[operator]
             for (name, s), (_, t) in zip(student.named_parameters(), teacher.named_parameters(), strict=True):
@@ -97,7 +105,9 @@ class EMATeacher(Callback):
 
 def _check(name: str, student: Tensor, teacher: Tensor) -> None:
     if teacher.requires_grad:
-        raise UserError(f"the teacher's parameter '{name}' requires a gradient; make the teacher with frozen_copy(student)")
+        raise UserError(
+            f"the teacher's parameter '{name}' requires a gradient; make the teacher with frozen_copy(student)"
+        )
     if student.shape != teacher.shape:
         raise UserError(
             f"parameter '{name}' is {tuple(student.shape)} in the student and {tuple(teacher.shape)} in the teacher; "
@@ -106,5 +116,5 @@ def _check(name: str, student: Tensor, teacher: Tensor) -> None:
     if teacher.dtype in (torch.float16, torch.bfloat16):
         # (1 - m) = 0.004 is below half a unit in the last place of bfloat16: the teacher would never move.
         raise UserError(
-            f"the teacher's parameter '{name}' is {teacher.dtype}, too coarse to average; use trainer.precision=bf16-mixed"
+            f"the teacher's '{name}' is {teacher.dtype}, too coarse to average; use trainer.precision=bf16-mixed"
         )

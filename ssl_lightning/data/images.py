@@ -8,6 +8,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_lightning.data.broken import BrokenFiles
 from ssl_lightning.errors import UserError
 
 # What PIL raises on a damaged or foreign file. Anything else (a missing file system, say) stops the run.
@@ -42,6 +43,10 @@ class ImageSet(Dataset[tuple[Tensor, int, int]]):
 
     def image(self, index: int) -> Tensor:
         """One image, uint8 (H, W, 3)."""
+        raise NotImplementedError
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The rows `indices` (M,) as a set of their own; the class names stay."""
         raise NotImplementedError
 
     @property
@@ -85,21 +90,24 @@ class ArrayImages(ImageSet):
         return self.images.index_select(0, indices.to(self.images.device))
 
     def subset(self, indices: Tensor) -> "ArrayImages":
-        """A copy of the rows `indices`; the class names stay."""
         paths = None if self.paths is None else [self.paths[i] for i in indices.tolist()]
         return ArrayImages(self.images[indices], self.labels[indices], self.classes, paths)
 
 
 class FileImages(ImageSet):
-    """Image files, of any size and mode, decoded on access."""
+    """Image files, of any size and mode, decoded on access; `broken` counts those that turn out undecodable."""
 
     paths: list[str]
 
     def __init__(self, paths: list[str], labels: Tensor | None = None, classes: Sequence[str] = ()):
         super().__init__(labels, len(paths), classes, paths)
+        self.broken = BrokenFiles(paths)
 
     def image(self, index: int) -> Tensor:
         return decode(self.paths[index])
+
+    def subset(self, indices: Tensor) -> "FileImages":
+        return FileImages([self.paths[i] for i in indices.tolist()], self.labels[indices], self.classes)
 
 
 def decode(path: str) -> Tensor:

@@ -11,6 +11,7 @@ class BYOLLoss(nn.Module):
 
     Samples do not meet, so nothing is gathered: DDP's average over ranks is already that of the global batch.
 
+    >>> import torch
     >>> p = torch.tensor([[1.0, 0.0]])
     >>> [BYOLLoss()(p, t * p).item() for t in (3, -3)]
     [0.0, 4.0]

@@ -1,11 +1,13 @@
 """What the losses share: full precision inside autocast, and checks that answer a wrong argument in words."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from ssl_lightning.errors import UserError
 
-FORMS = ("streamed", "matrix")
+Form = Literal["streamed", "matrix"]
 
 
 def full_precision(x: Tensor) -> torch.autocast:
@@ -21,8 +23,8 @@ def widen(x: Tensor) -> Tensor:
 def check_contrastive(temperature: float, form: str) -> None:
     if not temperature > 0:
         raise UserError(f"temperature is {temperature}; it must be above 0 (0.1 to 0.5 is usual)")
-    if form not in FORMS:
-        raise UserError(f"form is '{form}'; choose one of {', '.join(FORMS)}")
+    if form not in get_args(Form):
+        raise UserError(f"form is '{form}'; choose one of {', '.join(get_args(Form))}")
 
 
 def same_shape(**tensors: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lightning.distributed import gather, rank
-from ssl_lightning.losses.forms import check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.losses.forms import Form, check_contrastive, full_precision, same_shape, widen
 from ssl_lightning.losses.streamed import logsumexp_rows
 
 
@@ -18,32 +18,33 @@ class InfoNCE(nn.Module):
         form: "matrix" holds every similarity, as the equation is written; "streamed" gives the same value and gradient
             block by block and never holds (B, K).
 
-    Under DDP each rank scores its own queries. The mean of the ranks' losses, and the gradient that DDP averages, are those
-    of one process on the global batch, given that all ranks hold the same negatives.
+    Under DDP each rank scores its own queries. The mean of the ranks' losses, and the gradient that DDP averages, are
+    those of one process on the global batch, given that all ranks hold the same negatives.
 
     >>> q = k = torch.eye(2)
-    >>> InfoNCE(temperature=1.0)(q, k, negatives=-torch.eye(2)).item()  # log(1 + e^-2 + e^-1)
-    0.40760...
+    >>> InfoNCE(temperature=1.0)(q, k, negatives=-torch.eye(2))  # log(1 + e^-2 + e^-1)
+    tensor(0.4076)
     """
 
-    def __init__(self, temperature: float = 0.2, form: str = "streamed") -> None:
+    def __init__(self, temperature: float = 0.2, form: Form = "streamed") -> None:
         super().__init__()
         check_contrastive(temperature, form)
         self.temperature = temperature
         self.form = form
 
     def forward(self, q: Tensor, k: Tensor, negatives: Tensor | None) -> Tensor:
-        """q, k (B, P), row i of both from the same image; negatives (K, P), or None: the other keys of the global batch.
+        """q, k (B, P), row i of both from the same image, and negatives (K, P), all of any length -> scalar.
 
-        Vectors of any length. Returns a scalar, float32, or float64 if given that. Nothing is detached here.
+        With negatives None, the keys of all other images in the global batch are the negatives. The scalar is float32,
+        or float64 if q is. Nothing is detached here: a MoCo passes keys and negatives that carry no gradient.
         """
         same_shape(q=q, k=k)
         with full_precision(q):
-            q, k = F.normalize(widen(q), dim=1), F.normalize(widen(k), dim=1)
+            q = F.normalize(widen(q), dim=1)
+            k = F.normalize(k.to(q.dtype), dim=1)
             if negatives is None:
                 return self.score(q, gather(k), rank() * len(k))
-            negatives = F.normalize(widen(negatives), dim=1)
-            return self.score_queue(q, k, negatives)
+            return self.score_queue(q, k, F.normalize(negatives.to(q.dtype), dim=1))
 
     def score(self, q: Tensor, keys: Tensor, own: int) -> Tensor:
         """keys (BW, P) hold the positive of query i in row own + i."""
@@ -59,4 +60,4 @@ class InfoNCE(nn.Module):
             return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
         others = logsumexp_rows(q, negatives, self.temperature)  # (B,)
         positive = (positive - 1) / self.temperature
-        return F.softplus(others - positive).mean()  # -log(e^p / (e^p + e^o))
+        return -F.logsigmoid(positive - others).mean()  # e^p / (e^p + e^o)

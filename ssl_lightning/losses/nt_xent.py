@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lightning.distributed import gather, rank, world_size
-from ssl_lightning.losses.forms import check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.losses.forms import Form, check_contrastive, full_precision, same_shape, widen
 from ssl_lightning.losses.streamed import logsumexp_pairs, logsumexp_rows, pairs_underflow
 
 
@@ -21,18 +21,18 @@ class NTXent(nn.Module):
     gradient that DDP averages, are then those of one process on the global batch.
 
     >>> z = torch.ones(4, 8)
-    >>> NTXent()(z, z).exp()  # nothing to tell apart: one of 2N - 1 by chance
-    tensor(7.0000)
+    >>> NTXent()(z, z)  # nothing to tell apart, one of 2N - 1 by chance: log(7)
+    tensor(1.9459)
     """
 
-    def __init__(self, temperature: float = 0.2, form: str = "streamed") -> None:
+    def __init__(self, temperature: float = 0.2, form: Form = "streamed") -> None:
         super().__init__()
         check_contrastive(temperature, form)
         self.temperature = temperature
         self.form = form
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """(B, P), (B, P) of any length, row i of both from the same image -> scalar; float32, or float64 if given that."""
+        """z1, z2 (B, P) of any length, row i of both from the same image -> scalar, float32, or float64 if z1 is."""
         same_shape(z1=z1, z2=z2)
         with full_precision(z1):
             z = F.normalize(widen(torch.cat([z1, z2])), dim=1)  # (2B, P)

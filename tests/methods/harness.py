@@ -1,5 +1,6 @@
 """What the tests of every method share: the list of methods (read from conf/), and tiny instances of them in float64."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,14 @@ class SmoothMLP(nn.Sequential):
         self.out_dim = out_dim
 
 
+@cache
+def method_node(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return compose([f"method={name}", *overrides]).values["method"]
+
+
 def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSLMethod:
     """The method as its yaml builds it, but with smooth heads, a queue of 16, and in float64."""
-    node = dict(compose([f"method={name}", "data=shapes", *overrides])["method"])
+    node = dict(method_node(name, overrides))
     if "queue_size" in node:
         node["queue_size"] = 16
     for head in ("projector", "predictor"):

@@ -38,15 +38,20 @@ def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str
     return {"losses": torch.stack(losses), "gradients": gradients(method), "state": method.state_dict()}
 
 
-def train_rank(rank: int, world_size: int, name: str, steps: int) -> dict[str, Any]:
-    return train(name, steps, rank, world_size)
+def train_all(rank: int, world_size: int) -> dict[str, Any]:
+    return {name: train(name, 20, rank, world_size) for name in METHODS}
+
+
+@pytest.fixture(scope="module")
+def two_processes() -> list[dict[str, Any]]:
+    """What each rank made of every method; one start of two processes for all of them."""
+    return run_two(train_all)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_equal_one(name: str) -> None:
+def test_two_processes_equal_one(name: str, two_processes: list[dict[str, Any]]) -> None:
     """Loss, parameter gradients, and every parameter and buffer (teacher, queue) after 20 steps."""
-    one = train(name, 20)
-    ranks = run_two(train_rank, name, 20)
+    one, ranks = train(name, 20), [rank[name] for rank in two_processes]
     for two in ranks:
         torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-9)
         assert two["gradients"].keys() == one["gradients"].keys()

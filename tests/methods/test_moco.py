@@ -4,20 +4,21 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.methods.moco import MoCo
 from tests.methods.harness import random_batch, tiny_method
 
 
-class Spy:
+class Spy(nn.Module):
     """Stands in for the loss and keeps what it was given."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
         self.calls.append((q.detach(), k, negatives))
         return q.sum()
 

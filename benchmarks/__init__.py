@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios from interleaved runs; nothing here is asserted."""

@@ -1,0 +1,120 @@
+"""Watches for collapse, the silent failure of self-supervised learning, and says in words what is wrong and what helps.
+
+Complete collapse: every image gets the same vector. Dimensional collapse (Jing et al. 2021,
+https://arxiv.org/abs/2110.09348): the vectors differ, but only along a few directions. The spread is that of SimSiam
+(https://arxiv.org/abs/2011.10566, figure 2), scaled so that 1 = uniform on the sphere and 0 = one point.
+"""
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssl_lightning.distributed import gather_rows, is_main, world_size
+from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, uniformity
+
+log = logging.getLogger("ssl_lightning")
+
+MAX_ROWS = 1024  # images looked at: enough for the statistics, cheap enough to take often
+ADVICE = {
+    "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
+    "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
+}
+
+
+def diagnose(std: float, rank: float, min_std: float = 0.1, min_rank: float = 2.0) -> str:
+    """ "complete", "dimensional", or "" for healthy, from the spread (1 = uniform) and the effective rank."""
+    if std < min_std:
+        return "complete"
+    return "dimensional" if rank < min_rank else ""
+
+
+class Collapse(Callback):
+    """Measures embeddings every n steps and features at each validation; warns once per event.
+
+    Logs `train/embedding_std`, `train/embedding_rank` (effective rank), `train/alignment`, `train/uniformity` (of rank
+    0's batch) through the StepLogger, and `val/feature_std`, `val/feature_rank` of the queries.
+
+    Args:
+        every_n_steps: optimizer steps from one look at the embeddings to the next.
+        min_std: a smaller spread is complete collapse.
+        min_rank: a smaller effective rank is dimensional collapse.
+        patience: how many looks in a row must agree before it warns; the first steps of healthy runs look bad, too.
+    """
+
+    def __init__(
+        self, every_n_steps: int = 100, min_std: float = 0.1, min_rank: float = 2.0, patience: int = 3
+    ) -> None:
+        self.every_n_steps = every_n_steps
+        self.min_std = min_std
+        self.min_rank = min_rank
+        self.patience = patience
+        self._looked_at = 0
+        self._metrics: dict[str, Tensor | float] = {}
+        self._bad: dict[str, tuple[str, int]] = {}  # what was looked at -> (diagnosis, looks in a row)
+        self._rows: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._looked_at = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        self._metrics = {} if step != self._looked_at else self._metrics
+        if step == self._looked_at or not (step % self.every_n_steps == 0 or step == 1) or not trainer.is_global_zero:
+            return
+        self._looked_at = step
+        views = outputs["embeddings"].split(len(batch.labels))  # V times (B, P)
+        if not all(torch.isfinite(view).all() for view in views):  # NanGuard's to report
+            return
+        rows = torch.cat(views)[:MAX_ROWS].float()
+        std, rank = feature_std(rows), effective_rank(rows)
+        self._metrics = {"embedding_std": std, "embedding_rank": rank, "uniformity": uniformity(rows)}
+        if len(views) > 1:
+            self._metrics["alignment"] = alignment(views[0].float(), views[1].float())
+        self._judge("embeddings", std, rank, rows.shape[1], step)
+
+    def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
+        """For the StepLogger: what was measured at this step, if anything."""
+        return self._metrics
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        enough = sum(map(len, self._rows)) * world_size() >= MAX_ROWS
+        if dataloader_idx == 1 and not trainer.sanity_checking and not enough:
+            self._rows.append(outputs["features"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._rows:
+            return
+        features = gather_rows(torch.cat(self._rows))[:MAX_ROWS].float()  # (N, D)
+        self._rows = []
+        if len(features) < 2 or not torch.isfinite(features).all():
+            return
+        std, rank = feature_std(features), effective_rank(features)
+        pl_module.log_dict({"val/feature_std": std, "val/feature_rank": rank}, sync_dist=True, add_dataloader_idx=False)
+        self._judge("features", std, rank, features.shape[1], trainer.global_step)
+
+    def _judge(self, what: str, std: float, rank: float, dim: int, step: int) -> None:
+        """Counts looks with the same bad diagnosis; warns at exactly the `patience`-th, so once until it recovers."""
+        found = diagnose(std, rank, self.min_std, self.min_rank)
+        before, looks = self._bad.get(what, ("", 0))
+        looks = looks + 1 if found == before else 1
+        self._bad[what] = (found, looks)
+        if found and looks == self.patience and is_main():
+            seen = (
+                f"all images get nearly the same vector (spread {std:.3f}, where 1 is uniform)"
+                if found == "complete"
+                else f"they vary along few directions (effective rank {rank:.1f} of {dim})"
+            )
+            log.warning("%s collapse of the %s at step %d: %s; %s", found, what, step, seen, ADVICE[found])

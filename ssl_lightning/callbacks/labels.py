@@ -1,0 +1,27 @@
+"""What probe and kNN share: are there labels at all, and each image counted once."""
+
+import logging
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from ssl_lightning.distributed import is_main
+
+log = logging.getLogger("ssl_lightning")
+
+
+def has_labels(trainer: Trainer, who: str, train_set: bool = False) -> bool:
+    """Whether probe and test images (and those that are pretrained on) are labelled; when not, says `who` is off."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    labelled = data is not None and data.has_labels and (not train_set or data.train_set.labelled)
+    if not labelled and is_main():
+        log.info("%s is off: the %s has no labels", who, "training data" if train_set else "data")
+    return labelled
+
+
+def unique_rows(indices: Tensor) -> Tensor:
+    """One position for each distinct value of indices (N,): a sampler may give an image to two ranks to fill up."""
+    distinct, inverse = torch.unique(indices, return_inverse=True)
+    positions = torch.arange(len(indices), device=indices.device)
+    return positions.new_zeros(len(distinct)).scatter_(0, inverse, positions)

@@ -1,0 +1,56 @@
+"""A picture of what the network is shown, made at the first training batch of a new run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
+    """Views, each (B, 3, h, w) normalised -> one uint8 picture (H, W, 3): images as rows, views as columns.
+
+    Smaller views are enlarged to the first one's size, pixels kept square, so that columns line up.
+    """
+    size = views[0].shape[-2:]
+    columns = []
+    for view in views:
+        x = view[:rows].detach().cpu().float() * std.view(3, 1, 1) + mean.view(3, 1, 1)
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="nearest")
+        columns.append(F.pad((x.clamp(0, 1) * 255).round(), (0, gap, 0, gap), value=255.0))
+    grid = torch.stack(columns, dim=1)  # (rows, V, 3, h + gap, w + gap)
+    n, v, _, h, w = grid.shape
+    picture = grid.permute(0, 3, 1, 4, 2).reshape(n * h, v * w, 3)
+    return picture[: n * h - gap, : v * w - gap].to(torch.uint8)
+
+
+class ViewMosaic(Callback):
+    """Saves `<run_path>/views.png`, and hands it to the loggers that take images.
+
+    Args:
+        run_path: the run's folder.
+        rows: how many images.
+    """
+
+    def __init__(self, run_path: str | Path, rows: int = 8) -> None:
+        self.path = Path(run_path) / "views.png"
+        self.rows = rows
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step > 0 or batch_idx > 0 or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        mean, std = torch.as_tensor(data.mean).float().cpu(), torch.as_tensor(data.std).float().cpu()
+        picture = mosaic(batch.views, mean, std, self.rows).numpy()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(self.path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):  # W&B
+                logger.log_image("views", [picture])
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("views", picture, dataformats="HWC")

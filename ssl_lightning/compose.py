@@ -1,0 +1,198 @@
+"""From the command line to one plain, resolved config; a wrong name is answered with the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from ssl_lightning import help, run_folder
+from ssl_lightning.errors import UserError, did_you_mean
+
+MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
+
+
+@dataclass
+class Settings:
+    """The top-level keys: what a run is called, where it lies, how it begins. Its annotations are what is checked."""
+
+    name: str | None = None
+    runs_dir: str = "runs"
+    seed: int = 0
+    ckpt: str | None = None
+    resume: Literal["auto", "must", "never"] = "auto"
+    deterministic: bool | Literal["warn"] = False
+    trusted_packages: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A composed run.
+
+    `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
+    `overrides`: the command line's own words.
+    """
+
+    values: dict[str, Any]
+    choices: dict[str, Any]
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**{key: self.values[key] for key in Settings.__dataclass_fields__})
+
+    def names(self, part: str) -> bool:
+        """Does the command line itself choose or change this part?"""
+        return any(re.match(rf"[+~]*{part}[.=@]", override) for override in self.overrides)
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What is written to the run's config.yaml."""
+        return self.values | {"choices": self.choices}
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
+    """Compose and resolve a run's config. Raises UserError for whatever cannot be composed."""
+    raw = compose_raw(overrides, config_dir)
+    choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
+    path, name = _place(node.name, str(node.runs_dir), node.ckpt, choices)
+    node.name = name
+    values = _resolve(node)
+    return Config(values, choices, path, tuple(overrides))
+
+
+def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Hydra's composed config, `hydra` node included, interpolations still in place."""
+    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
+        parsed = [_parse(override) for override in overrides]
+        try:
+            return hydra_compose("config", [*overrides, *searched], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            _diagnose(parsed, searched, (config_dir,) if config_dir else ())
+            raise UserError(_first_line(error)) from error
+
+
+def _parse(override: str) -> Override:
+    try:
+        return OverridesParser.create().parse_overrides([override])[0]
+    except OverrideParseException as error:
+        key = override.partition("=")[0]
+        raise UserError(f"'{override}' cannot be read; put the value of {key} in quotes: {key}=\"'...'\"") from error
+
+
+def _first_line(error: Exception) -> str:
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line.replace("To append to your config use", "").strip()
+
+
+def _diagnose(overrides: Iterable[Override], searched: list[str], folders: tuple[Path, ...]) -> None:
+    """Find the override that Hydra stumbled over and raise a UserError for it."""
+    groups = help.groups(folders)
+    good: list[str] = []  # the choices that stand, which decide what keys there are
+    values: list[Override] = []
+    for override in overrides:
+        key = override.key_or_group
+        if key not in groups and "/" not in key:
+            values.append(override)
+            continue
+        if key not in groups:
+            raise UserError(f"there is no group '{key}'.{did_you_mean(key, groups) or ' See --help.'}")
+        _check_choice(override, folders)
+        good.append(str(override.input_line))
+    known = {**run_folder.flatten(_known(good, searched))}
+    places = sorted({".".join(key.split(".")[:n]) for key in known for n in range(1, key.count(".") + 2)} | set(groups))
+    for override in values:
+        key = override.key_or_group
+        if override.is_sweep_override():
+            text = override.input_line
+            raise UserError(f"'{text}' names several values: add -m to run each, or write {key}=[...] for a list.")
+        if key not in places and not override.is_add() and not override.is_force_add():
+            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, places)}")
+
+
+def _check_choice(override: Override, folders: tuple[Path, ...]) -> None:
+    group, options = override.key_or_group, help.options(override.key_or_group, folders)
+    if override.is_sweep_override():
+        raise UserError(f"'{override.input_line}' names several options: add -m to run each.")
+    value = override.value()
+    for choice in value if isinstance(value, list) else [value]:
+        if str(choice) not in options and not override.is_delete():
+            hint = did_you_mean(str(choice), options) or f" There are: {', '.join(options)}."
+            raise UserError(f"there is no {group}={'null' if choice is None else choice}.{hint}")
+
+
+def _known(good: list[str], searched: list[str]) -> dict[str, Any]:
+    """The config that the valid choices alone give; the default one where these do not compose either."""
+    for overrides in ([*good, *searched], searched):
+        try:
+            raw = hydra_compose("config", overrides)
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+        found = OmegaConf.to_container(raw)
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
+    return {}
+
+
+def nearest_key(key: str, places: Iterable[str]) -> str:
+    """A hint at the place most like `key`: the whole dotted path, or its last word alone ("temperature")."""
+
+    def likeness(place: str) -> float:
+        whole = difflib.SequenceMatcher(None, key.lower(), place.lower()).ratio()
+        if "." in key:
+            return whole
+        return max(whole, 0.98 * difflib.SequenceMatcher(None, key.lower(), place.rpartition(".")[2].lower()).ratio())
+
+    def rank(place: str) -> tuple[float, int, int]:  # of equals, the method's own before the stage's, then the shorter
+        group = place.split(".")[0]
+        return likeness(place), -MAIN_GROUPS.index(group) if group in MAIN_GROUPS else 0, -len(place)
+
+    best = max(places, key=rank, default="")
+    return f" Did you mean '{best}'?" if best and likeness(best) > 0.6 else " --cfg job shows all that there is."
+
+
+def _resolve(node: DictConfig) -> dict[str, Any]:
+    try:
+        values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = re.search(r"full_key: (\S+)", str(error))
+        place = key[1] if key else "a value"
+        raise UserError(f"{place} has no default: give {place}=...") from error
+    except InterpolationResolutionError as error:
+        raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _place(name: str | None, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) -> tuple[Path, str]:
+    """(the run's folder, its name). A stage on a run writes into that run's folder unless a name is given."""
+    if name is not None:
+        return Path(runs_dir) / str(name), str(name)
+    stage, data, method = choices.get("stage"), choices.get("data"), choices.get("method")
+    run = run_folder.find_run(ckpt) if stage != "pretrain" else None
+    end = f"-{choices['debug']}" if choices.get("debug") else ""
+    if run is not None:
+        return run / f"{stage}-{data}{end}", f"{run.name}/{stage}-{data}{end}"
+    if stage == "pretrain":
+        name = f"{method}-{data}{end}"
+    else:  # weights from elsewhere, or none at all
+        source = re.sub(r"[^\w.-]+", "-", Path(ckpt).stem if ckpt and ":" not in ckpt else ckpt or str(method))
+        name = f"{stage}-{source}-{data}{end}"
+    return Path(runs_dir) / name, name

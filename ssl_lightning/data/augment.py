@@ -1,0 +1,195 @@
+"""The image operations of the views, batched: each sample of a batch with its own parameters, equal to torchvision's per image.
+
+Images are float (B, 3, h, w) in [0, 1]; a parameter is a tensor (B,). Every operation returns a new tensor, runs on the
+device of its input and does the same work for each sample, so that a sample's result does not depend on its batch.
+
+Two things make them fast on a CPU. Resampling and blur are products with small matrices: crop, antialiased resize and
+flip together are `rows @ image @ columns`. And samples that drew the same operations are sorted together, so that each
+operation is computed for those samples only, on a slice of memory that fits the cache.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+GREY = (0.2989, 0.587, 0.114)  # weights of R, G, B in torchvision and PIL
+
+
+def _can_group(x: Tensor) -> bool:
+    """False where to ask for the groups' sizes would stop the host until an accelerator caught up, or cut a compiled graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _in_groups(x: Tensor, group: Tensor, work: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+    """`work(group, samples, their rows)` on all samples of each group at once; `group` (B,) int64."""
+    order = group.argsort(stable=True)
+    names, counts = torch.unique_consecutive(group[order], return_counts=True)
+    parts = zip(names.tolist(), x.index_select(0, order).split(counts.tolist()), order.split(counts.tolist()))
+    return torch.cat([work(*part) for part in parts]).index_select(0, order.argsort())
+
+
+def on_rows(x: Tensor, rows: Tensor, op: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+    """`x` with `op(x, *parameters)` in the samples where `rows` (B,) is True.
+
+    On a CPU only these are computed; elsewhere all are, and the result is selected.
+    """
+    if _can_group(x):
+        return _in_groups(
+            x, rows.long(), lambda on, part, at: op(part, *(p[at] for p in parameters)) if on else part
+        )
+    return torch.where(rows.view(-1, 1, 1, 1), op(x, *parameters), x)
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, target: int) -> Tensor:
+    """Weights (B, target, source) that resize the pixels [start, start + length) of a line of `source` to `target`.
+
+    The antialiased bilinear filter of torch's `interpolate(antialias=True)` and of PIL: a triangle, as wide as one
+    target pixel where the line shrinks and one source pixel wide where it grows, normalised within the window.
+    Where `flip` (B,) is True the target runs backwards.
+    """
+    start, length = start.view(-1, 1, 1).float(), length.view(-1, 1, 1).float()
+    scale = length / target
+    to = torch.arange(target, device=start.device, dtype=torch.float32).view(1, -1, 1)
+    centre = (torch.where(flip.view(-1, 1, 1), target - 1 - to, to) + 0.5) * scale  # (B, target, 1)
+    pixel = torch.arange(source, device=start.device, dtype=torch.float32).view(1, 1, -1) - start  # (B, 1, source)
+    inside = ((pixel >= 0) & (pixel < length)).float()
+    weights = (pixel + 0.5 - centre).abs_().div_(scale.clamp(min=1)).neg_().add_(1).clamp_(min=0).mul_(inside)
+    return weights.div_(weights.sum(2, keepdim=True))
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int
+) -> Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip of each sample as one."""
+    batch, in_height, in_width, _ = images.shape
+    rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size)
+    columns = resize_matrix(left, width, flip, in_width, size)
+    x = torch.bmm(rows, images.flatten(2).float())  # (B, size, W * 3)
+    x = x.view(batch, size, in_width, 3).permute(0, 3, 1, 2).reshape(batch, 3 * size, in_width)
+    return torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, 3, size, size)
+
+
+def blur_kernel_size(size: int) -> int:
+    """A tenth of the image and odd, as in SimCLR (appendix A of https://arxiv.org/abs/2002.05709): 3 at 32, 23 at 224 pixels."""
+    return max(3, int(0.1 * size) | 1)
+
+
+def blur_matrix(sigma: Tensor, size: int, kernel_size: int) -> Tensor:
+    """Weights (B, size, size) that blur a line of `size` pixels with a Gaussian of each `sigma` (B,), reflected at the ends."""
+    reach = kernel_size // 2
+    distance = torch.arange(reach + 1, device=sigma.device)
+    taps = torch.exp(-0.5 * (distance / sigma.view(-1, 1)) ** 2)  # (B, reach + 1)
+    taps = taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])  # the centre once, the others on both sides
+    # Denormal weights (sigma well under a pixel) make a CPU's products ten times slower; these change no pixel.
+    taps = taps * (taps > 1e-7)
+    line = torch.nn.functional.pad(taps, (0, 2 * size - 2 - reach))  # (B, 2 * size - 1): the weight at distance 0, 1, ...
+    both_sides = torch.cat([line[:, 1:size].flip(1), line[:, :size]], 1)  # at -(size - 1) ... size - 1
+    weights = both_sides.unfold(1, size, 1).flip(1)  # [i, j]: at j - i
+    # A pixel is met a second time behind either end, at i + j and at 2 * (size - 1) - i - j; the end itself is not.
+    behind = line.unfold(1, size, 1)
+    weights[:, :, 1:] += behind[:, :, 1:]
+    weights[:, :, :-1] += behind.flip(1, 2)[:, :, :-1]
+    return weights
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Gaussian blur with each sample's own `sigma` (B,) in pixels; `kernel_size` must be odd and under twice the image."""
+    batch, channels, height, width = x.shape
+    columns = blur_matrix(sigma, width, kernel_size)
+    rows = columns if height == width else blur_matrix(sigma, height, kernel_size)
+    x = torch.bmm(x.reshape(batch, channels * height, width), columns.transpose(1, 2)).view(x.shape)
+    return torch.matmul(rows.unsqueeze(1), x)
+
+
+# --- colour ----------------------------------------------------------------------------------------------------------
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma (B, h, w)."""
+    r, g, b = x.unbind(1)
+    return (r * GREY[0]).add_(g * GREY[1]).add_(b * GREY[2])
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """factor * x + (1 - factor) * other, kept in [0, 1]: the one form of brightness, contrast and saturation."""
+    factor = factor.view(-1, 1, 1, 1)
+    return (x * factor).add_(other * (1 - factor)).clamp_(0, 1)
+
+
+def brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with black."""
+    return (x * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean of the image's luma."""
+    return _blend(x, grey(x).mean((1, 2)).view(-1, 1, 1, 1), factor)
+
+
+def saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the image's luma."""
+    return _blend(x, grey(x).unsqueeze(1), factor)
+
+
+def hue(x: Tensor, factor: Tensor) -> Tensor:
+    """Turn each pixel's hue by `factor` (B,) of a full turn, in [-0.5, 0.5]; HSV's saturation and value stay."""
+    r, g, b = x.unbind(1)
+    value = torch.maximum(torch.maximum(r, g), b)
+    low = torch.minimum(torch.minimum(r, g), b)
+    chroma = value - low
+    # Six times the hue, times chroma: counted from the place of the largest channel, red before green before blue.
+    # (`eq_` writes 0.0 and 1.0, and `lerp` chooses between them: ten times faster on a CPU than `where` with a mask.)
+    sixths = torch.lerp((r - g).add_(chroma * 4), (b - r).add_(chroma * 2), value.clone().eq_(g))
+    sixths = torch.lerp(sixths, g - b, value.eq_(r))
+    turn = sixths.div_(chroma.clamp(min=1e-12)).mul_(1 / 6).add_(factor.view(-1, 1, 1))
+    turn = turn.sub_(turn.floor()).mul_(6)  # the new hue in [0, 6)
+    # Each channel is a trapezoid of the hue: full around its own place, at its lowest on the other side.
+    red = (turn - 3).abs_().sub_(1)
+    green = (turn - 2).abs_().neg_().add_(2)
+    blue = (turn - 4).abs_().neg_().add_(2)
+    return torch.stack([c.clamp_(0, 1).mul_(chroma).add_(low) for c in (red, green, blue)], 1)
+
+
+JITTER = (brightness, contrast, saturation, hue)
+
+
+def jitter(x: Tensor, rows: Tensor, order: Tensor, factors: Tensor) -> Tensor:
+    """Colour jitter of the samples in `rows` (B,): the four of `JITTER`, each sample in its own `order` (B, 4).
+
+    `factors` (B, 4) stand in `JITTER`'s order. Samples of equal order are computed together, one operation at a time.
+    """
+    if _can_group(x):
+        base_4 = torch.tensor([64, 16, 4, 1], device=x.device)
+        return _in_groups(x, torch.where(rows, (order * base_4).sum(1), -1), lambda code, part, at: _jitter_group(code, part, factors[at]))
+    for place in range(4):
+        for k, op in enumerate(JITTER):
+            x = on_rows(x, rows & (order[:, place] == k), op, factors[:, k])
+    return x
+
+
+def _jitter_group(code: int, x: Tensor, factors: Tensor) -> Tensor:
+    """`code`: the four operations as digits in base 4, or -1 for none."""
+    if code >= 0:
+        for shift in (6, 4, 2, 0):
+            k = code >> shift & 3
+            x = JITTER[k](x, factors[:, k])
+    return x
+
+
+def grayscale(x: Tensor) -> Tensor:
+    """Luma in all three channels."""
+    return grey(x).unsqueeze(1).expand_as(x)
+
+
+def solarize(x: Tensor, threshold: float) -> Tensor:
+    """Invert the values at or above `threshold`."""
+    return torch.lerp(x, 1 - x, x.clone().ge_(threshold))
+
+
+def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(x - mean) / std with `mean` and `std` (3,)."""
+    return (x - mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))

@@ -1,0 +1,260 @@
+"""`DataModule`: a source of images becomes training batches of views, and evaluation batches of one view."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from ssl_lightning import distributed
+from ssl_lightning.data.batch import Batch, RawBatch
+from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
+from ssl_lightning.data.labels import labelled_subset
+from ssl_lightning.data.loader import ArrayFetch, Fetch, Loader, SampleFetch, automatic_workers
+from ssl_lightning.data.sampler import EvalSampler, TrainSampler, permutation
+from ssl_lightning.data.views import DeviceViews, EvalView, Views, WorkerCrops, WorkerViews
+from ssl_lightning.errors import UserError
+
+Split = Literal["train", "test"]
+Loaded = tuple[ImageSet, ImageSet] | tuple[ImageSet, ImageSet, ImageSet]
+RESIDENT_BYTES = 2 * 1024**3
+
+
+class DataModule(LightningDataModule):
+    """Base of all sources: a subclass overrides `load` and passes `**loading` on to this class.
+
+    Args:
+        views: how training views are drawn; None when nothing is trained (stages that only evaluate).
+        batch_size: images per device and step.
+        image_size: side of the evaluation view.
+        mean, std: per channel, for images in [0, 1].
+        num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
+        engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
+        label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all.
+        bank_size: training images in the kNN bank during training; None = all.
+        query_size: evaluation images scored during training; None = all.
+        seed: of the shuffle, the views and all subsets.
+        resident: keep decoded images on the GPU; "auto" = when they are smaller than 2 GB.
+    """
+
+    def __init__(
+        self,
+        views: Views | None = None,
+        batch_size: int = 256,
+        image_size: int = 32,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        num_workers: int | None = None,
+        engine: Literal["device", "worker"] = "device",
+        label_fraction: float | None = None,
+        labels_per_class: int | None = None,
+        bank_size: int | None = 5000,
+        query_size: int | None = None,
+        seed: int = 0,
+        resident: bool | Literal["auto"] = "auto",
+    ):
+        super().__init__()
+        if engine not in ("device", "worker"):
+            raise UserError(f"data.engine={engine} is unknown; use device or worker")
+        self.views, self.batch_size, self.image_size, self.seed = views, batch_size, image_size, seed
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.num_workers, self.engine, self.resident = num_workers, engine, resident
+        self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
+        self.bank_size, self.query_size = bank_size, query_size
+        self.eval_view = EvalView(image_size, self.mean, self.std)
+        self._device_views = None if views is None else DeviceViews(views, self.mean, self.std, seed)
+        self._sets: tuple[ImageSet, ImageSet, ImageSet] | None = None
+        self._loaders: list[Loader] = []
+        self._start = (0, 0)
+
+    # ---- the images
+
+    def load(self) -> Loaded:
+        """Returns (train, test) or (train, test, probe); called once.
+
+        `train` is pretrained on, `test` is what everything is scored on, and `probe` holds the labelled training
+        images of probes and kNN where these are not `train` itself.
+        """
+        raise NotImplementedError
+
+    def _load(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        if self._sets is None:
+            loaded = self.load()
+            self._sets = (loaded[0], loaded[1], loaded[2] if len(loaded) == 3 else loaded[0])
+        return self._sets
+
+    @property
+    def train_set(self) -> ImageSet:
+        """The images that are pretrained on."""
+        return self._load()[0]
+
+    @property
+    def test_set(self) -> ImageSet:
+        """The images that results are reported on."""
+        return self._load()[1]
+
+    @property
+    def probe_set(self) -> ImageSet:
+        """The training images of probes and kNN; `train_set` unless the source says otherwise."""
+        return self._load()[2]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in label order; [] when unlabelled."""
+        return self.probe_set.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def has_labels(self) -> bool:
+        """True when both the probe's training images and the test images are labelled."""
+        return self.probe_set.labelled and self.test_set.labelled
+
+    def prepare_data(self) -> None:
+        self._load()  # downloads and caches are made by one process; the others then find them
+
+    def setup(self, stage: str) -> None:
+        self._load()
+        self._start = (0, 0)  # a checkpoint's own position is loaded after this
+
+    def labelled_indices(self, split: Split = "train") -> Tensor:
+        """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
+        if split == "test":
+            return labelled_subset(self.test_set.labels)
+        return labelled_subset(self.probe_set.labels, self.label_fraction, self.labels_per_class, self.seed)
+
+    # ---- where we are
+
+    def position(self) -> tuple[int, int]:
+        """(epoch, batches of it already trained), from the trainer's own count of trained batches.
+
+        The count is `processed`, which a batch interrupted halfway does not raise: it will be trained again.
+        """
+        if self.trainer is None or self.trainer.num_training_batches in (0, float("inf")):
+            return self._start
+        if self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return 0, 0  # the very same batches in every epoch
+        trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return divmod(trained, int(self.trainer.num_training_batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch, batch = self.position()
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._start = (state_dict["epoch"], state_dict["batch"])
+
+    # ---- loaders
+
+    def train_dataloader(self) -> Loader:
+        if self.views is None:
+            raise UserError("this data has no views to train on; choose some with views=, for example views=sym")
+        images = self.train_set
+        sampler = TrainSampler(
+            len(images), self.batch_size, self.seed, distributed.rank(), distributed.world_size(), self.position
+        )
+        if self.engine == "worker":
+            finished = WorkerViews(self.views, self.mean, self.std, self.seed)
+            return self._loader(images, SampleFetch(images, finished), sampler)
+        if isinstance(images, ArrayImages):
+            return self._loader(images, ArrayFetch(self._resident(images)), sampler)
+        return self._loader(images, SampleFetch(images, WorkerCrops(self.views, self.seed)), sampler)
+
+    def val_dataloader(self) -> list[Loader]:
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it."""
+        bank = self._subset(self.probe_set, self.bank_size, "bank")
+        queries = self._subset(self.test_set, self.query_size, "queries")
+        return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
+
+    def eval_loader(self, split: Split, indices: Tensor | None = None) -> Loader:
+        """Batches of one normalised view (B, 3, S, S) on the CPU, each row of `indices` once over all ranks."""
+        images = self._split(split)
+        loader = self._eval_loader(images, torch.arange(len(images)) if indices is None else indices)
+        loader.finish = self.on_after_batch_transfer
+        return loader
+
+    def raw_pixels(self, split: Split, indices: Tensor | None = None) -> Tensor:
+        """(N, D) pixels in [0, 1] at 32 x 32 at most, in the order of `indices`, all rows on every rank."""
+        images = self._split(split)
+        rows = torch.arange(len(images)) if indices is None else indices
+        view = EvalView(min(self.image_size, 32), self.mean, self.std)
+        loader = self._loader(images, _eval_fetch(images, view), EvalSampler(rows, self.batch_size))
+        return torch.cat([batch.images.flatten(1).float() / 255 for batch in loader])
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Turns a `RawBatch` into a `Batch` on the device it lies on; anything else passes through."""
+        if not isinstance(batch, RawBatch):
+            return batch
+        images = batch.images
+        with torch.no_grad():
+            if isinstance(images, list) and images[0].is_floating_point():  # engine "worker" has done it all
+                views = images
+            elif batch.epoch < 0:
+                assert isinstance(images, Tensor)
+                views = [self.eval_view.normalize(images)]
+            else:
+                assert self._device_views is not None
+                views = self._device_views(images, batch.indices, batch.epoch)
+        return Batch(views, batch.labels, batch.indices)
+
+    def teardown(self, stage: str) -> None:
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    # ---- details
+
+    def _split(self, split: Split) -> ImageSet:
+        if split not in ("train", "test"):
+            raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
+        return self.probe_set if split == "train" else self.test_set
+
+    def _subset(self, images: ImageSet, size: int | None, name: str) -> Tensor:
+        if size is None or size >= len(images):
+            return torch.arange(len(images))
+        return permutation(len(images), name, self.seed)[:size].sort().values
+
+    def _eval_loader(self, images: ImageSet, rows: Tensor) -> Loader:
+        sampler = EvalSampler(rows, self.batch_size, distributed.rank(), distributed.world_size())
+        return self._loader(images, _eval_fetch(images, self.eval_view), sampler)
+
+    def _loader(self, images: ImageSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:
+        workers = self.num_workers
+        if isinstance(fetch, ArrayFetch):
+            workers = 0  # one index operation per batch: a worker would only add the copy
+        elif workers is None:
+            workers = automatic_workers()
+        broken = images.broken if isinstance(images, FileImages) else None
+        loader = Loader(fetch, sampler, workers, self._device().type == "cuda", broken)
+        self._loaders.append(loader)
+        return loader
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _resident(self, images: ArrayImages) -> ArrayImages:
+        """The images on the GPU, when there is one and they fit: then a batch costs no transfer."""
+        device, fits = self._device(), images.images.numel() < RESIDENT_BYTES
+        if device.type != "cuda" or self.resident is False or (self.resident == "auto" and not fits):
+            return images
+        return ArrayImages(images.images.to(device), images.labels, images.classes)
+
+
+def _eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
+    """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
+    if isinstance(images, ArrayImages) and images.images.shape[1:3] == (view.size, view.size):
+        return ArrayFetch(images)
+    return SampleFetch(images, EvalCrop(view))
+
+
+class EvalCrop:
+    """The evaluation crop as a per-image transform of `SampleFetch`."""
+
+    def __init__(self, view: EvalView):
+        self.view = view
+
+    def __call__(self, image: Tensor, index: int, epoch: int) -> Tensor:
+        return self.view.crop(image)

@@ -1,0 +1,138 @@
+"""Small image files of one size are decoded once into a memory-mapped uint8 file and then used as an array."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_lightning.data.broken import say
+from ssl_lightning.data.folder_scan import cache_dir, writable, write_atomic
+from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet, decode
+from ssl_lightning.data.loader import as_is, automatic_workers
+from ssl_lightning.errors import UserError
+
+SMALL_SIDE = 128  # pixels: larger images stay files
+SMALL_BYTES = 2 * 1024**3
+CHUNK = 256  # files decoded per task
+FORMAT = 1  # raise when decoding changes
+
+
+def decoded_once(images: FileImages) -> ImageSet:
+    """`images` as `ArrayImages` when all are small and of one size; `images` itself otherwise.
+
+    Files that cannot be decoded are left out, with one line about them.
+
+    Raises:
+        UserError: more than 1 % of the files cannot be decoded.
+    """
+    size = _common_size(images.paths)
+    if size is None or len(images) * size[0] * size[1] * 3 > SMALL_BYTES:
+        return images
+    folder = cache_dir() / "decoded"
+    stem = folder / _digest(images.paths, size)
+    if not stem.with_suffix(".json").is_file():
+        if not writable(folder):
+            say(f"The cache folder {folder} cannot be written; the images are decoded for each batch instead.")
+            return images
+        _decode_all(images.paths, size, stem)
+    result = json.loads(stem.with_suffix(".json").read_text())
+    if result["sizes_differ"]:
+        return images
+    return _good_rows(images, stem.with_suffix(".npy"), torch.tensor(result["broken"], dtype=torch.int64))
+
+
+def _good_rows(images: FileImages, array_file: Path, broken: Tensor) -> ArrayImages:
+    images.broken.add(broken)
+    images.broken.report()
+    # "c": changes stay in memory, so that torch sees an array it may write to and does not warn
+    array = torch.from_numpy(np.load(array_file, mmap_mode="c"))
+    keep = torch.ones(len(images), dtype=torch.bool)
+    keep[broken] = False
+    paths = [path for path, good in zip(images.paths, keep.tolist(), strict=True) if good]
+    # with nothing broken the memory map is used as it is, without a copy
+    pixels = array if len(broken) == 0 else array[keep]
+    return ArrayImages(pixels, images.labels[keep], images.classes, paths)
+
+
+def _common_size(paths: list[str], probes: int = 32) -> tuple[int, int] | None:
+    """(height, width) when a spread of `probes` files agrees on one small size, by their headers."""
+    sizes = set()
+    for row in np.linspace(0, len(paths) - 1, min(probes, len(paths))).astype(int):
+        try:
+            with Image.open(paths[row]) as image:
+                sizes.add((image.height, image.width))
+        except BROKEN:
+            continue  # counted when it is decoded
+    if len(sizes) != 1 or max(max(sizes)) > SMALL_SIDE:
+        return None
+    return sizes.pop()
+
+
+def _digest(paths: list[str], size: tuple[int, int]) -> str:
+    """Changes when a file is added, removed, renamed or rewritten."""
+    digest = hashlib.sha256(f"{FORMAT} {size} {len(paths)}".encode())
+    for path in paths:
+        status = os.stat(path)
+        digest.update(os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
+    """Task i decodes files i*CHUNK and on: (first row, uint8 (n, H, W, 3), broken rows, a size differs)."""
+
+    def __init__(self, paths: list[str], size: tuple[int, int]):
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // CHUNK)
+
+    def __getitem__(self, task: int) -> tuple[int, np.ndarray, list[int], bool]:
+        first = task * CHUNK
+        paths = self.paths[first : first + CHUNK]
+        pixels = np.zeros((len(paths), *self.size, 3), np.uint8)
+        broken, differs = [], False
+        for row, path in enumerate(paths):
+            try:
+                image = decode(path).numpy()
+            except BROKEN:
+                broken.append(first + row)
+                continue
+            if image.shape[:2] == self.size:
+                pixels[row] = image
+            else:
+                differs = True
+        return first, pixels, broken, differs
+
+
+def _decode_all(paths: list[str], size: tuple[int, int], stem: Path) -> None:
+    """Writes STEM.npy and, once that is whole, STEM.json."""
+    handle, name = tempfile.mkstemp(dir=stem.parent, prefix=stem.name)
+    os.close(handle)
+    array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=(len(paths), *size, 3))
+    workers = automatic_workers() if len(paths) > 4 * CHUNK else 0
+    broken: list[int] = []
+    differs = False
+    chunks = DataLoader(_Chunks(paths, size), batch_size=None, num_workers=workers, collate_fn=as_is)
+    for first, pixels, bad, other_size in chunks:
+        array[first : first + len(pixels)] = pixels
+        broken += bad
+        differs = differs or other_size
+        if differs:
+            break
+    if len(broken) == len(paths):
+        os.remove(name)
+        raise UserError(f"none of the {len(paths)} image files can be decoded, {paths[0]} first; are they images?")
+    array.flush()
+    del array
+    if differs:
+        os.remove(name)
+    else:
+        os.replace(name, stem.with_suffix(".npy"))
+    write_atomic(stem.with_suffix(".json"), json.dumps({"sizes_differ": differs, "broken": broken}))

@@ -1,0 +1,158 @@
+"""What a view is made of (`View`, `Views`) and its random draws: crops and colours as a pure function of (seed, epoch, index, view).
+
+The draws follow torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale, GaussianBlur and
+RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a whole batch at once.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_lightning.data.counter import uniform
+from ssl_lightning.errors import UserError
+
+TRIES = 10  # RandomResizedCrop's, before it takes the whole image or its centre
+_PROBABILITIES = ("flip_p", "jitter_p", "grayscale_p", "blur_p", "solarize_p")
+
+
+@dataclass(frozen=True)
+class View:
+    """How one kind of view is drawn, `count` times per image.
+
+    `size` is the side in pixels; `scale` and `ratio` bound the crop's area (as a part of the image) and width / height.
+    `brightness`, `contrast`, `saturation` and `hue` are ColorJitter's, applied together with probability `jitter_p`.
+    """
+
+    size: int
+    count: int = 1
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_p: float = 0.5
+    jitter_p: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    grayscale_p: float = 0.2
+    blur_p: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: float = 0.0
+    solarize_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "ratio", "blur_sigma"):
+            low_high = tuple(getattr(self, name))
+            object.__setattr__(self, name, low_high)  # a config brings lists
+            if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1]:
+                raise UserError(f"a view's {name}={list(low_high)} is no range; give [low, high] with 0 < low <= high")
+        for name in _PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"a view's {name}={getattr(self, name)} is no probability; give a number from 0 to 1")
+        if self.scale[1] > 1:
+            raise UserError(f"a view's scale={list(self.scale)} is more than the image; give parts of it, at most 1")
+        if min(self.brightness, self.contrast, self.saturation, self.hue) < 0 or self.hue > 0.5:
+            raise UserError("a view's brightness, contrast, saturation or hue is out of range; give 0 or more, hue at most 0.5")
+        if self.size < 2 or self.count < 1:
+            raise UserError(f"a view of size={self.size}, count={self.count} is empty; give size >= 2 and count >= 1")
+
+
+@dataclass(frozen=True)
+class LocalView(View):
+    """A small view of multi-crop: `size` is the global views' side, of which this one takes `part`, as an even number."""
+
+    part: float = 3 / 7  # 96 of 224 pixels, as in SwAV (https://arxiv.org/abs/2006.09882)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.part < 1:
+            raise UserError(f"a local view's part={self.part} is not smaller than the global views; give a number between 0 and 1")
+        object.__setattr__(self, "size", 2 * round(self.size * self.part / 2))
+        super().__post_init__()
+
+
+@dataclass
+class Views:
+    """The views of one image: one or two kinds of global ones and, for multi-crop, a smaller local one."""
+
+    global_1: View
+    global_2: View | None = None
+    local: View | None = None
+
+    def list(self) -> list[View]:
+        """One entry per view of an image, global ones first."""
+        kinds = [view for view in (self.global_1, self.global_2, self.local) if view is not None]
+        return [view for view in kinds for _ in range(view.count)]
+
+
+@dataclass
+class Crops:
+    """Windows in pixels, int64 (B,), and whether each is flipped, bool (B,)."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+
+
+@dataclass
+class Colours:
+    """The colour draws of B samples; what each is applied with is in `View`."""
+
+    jitter: Tensor  # (B,) bool
+    order: Tensor  # (B, 4) int64, a permutation of brightness 0, contrast 1, saturation 2, hue 3
+    factors: Tensor  # (B, 4)
+    grayscale: Tensor  # (B,) bool
+    blur: Tensor  # (B,) bool
+    sigma: Tensor  # (B,)
+    solarize: Tensor  # (B,) bool
+
+
+def draw_crops(view: View, place: int, height: int, width: int, seed: int, epoch: int, indices: Tensor) -> Crops:
+    """Windows for images of `height` x `width`, one per index (B,), for the view at `place` in `Views.list()`."""
+    u = uniform(seed, epoch, indices, 2 * place, 2 * TRIES + 3)  # (B, 23)
+    # In float64, so that a window never depends on how a device rounds; Apple's devices have none and may differ by a pixel.
+    u = u if u.device.type == "mps" else u.double()
+    area = height * width * (view.scale[0] + (view.scale[1] - view.scale[0]) * u[:, :TRIES])
+    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
+    ratio = torch.exp(low + (high - low) * u[:, TRIES : 2 * TRIES])
+    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()  # (B, TRIES)
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    whole_h, whole_w = _fallback(view, height, width)
+    some = fits.any(1)
+    w = torch.where(some, w.gather(1, first).squeeze(1), whole_w)
+    h = torch.where(some, h.gather(1, first).squeeze(1), whole_h)
+    top = torch.where(some, (u[:, -3] * (height - h + 1)).floor(), (height - whole_h) // 2)
+    left = torch.where(some, (u[:, -2] * (width - w + 1)).floor(), (width - whole_w) // 2)
+    return Crops(top.long(), left.long(), h.long(), w.long(), u[:, -1] < view.flip_p)
+
+
+def _fallback(view: View, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the central crop where no try fitted: as much of the image as the nearest allowed ratio leaves."""
+    if width / height < view.ratio[0]:
+        return round(width / view.ratio[0]), width
+    if width / height > view.ratio[1]:
+        return height, round(height * view.ratio[1])
+    return height, width
+
+
+def draw_colours(view: View, place: int, seed: int, epoch: int, indices: Tensor) -> Colours:
+    """Colour parameters, one per index (B,), for the view at `place` in `Views.list()`."""
+    u = uniform(seed, epoch, indices, 2 * place + 1, 13)  # (B, 13)
+    factors = [
+        max(0.0, 1 - v) + (1 + v - max(0.0, 1 - v)) * u[:, k]
+        for k, v in enumerate((view.brightness, view.contrast, view.saturation))
+    ]
+    factors.append((2 * u[:, 3] - 1) * view.hue)
+    sigma = view.blur_sigma[0] + (view.blur_sigma[1] - view.blur_sigma[0]) * u[:, 11]
+    return Colours(
+        jitter=u[:, 4] < view.jitter_p,
+        order=u[:, 5:9].argsort(1),
+        factors=torch.stack(factors, 1),
+        grayscale=u[:, 9] < view.grayscale_p,
+        blur=u[:, 10] < view.blur_p,
+        sigma=sigma,
+        solarize=u[:, 12] < view.solarize_p,
+    )

@@ -1,0 +1,150 @@
+"""Loaders: a sampler asks for (epoch, indices), a fetcher answers with a batch, in this process or in workers."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_lightning import distributed
+from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.broken import BROKEN_LIMIT, BrokenFiles
+from ssl_lightning.data.images import BROKEN, ArrayImages, ImageSet
+from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
+
+# (uint8 image (H, W, 3), index, epoch) -> one tensor, or one per view
+Transform = Callable[[Tensor, int, int], Any]
+
+
+def automatic_workers() -> int:
+    """As many workers as this process has cores for, shared among the processes of this machine, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", distributed.world_size())), 8))
+
+
+class Fetch(Protocol):
+    """Answers a request for a whole batch."""
+
+    def __getitem__(self, request: Request) -> RawBatch: ...
+
+
+class ArrayFetch(Dataset[RawBatch]):
+    """Fetches decoded images by one index operation for the whole batch."""
+
+    def __init__(self, images: ArrayImages):
+        self.images = images
+        self.none_broken = torch.empty(0, dtype=torch.int64)
+
+    def __getitem__(self, request: Request) -> RawBatch:
+        epoch, rows = request
+        return RawBatch(self.images.batch(rows), self.images.labels[rows], rows, epoch, self.none_broken)
+
+
+class SampleFetch(Dataset[RawBatch]):
+    """Decodes and transforms image by image. A broken file is replaced by the next good one."""
+
+    def __init__(self, images: ImageSet, transform: Transform):
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, request: Request) -> RawBatch:
+        epoch, rows = request
+        broken: list[int] = []
+        samples, used = [], []
+        for row in rows.tolist():
+            image, row = self._good(row, broken)
+            if image is None:  # the loader stops the run: an error from a worker would arrive as a page of traceback
+                samples, used = [torch.empty(0)], [row]
+                break
+            samples.append(self.transform(image, row, epoch))
+            used.append(row)
+        images = [torch.stack(view) for view in zip(*samples)] if isinstance(samples[0], list) else torch.stack(samples)
+        indices = torch.tensor(used)
+        return RawBatch(images, self.images.labels[indices], indices, epoch, torch.tensor(broken, dtype=torch.int64))
+
+    def _good(self, row: int, broken: list[int]) -> tuple[Tensor | None, int]:
+        """The image at `row`, or at the first decodable row after it (around the end); None when too many are broken."""
+        for step in range(len(self.images)):
+            candidate = (row + step) % len(self.images)
+            try:
+                return self.images.image(candidate), candidate
+            except BROKEN:
+                broken.append(candidate)
+            if len(set(broken)) > BROKEN_LIMIT * len(self.images):
+                break
+        return None, row
+
+
+def as_is(batch: Any) -> Any:
+    """The collate function where a dataset item is a whole batch already."""
+    return batch
+
+
+class Loader:
+    """Iterates over the batches a sampler asks for. Not a DataLoader, so that Lightning leaves the sampler alone.
+
+    Args:
+        fetch: makes a batch from a request.
+        sampler: `TrainSampler` or `EvalSampler`.
+        num_workers: processes that fetch ahead; 0 fetches here.
+        pin_memory: put batches of workers into pinned memory, for a faster copy to a GPU.
+        broken: where undecodable files are counted.
+        finish: applied to each batch before it is handed out.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        sampler: TrainSampler | EvalSampler,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        broken: BrokenFiles | None = None,
+        finish: Callable[[RawBatch], Any] = as_is,
+    ):
+        self.fetch, self.broken, self.finish = fetch, broken, finish
+        self.requests = sampler  # under the name "sampler" Lightning would take it for a DataLoader's and replace it
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._workers: DataLoader[RawBatch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: Lightning calls iter() more often than it reads, and nothing may start before the first read.
+        try:
+            for raw in self._source():
+                if self.broken is not None and len(raw.broken):
+                    self.broken.add(raw.broken)
+                yield self.finish(raw)
+        finally:
+            if self.broken is not None:
+                self.broken.report()
+
+    def _source(self) -> Iterator[RawBatch]:
+        if self.num_workers == 0:
+            return (self.fetch[request] for request in self.requests)
+        if self._workers is None:
+            self._workers = DataLoader(
+                self.fetch,  # type: ignore[arg-type]
+                sampler=self.requests,
+                batch_size=None,  # the sampler's items are whole batches already
+                collate_fn=as_is,
+                num_workers=self.num_workers,
+                persistent_workers=True,
+                pin_memory=self.pin_memory,
+            )
+        return iter(self._workers)
+
+    def close(self) -> None:
+        """Ends the worker processes; iterating again starts new ones."""
+        self._workers = None
+
+    # Lightning asks for these two before it trusts a loader in the middle of an epoch. The position itself comes
+    # from the trainer's own count of trained batches (see DataModule.position), so there is nothing to keep here.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise ValueError(f"a Loader keeps no state, got {state}")

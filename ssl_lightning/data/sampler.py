@@ -1,0 +1,84 @@
+"""Which images go into which batch: pure functions of (seed, epoch, rank), so that a run can be taken up anywhere."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ssl_lightning.errors import UserError
+
+Request = tuple[int, Tensor]  # (epoch, indices (B,)): what a loader is asked for; epoch -1 means evaluation
+EVALUATION = -1
+
+
+def hashed_seed(*parts: int | str) -> int:
+    """A 63-bit seed from any numbers and words; near inputs give unrelated seeds."""
+    digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def permutation(count: int, *seed_parts: int | str) -> Tensor:
+    """A shuffle of 0..count-1 that depends on nothing but its arguments, (count,) int64."""
+    generator = torch.Generator().manual_seed(hashed_seed(*seed_parts))
+    return torch.randperm(count, generator=generator)
+
+
+def start_of_run() -> tuple[int, int]:
+    """Epoch 0, batch 0."""
+    return 0, 0
+
+
+class TrainSampler:
+    """Shuffled batches of one epoch. Rank r of W takes the rows r::W of each global batch; the rest is dropped.
+
+    Args:
+        count: number of images.
+        batch_size: images per batch and rank.
+        seed: of the shuffle.
+        rank, world_size: this process and how many there are.
+        position: called when an epoch begins; says (epoch, batches of it already trained).
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], tuple[int, int]] = start_of_run,
+    ):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world_size, self.position = rank, world_size, position
+        if not 0 < batch_size * world_size <= count:
+            devices = f" on each of {world_size} devices" if world_size > 1 else ""
+            raise UserError(
+                f"a batch of {batch_size}{devices} does not fit {count} training images; "
+                f"set data.batch_size between 1 and {max(count // world_size, 1)}"
+            )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever this one starts."""
+        return self.count // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[Request]:
+        epoch, start = self.position()
+        rows = permutation(self.count, "epoch", self.seed, epoch)
+        size = self.batch_size * self.world_size
+        for batch in range(start, len(self)):
+            yield epoch, rows[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+
+
+class EvalSampler:
+    """Every wanted row once, in order; rank r of W takes the rows r::W, so ranks may differ by one row."""
+
+    def __init__(self, indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1):
+        self.indices, self.batch_size = indices[rank::world_size], batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Request]:
+        for rows in self.indices.split(self.batch_size) if len(self.indices) else ():
+            yield EVALUATION, rows

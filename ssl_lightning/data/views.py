@@ -1,0 +1,180 @@
+"""The views engines: a batch on its device (`DeviceViews`), one image in a worker (`WorkerCrops`, `WorkerViews`), and evaluation's `EvalView`.
+
+All draw the same parameters for the same (seed, epoch, index, view), so the engine changes the speed and nothing else.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ssl_lightning.data import augment
+from ssl_lightning.data.draw import Colours, Crops, LocalView, View, Views, draw_colours, draw_crops
+from ssl_lightning.errors import UserError
+
+__all__ = ["DeviceViews", "EvalView", "LocalView", "View", "Views", "WorkerCrops", "WorkerViews"]
+
+CHUNK_VALUES = 256 * 32 * 32 * 3  # a chunk of a CPU's batch stays in its cache: 256 images of 32 pixels, 5 of 224
+
+
+def _on(device: torch.device, values: Sequence[float]) -> Tensor:
+    """Values (3,) on the device, shaped for NCHW, without stopping the host."""
+    return torch.stack([torch.full((1, 1), v, device=device) for v in values])
+
+
+def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
+    """Jitter, greyscale, blur and solarize of float images (B, 3, h, w) in [0, 1], in SimCLR's and BYOL's order."""
+    if view.jitter_p > 0:
+        x = augment.jitter(x, draw.jitter, draw.order, draw.factors)
+    if view.grayscale_p > 0:
+        x = augment.on_rows(x, draw.grayscale, augment.grayscale)
+    if view.blur_p > 0:
+        kernel_size = augment.blur_kernel_size(view.size)
+        x = augment.on_rows(x, draw.blur, lambda x, sigma: augment.gaussian_blur(x, sigma, kernel_size), draw.sigma)
+    if view.solarize_p > 0:
+        x = augment.on_rows(x, draw.solarize, lambda x: augment.solarize(x, view.solarize_threshold))
+    return x
+
+
+class DeviceViews:
+    """All views of a batch in one pass on the device of its images, each sample with its own parameters.
+
+    `views(images, indices, epoch)` takes uint8 (B, H, W, 3), or one uint8 (B, size, size, 3) per view where
+    `WorkerCrops` has already cropped and flipped, and returns float (B, 3, size, size) per view, normalised, in
+    channels_last memory.
+    """
+
+    def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
+        self.views, self.mean, self.std, self.seed = views.list(), tuple(mean), tuple(std), seed
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor | Sequence[Tensor], indices: Tensor, epoch: int) -> list[Tensor]:
+        cropped = not isinstance(images, Tensor)
+        sources = list(images) if cropped else [images] * len(self.views)
+        if len(sources) != len(self.views):
+            raise UserError(f"{len(sources)} cropped batches for {len(self.views)} views; crop with the same views")
+        for source in sources:
+            if source.dtype != torch.uint8 or source.ndim != 4 or source.shape[3] != 3:
+                raise UserError(f"images are {source.dtype} {tuple(source.shape)}; give uint8 (B, H, W, 3)")
+        return [self._view(place, source, indices.to(source.device), epoch, cropped) for place, source in enumerate(sources)]
+
+    def _view(self, place: int, images: Tensor, indices: Tensor, epoch: int, cropped: bool) -> Tensor:
+        size = self.views[place].size
+        out = torch.empty(len(images), size, size, 3, device=images.device)
+        chunk = len(images)
+        if images.device.type == "cpu":
+            chunk = max(1, CHUNK_VALUES // max(size * size * 3, images[0].numel()))
+        for start in range(0, len(images), max(1, chunk)):
+            rows = slice(start, start + chunk)
+            # Mixed precision is for the network: views are drawn in float32.
+            with torch.autocast(images.device.type, enabled=False):
+                x = self._chunk(place, images[rows], indices[rows], epoch, cropped)
+            out[rows] = x.permute(0, 2, 3, 1)
+        return out.permute(0, 3, 1, 2)
+
+    def _chunk(self, place: int, images: Tensor, indices: Tensor, epoch: int, cropped: bool) -> Tensor:
+        view, (height, width) = self.views[place], images.shape[1:3]
+        if cropped:
+            x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        else:
+            c = draw_crops(view, place, height, width, self.seed, epoch, indices)
+            x = augment.resized_crop(images, c.top, c.left, c.height, c.width, c.flip, view.size)
+        x = colour(x, view, draw_colours(view, place, self.seed, epoch, indices))
+        return augment.normalize(x, _on(x.device, self.mean), _on(x.device, self.std))
+
+
+class WorkerCrops:
+    """Crop, antialiased resize and flip of one uint8 image (H, W, 3), with `DeviceViews`' own draws: images of any size.
+
+    Returns uint8 (size, size, 3) per view; `DeviceViews` does the colours of the batch.
+    """
+
+    def __init__(self, views: Views, seed: int):
+        self.views, self.seed = views.list(), seed
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+        height, width, _ = image.shape
+        out = []
+        for place, view in enumerate(self.views):
+            top, left, h, w, flip = _one(draw_crops(view, place, height, width, self.seed, epoch, torch.tensor([index])))
+            crop = _resize(image[top : top + h, left : left + w], view.size, view.size)
+            out.append(crop.flip(1) if flip else crop)
+        return out
+
+
+def _one(crops: Crops) -> tuple[int, int, int, int, bool]:
+    return int(crops.top), int(crops.left), int(crops.height), int(crops.width), bool(crops.flip)
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Antialiased bilinear, uint8 (H, W, 3) -> (height, width, 3); untouched where the size is already right."""
+    if image.shape[:2] == (height, width):
+        return image.contiguous()
+    x = image.permute(2, 0, 1).unsqueeze(0)
+    x = interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return x.squeeze(0).permute(1, 2, 0).contiguous()
+
+
+class WorkerViews:
+    """The reference: all of a view for one image with torchvision's own functions, and `DeviceViews`' own draws.
+
+    Takes uint8 (H, W, 3), returns float (3, size, size) per view, normalised.
+    """
+
+    def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
+        self.views, self.mean, self.std, self.seed = views.list(), list(mean), list(std), seed
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+        from torchvision.transforms.v2 import functional as F  # two seconds to import: for this engine's users only
+
+        height, width, _ = image.shape
+        x = image.permute(2, 0, 1).contiguous().float() / 255
+        at = torch.tensor([index])
+        out = []
+        for place, view in enumerate(self.views):
+            top, left, h, w, flip = _one(draw_crops(view, place, height, width, self.seed, epoch, at))
+            y = F.resized_crop(x, top, left, h, w, [view.size, view.size], antialias=True)
+            y = F.horizontal_flip(y) if flip else y
+            y = self._colour(y, view, draw_colours(view, place, self.seed, epoch, at))
+            out.append(F.normalize(y, self.mean, self.std))
+        return out
+
+    @staticmethod
+    def _colour(x: Tensor, view: View, draw: Colours) -> Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+        if draw.jitter:
+            for k in draw.order[0].tolist():
+                x = adjust[k](x, float(draw.factors[0, k]))
+        if draw.grayscale:
+            x = F.rgb_to_grayscale(x, num_output_channels=3)
+        if draw.blur:
+            kernel_size = augment.blur_kernel_size(view.size)
+            x = F.gaussian_blur(x, [kernel_size, kernel_size], [float(draw.sigma)] * 2)
+        return F.solarize(x, view.solarize_threshold) if draw.solarize else x
+
+
+class EvalView:
+    """The one deterministic view of evaluation: shorter side to `size`, centre crop, normalise."""
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
+        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+
+    @torch.no_grad()
+    def crop(self, image: Tensor) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (size, size, 3), antialiased; untouched when it already has that size."""
+        height, width, _ = image.shape
+        shorter = min(height, width)
+        image = _resize(image, self.size * height // shorter, self.size * width // shorter)
+        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
+        return image[top : top + self.size, left : left + self.size].contiguous()
+
+    @torch.no_grad()
+    def normalize(self, batch: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> float (B, 3, H, W), normalised, in channels_last memory."""
+        x = batch.permute(0, 3, 1, 2).float().div_(255)
+        return augment.normalize(x, _on(x.device, self.mean), _on(x.device, self.std))

@@ -1,0 +1,1 @@
+"""Judging a frozen representation: kNN, linear probes, label-free quality."""

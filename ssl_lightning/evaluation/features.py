@@ -1,0 +1,106 @@
+"""The features of a whole split, computed once: what every judge works on."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.distributed import gather_rows
+from ssl_lightning.errors import UserError
+
+
+class EvalBatch(Protocol):
+    """What an evaluation loader yields: one view of each image."""
+
+    @property
+    def views(self) -> list[Tensor]: ...  # [(B, 3, H, W)]
+    @property
+    def labels(self) -> Tensor: ...  # (B,), -1 where there is none
+    @property
+    def indices(self) -> Tensor: ...  # (B,)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a split in the order of its indices, on the CPU."""
+
+    x: Tensor  # (N, D) float32
+    labels: Tensor  # (N,) int64, -1 where there is none
+    indices: Tensor  # (N,) int64, increasing
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def labelled(self) -> "Features":
+        """Only the rows that have a label."""
+        keep = self.labels >= 0
+        return Features(self.x[keep], self.labels[keep], self.indices[keep])
+
+
+def extract(
+    embed: Callable[[Tensor], Tensor],
+    loader: Iterable[EvalBatch],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Features:
+    """Runs `embed`, (B, 3, H, W) -> (B, D), over a loader, in evaluation mode and without gradient.
+
+    `embed` is a module or a module's method; each of its submodules gets its own training flag back afterwards. Under
+    several ranks every rank calls this with its own part of the split, and every rank gets the whole: sorted by index,
+    and an index that several ranks saw (padding) once.
+
+    Args:
+        device: where `embed` lives.
+        dtype: runs under autocast to this type, for instance torch.bfloat16; float32 without autocast when None.
+
+    Raises:
+        UserError: the loaders of all ranks together hold no image.
+    """
+    device = torch.device(device)
+    x, labels, indices = [], [], []
+    with evaluating(embed), torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        for batch in loader:
+            x.append(embed(batch.views[0].to(device, non_blocking=True)).float().cpu())
+            labels.append(batch.labels.cpu())
+            indices.append(batch.indices.cpu())
+    return _gathered(x, labels, indices, device)
+
+
+@contextmanager
+def evaluating(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Evaluation mode for the module behind `embed`, and each submodule's own flag back at the end."""
+    module = embed if isinstance(embed, nn.Module) else getattr(embed, "__self__", None)
+    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    flags = [m.training for m in modules]
+    try:
+        for m in modules:
+            m.training = False
+        yield
+    finally:
+        for m, flag in zip(modules, flags, strict=True):
+            m.training = flag
+
+
+def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], device: torch.device) -> Features:
+    """All ranks' rows, each index once, in the order of the indices."""
+    width = gather_rows(torch.tensor([x[0].shape[1] if x else 0], device=device)).max()
+    if not width:
+        raise UserError("there is no image to extract features from; check the split and its labels")
+    all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, int(width)), device)
+    all_labels = _gather_cpu(torch.cat(labels) if x else torch.zeros(0, dtype=torch.int64), device)
+    all_indices = _gather_cpu(torch.cat(indices) if x else torch.zeros(0, dtype=torch.int64), device)
+    order = all_indices.argsort(stable=True)
+    all_indices = all_indices[order]
+    first = torch.ones_like(all_indices, dtype=torch.bool)
+    first[1:] = all_indices[1:] != all_indices[:-1]
+    return Features(all_x[order][first], all_labels[order][first], all_indices[first])
+
+
+def _gather_cpu(rows: Tensor, device: torch.device, chunk: int = 16384) -> Tensor:
+    """All ranks' rows on the CPU; they travel through the device (NCCL knows no other way) a chunk at a time."""
+    longest = int(gather_rows(torch.tensor([len(rows)], device=device)).max())
+    parts = [gather_rows(rows[i : i + chunk].to(device)).cpu() for i in range(0, longest, chunk)]
+    return torch.cat(parts)

@@ -1,0 +1,106 @@
+"""Supervised training of a pretrained backbone: the whole network layer by layer, or a linear layer on frozen features.
+
+Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). Mixup: https://arxiv.org/abs/1710.09412. The linear
+layer behind a BatchNorm without scale: MAE, appendix A.1 (https://arxiv.org/abs/2111.06377).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.distributed import gather_rows
+from ssl_lightning.errors import UserError
+from ssl_lightning.optim.param_groups import layer_decay
+from ssl_lightning.optim.recipe import OptimizerRecipe
+
+
+class Finetuner(LightningModule):
+    """Images (B, 3, H, W) -> logits (B, num_classes), trained on labels.
+
+    Args:
+        backbone: images -> features (B, D), with `out_dim`.
+        num_classes: C.
+        optimizer: the recipe; its rate is that of the head.
+        layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
+        mixup: alpha of the Beta distribution of the mixing share; 0 = no mixup.
+        label_smoothing: share of the target spread over all classes.
+        frozen: the backbone stays as it is, in evaluation mode, and only a linear layer is trained.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerRecipe,
+        layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        label_smoothing: float = 0.0,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        if mixup < 0 or not 0 <= label_smoothing < 1:
+            raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
+        self.backbone = backbone.requires_grad_(not frozen)
+        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
+        self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
+        self.head = nn.Linear(dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)  # near 0: the first gradients leave the backbone in peace
+        nn.init.zeros_(self.head.bias)
+        self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
+        self.mixup, self.label_smoothing = mixup, label_smoothing
+        self._seen: list[Tensor] = []  # of a validation: (correct, summed loss, images) of each batch
+        self.picking = (0.0, 0.0)  # of the last validation: (top1, -loss), the higher the better
+
+    def on_train_epoch_start(self) -> None:
+        if self.frozen:  # only now: Lightning warns of networks that come to it in evaluation mode
+            self.backbone.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(x)  # (B, D)
+        return self.head(self.norm(features))  # (B, C)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, labels = batch.views[0], batch.labels
+        if not self.mixup:
+            return self._loss(self(x), labels)
+        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        other = torch.randperm(len(x), device=x.device)
+        logits = self(share * x + (1 - share) * x[other])
+        return share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[other])
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    # ---- the split on which the checkpoint is picked
+
+    def on_validation_epoch_start(self) -> None:
+        self._seen = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.views[0]).float()
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+        correct = (logits.argmax(dim=1) == batch.labels).sum()
+        self._seen.append(torch.stack([correct.double(), loss.double(), loss.new_tensor(len(logits)).double()]))
+
+    def on_validation_epoch_end(self) -> None:
+        none = torch.zeros(3, dtype=torch.float64, device=self.device)  # a rank may hold no image of a small split
+        mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
+        correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
+        self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, rank_zero_only=True)
+        self.picking = (correct / images, -loss / images)  # of two equal accuracies the lower loss is the better
+
+    def configure_optimizers(self) -> Any:
+        accumulation = self.trainer.accumulate_grad_batches
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = max(1, -(-int(self.trainer.num_training_batches) // accumulation))
+        batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        global_batch = batch_size * self.trainer.world_size * accumulation
+        rate, decay = self.recipe.lr(global_batch), self.recipe.weight_decay
+        groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay)
+        return self.recipe.build_groups(groups, global_batch, total_steps, steps_per_epoch)

@@ -1,0 +1,89 @@
+"""Parameter groups: who has weight decay, who is adapted by LARS, and which layer learns how fast."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from ssl_lightning.errors import UserError
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def split_decay(named_parameters: Named) -> list[dict[str, Any]]:
+    """Two groups: weights, and biases and norms (at most one dimension) without weight decay and LARS adaptation.
+
+    Frozen parameters are left out, and so is a group that would be empty. The first group takes the optimizer's own
+    weight decay. `adapt` means something to LARS alone; other optimizers carry it along.
+    """
+    trainable = [p for _, p in named_parameters if p.requires_grad]
+    if not trainable:
+        raise UserError("no parameter requires a gradient; there is nothing to optimize")
+    weights = [p for p in trainable if p.ndim > 1]
+    rest = [p for p in trainable if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "weight_decay": 0.0, "adapt": False}]
+    return [group for group in groups if group["params"]]
+
+
+def layer_decay(
+    backbone: nn.Module, head: nn.Module, lr: float, decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for fine-tuning: the head at `lr`, and each block of the backbone `decay` times slower than the next one.
+
+    The last block has lr * decay, the first lr * decay^blocks (BEiT, https://arxiv.org/abs/2106.08254). Blocks are as
+    `block_numbers` counts them. Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    """
+    if not 0 < decay <= 1:
+        raise UserError(f"layer decay is {decay}; it must be above 0 and at most 1 (1 means one rate for all)")
+    numbers = block_numbers(backbone)
+    blocks = max(numbers.values(), default=-1) + 1
+    layers = [
+        (f"block {block}", [(n, p) for n, p in backbone.named_parameters() if numbers[n] == block])
+        for block in range(blocks)
+    ]
+    layers.append(("head", list(head.named_parameters())))
+    groups = []
+    for depth, (name, named) in enumerate(layers):
+        if any(p.requires_grad for _, p in named):
+            for group in split_decay(named):
+                rate = lr * decay ** (blocks - depth)
+                groups.append({"weight_decay": weight_decay, **group, "lr": rate, "name": name})
+    return groups
+
+
+def block_numbers(backbone: nn.Module) -> dict[str, int]:
+    """The block that each parameter belongs to, counted from the input: {name of parameter: 0, 1, ...}.
+
+    timm's models say it themselves. Others are read from the order of their children: each child is a block, a norm
+    goes with the block before it, and parameters of the module itself (position embeddings) with the first.
+    """
+    if hasattr(backbone, "group_matcher"):
+        return _timm_numbers(backbone)
+    prefix, module = "", backbone
+    while (inner := _only_child(module)) is not None:  # look into wrappers
+        name, module = inner
+        prefix += name + "."
+    numbers = {prefix + name: 0 for name, _ in module.named_parameters(recurse=False)}
+    block = -1
+    for child_name, child in module.named_children():
+        named = list(child.named_parameters())
+        if named and (block < 0 or any(p.ndim > 1 for _, p in named)):
+            block += 1
+        numbers.update({f"{prefix}{child_name}.{name}": block for name, _ in named})
+    return numbers
+
+
+def _only_child(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """The one child that holds all parameters, if it has children of its own."""
+    holders = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    alone = len(holders) == 1 and not list(module.parameters(recurse=False))
+    return holders[0] if alone and list(holders[0][1].children()) else None
+
+
+def _timm_numbers(backbone: nn.Module) -> dict[str, int]:
+    from timm.models import group_parameters  # only a timm model comes here, and timm takes half a second to import
+
+    found = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    names = [name for name, _ in backbone.named_parameters()]
+    used = sorted({found[name] for name in names})  # a dropped classifier leaves a hole in the count
+    return {name: used.index(found[name]) for name in names}

@@ -1,0 +1,59 @@
+"""An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ssl_lightning.errors import UserError
+from ssl_lightning.optim.param_groups import split_decay
+
+
+class Schedule(Protocol):
+    def factor(self, step: int, total_steps: int, steps_per_epoch: int, peak_lr: float) -> float: ...
+
+
+class OptimizerRecipe:
+    """What a method needs to optimize itself, without knowing the batch size or the length of the run.
+
+    Args:
+        optimizer: a partial without lr and weight decay: `optimizer(groups, lr=..., weight_decay=...)`.
+        base_lr: the rate at a global batch of 256, as papers state it.
+        weight_decay: of everything but biases and norms.
+        scheduler: a function of the step, such as `WarmupCosine`.
+    """
+
+    def __init__(
+        self, optimizer: Callable[..., Optimizer], base_lr: float, weight_decay: float, scheduler: Schedule
+    ) -> None:
+        if not base_lr > 0:
+            raise UserError(f"base_lr is {base_lr}; it must be above 0 (it is the rate at a global batch of 256)")
+        self.optimizer = optimizer
+        self.base_lr = base_lr
+        self.weight_decay = weight_decay
+        self.scheduler = scheduler
+
+    def lr(self, global_batch: int) -> float:
+        """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""
+        return self.base_lr * global_batch / 256
+
+    def build(self, module: nn.Module, global_batch: int, total_steps: int, steps_per_epoch: int) -> dict[str, Any]:
+        """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
+
+        Steps are optimizer steps, that is batches over accumulation.
+        """
+        return self.build_groups(split_decay(module.named_parameters()), global_batch, total_steps, steps_per_epoch)
+
+    def build_groups(
+        self, groups: list[dict[str, Any]], global_batch: int, total_steps: int, steps_per_epoch: int
+    ) -> dict[str, Any]:
+        """The same for groups of one's own; a group's own lr or weight decay wins over the recipe's."""
+        peak = self.lr(global_batch)
+        optimizer = self.optimizer(groups, lr=peak, weight_decay=self.weight_decay)
+
+        def factor(step: int) -> float:
+            return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

@@ -1,0 +1,226 @@
+"""A run is a folder: its config, checkpoints and results, and the rule by which it is begun, resumed or refused."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ssl_lightning.errors import UserError
+
+Status = Literal["new", "resumed", "finished"]
+# What may differ between two commands on the same run: none of it alters the weights or the verdict.
+FREE = (
+    "name",
+    "runs_dir",
+    "resume",
+    "trusted_packages",
+    "choices",
+    "logger",
+    "callbacks.progress",
+    "data.num_workers",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+WAIT = 10.0  # seconds that a killed run's loader processes may still hold its lock
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; lists stay whole."""
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node} if prefix else {}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides the result, flattened."""
+    return {k: v for k, v in flatten(config).items() if not any(k == f or k.startswith(f"{f}.") for f in FREE)}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the result."""
+    return hashlib.sha256(json.dumps(decisive(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Key by key, `data.batch_size: 128 -> 256`, over what decides the result."""
+    before, after = decisive(old), decisive(new)
+    absent = "(absent)"
+    pairs = [(key, before.get(key, absent), after.get(key, absent)) for key in sorted(before.keys() | after.keys())]
+    return [f"{key}: {_short(a)} -> {_short(b)}" for key, a, b in pairs if a != b]
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def find_run(ref: str | None) -> Path | None:
+    """The run folder that a `ckpt=` lies in (the folder itself, or a file in it or its checkpoints/), or None."""
+    if not ref:
+        return None
+    path = Path(ref).expanduser()
+    return next((folder for folder in (path, *list(path.parents)[:2]) if (folder / "config.yaml").is_file()), None)
+
+
+def is_main_process() -> bool:
+    """Is this the process that writes? Read from what launchers set, since the process group comes up much later."""
+    ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")]
+    return all(rank == "0" for rank in ranks)
+
+
+class RunFolder:
+    """`runs/<name>/`: config.yaml, checkpoints/, results.json and whatever else the run writes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config: dict[str, Any] = {}
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, or None."""
+        last = self.path / "checkpoints" / "last.ckpt"
+        return last if last.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    def results(self) -> dict[str, Any] | None:
+        """What `results.json` says, or None before the run has finished."""
+        return json.loads((self.path / "results.json").read_text()) if self.finished else None
+
+    def refusal(self, config: Mapping[str, Any]) -> str | None:
+        """Why a run with this config may not go on in this folder, or None."""
+        changed = differences(self._stored(), config) if self._stored() else []
+        if not changed:
+            return None
+        more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
+        return (
+            f"{self.path} was made with other settings ({'; '.join(changed[:8])}{more}). Give this run another name=, "
+            f"or start afresh with resume=never (the old folder is then kept as {self._aside().name})"
+        )
+
+    def open(self, config: Mapping[str, Any], resume: str = "auto") -> Status:
+        """Claim the folder for a run with this (plain, resolved) config.
+
+        "new": nothing to go on from; "resumed": `checkpoint` is; "finished": `results()` are there already.
+        Raises UserError when the folder holds a run with another config, cannot be written, or holds nothing to
+        resume and resume="must". With resume="never" an earlier folder is moved aside, never deleted.
+        """
+        self.config = dict(config)
+        if resume == "never" and is_main_process() and self._stored():
+            with writing(self.path):
+                self.path.rename(self._aside())
+        reason = self.refusal(config)
+        if reason:
+            raise UserError(reason)
+        if self.finished:
+            return "finished"
+        if resume == "must" and self.checkpoint is None:
+            raise UserError(f"{self.path} holds no checkpoint to resume from; leave resume=must out to begin it")
+        if is_main_process():
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                if not self._stored():
+                    _write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+                _write(self.path / ".writable", "")
+                (self.path / ".writable").unlink()
+        return "resumed" if self.checkpoint else "new"
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write `results.json`, whole or not at all; only the main process does."""
+        if is_main_process():
+            with writing(self.path):
+                _write(self.path / "results.json", json.dumps(results, indent=2, default=_plain) + "\n")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second command out of the folder while this one runs (its own child processes excepted)."""
+        if not is_main_process():
+            yield
+            return
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(self.path.with_name(f".{self.path.name}.lock"), self.path)
+        try:
+            yield
+        finally:
+            self.path.with_name(f".{self.path.name}.lock").unlink(missing_ok=True)
+            os.close(lock)
+
+    def _stored(self) -> dict[str, Any]:
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            return {}
+        try:
+            stored = yaml.safe_load(file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read; move it away or give this run another name=") from error
+        return stored if isinstance(stored, dict) else {}
+
+    def _aside(self) -> Path:
+        n = 1
+        while self.path.with_name(f"{self.path.name}.old-{n}").exists():
+            n += 1
+        return self.path.with_name(f"{self.path.name}.old-{n}")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a file system says while `path` is written into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: nothing more can be written to {path}; free some space and run again"
+            ) from error
+        why = error.strerror or type(error).__name__
+        raise UserError(f"cannot write to {path}: {why}; choose another place with runs_dir=DIR") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """The old file or the whole new one, at any moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _lock(file: Path, owner: Path) -> int:
+    """An open, locked file; the system unlocks it however this process ends."""
+    start = time.monotonic()
+    while True:
+        descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.fstat(descriptor).st_ino == file.stat().st_ino:  # not one that was just removed
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() - start > WAIT:
+                os.close(descriptor)
+                raise UserError(f"another process is at work in {owner}; give this run another name=") from None
+        os.close(descriptor)
+        time.sleep(0.1)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch, and paths, for json."""
+    return value.item() if hasattr(value, "item") else str(value)

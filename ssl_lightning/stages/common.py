@@ -1,0 +1,177 @@
+"""What the judging stages share: the backbone of a `ckpt=`, its random twin, the features to judge, and the report."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.callbacks.step_logger import peak_memory_mb
+from ssl_lightning.checkpoint import build_backbone, load_backbone, load_weights, resolve_ckpt
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.sampler import permutation
+from ssl_lightning.distributed import gather_rows, world_size
+from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.features import Features, evaluating, extract
+from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
+
+CALIBRATION_IMAGES = 2048
+TrainerFactory = Callable[..., Any]  # trainer(callbacks=[...], subfolder=None, **overrides) -> lightning.Trainer
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pretrained backbone, one of the same build with random weights, and where it came from."""
+
+    backbone: nn.Module
+    random: nn.Module
+    card: dict[str, Any]
+    ref: str
+
+    @property
+    def method(self) -> str:
+        """The method that trained it, as far as the file tells."""
+        return str(self.card.get("method") or "unknown")
+
+
+def open_backbone(
+    ckpt: str | Path | None,
+    backbone: nn.Module,
+    chosen: bool = False,
+    seed: int = 0,
+    trusted: Iterable[str] = (),
+) -> Judged:
+    """The backbone that `ckpt` holds, built as its own card says.
+
+    The configured `backbone` is used where the file has no card (a bare state_dict), or where the user chose one
+    (`chosen`): then the weights must fit it. Raises UserError without a ckpt, and for the weights of another backbone.
+    """
+    if ckpt is None:
+        raise UserError("this stage needs weights; give ckpt=runs/<name>, a weights file or timm:<name>")
+    checkpoint = resolve_ckpt(ckpt)
+    card = checkpoint.card
+    if card is None or chosen:
+        random = copy.deepcopy(backbone)
+        load_weights(backbone, checkpoint)
+        return Judged(backbone.eval(), random, card or {}, checkpoint.ref)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random = build_backbone(card, trusted)
+    return Judged(load_backbone(checkpoint, trusted), random, card, checkpoint.ref)
+
+
+def need_labels(data: DataModule, stage: str) -> None:
+    """Stop a stage that cannot do without labels before it computes anything."""
+    if not data.has_labels:
+        mend = "give labelled data, or use stage=embed, which needs none"
+        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {mend}")
+
+
+def device_of(trainer: TrainerFactory) -> torch.device:
+    """The device that the configured trainer would use."""
+    quiet = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    return torch.device(quiet.strategy.root_device)
+
+
+# ---- features ------------------------------------------------------------------------------------------------------
+
+
+def split_features(embed: Embed, data: DataModule, device: torch.device) -> tuple[Features, Features]:
+    """Features of the training images whose labels may be used, and of all test images."""
+    rows = data.labelled_indices("train")
+    loaders = data.eval_loader("train", rows), data.eval_loader("test")
+    found = extract(embed, loaders[0], device), extract(embed, loaders[1], device)
+    data.teardown("predict")  # ends the loaders' processes
+    return found
+
+
+def split_random_features(backbone: nn.Module, data: DataModule, device: torch.device) -> tuple[Features, Features]:
+    """The same for a backbone with random weights, its BatchNorm statistics calibrated on training images."""
+    rows = data.labelled_indices("train")
+    loaders = data.eval_loader("train", rows), data.eval_loader("test")
+    found = random_features(backbone, calibration_batches(data), *loaders, device)
+    data.teardown("predict")
+    return found
+
+
+def calibration_batches(data: DataModule) -> Iterator[Tensor]:
+    """Some training images, seeded, in evaluation view: (B, 3, H, W) each."""
+    rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_IMAGES].sort().values
+    return (batch.views[0] for batch in data.eval_loader("train", rows))
+
+
+def raw_pixels(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
+    """Pixels of exactly the images these features are of (an undecodable file has none): (N, P) and (M, P)."""
+    return data.raw_pixels("train", train.indices), data.raw_pixels("test", test.indices)
+
+
+def positive_pairs(
+    embed: Embed, data: DataModule, device: torch.device, images: int = 2048
+) -> tuple[Tensor, Tensor] | None:
+    """Features (N, D), (N, D) of two training views of the same images; None where data draws fewer than two."""
+    if data.views is None or len(data.views.list()) < 2:
+        return None
+    firsts, seconds = [], []
+    batches = -(-images // (data.batch_size * world_size()))  # the same number on every rank
+    with evaluating(embed), torch.no_grad():
+        for raw, _ in zip(data.train_dataloader(), range(batches)):
+            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, device, 0))
+            if len(batch.global_views) < 2:
+                return None
+            first, second = (embed(view.to(device)).float() for view in batch.global_views[:2])  # (B, D)
+            firsts.append(gather_rows(first).cpu())
+            seconds.append(gather_rows(second).cpu())
+    data.teardown("predict")
+    return (torch.cat(firsts), torch.cat(seconds)) if firsts else None
+
+
+def judge_backbone(
+    embed: Embed,
+    random_backbone: nn.Module,
+    data: DataModule,
+    device: torch.device,
+    k: int = 20,
+    temperature: float = 0.07,
+    probe: ProbeSettings | None = None,
+) -> dict[str, Any]:
+    """The whole verdict: kNN, linear probe, both baselines under the same protocol, and quality.
+
+    Without labels only `quality` can be told. Every rank calls this and gets the same.
+    """
+    pairs = positive_pairs(embed, data, device)
+    if not data.has_labels:
+        return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs)}
+    train, test = split_features(embed, data, device)
+    verdict = judge(train, test, data.num_classes, k, temperature, probe, device)
+    random = split_random_features(random_backbone, data, device)
+    beside = baselines(random, raw_pixels(data, train, test), data.num_classes, k, temperature, probe, device)
+    protocol = verdict.pop("protocol")
+    return {**verdict, "baselines": beside, "quality": quality(test, pairs), "protocol": protocol}
+
+
+# ---- the report ----------------------------------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def report(stage: str, judged: Judged, data_name: str, seed: int, watch: Stopwatch, **found: Any) -> dict[str, Any]:
+    """results.json of a judging stage: who was judged, what was found, how long it took."""
+    head = {"stage": stage, "method": judged.method, "data": data_name, "seed": seed}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cost = {"seconds": round(watch.seconds, 2), "peak_memory_mb": round(peak_memory_mb(device), 1)}
+    return {**head, **found, "ckpt": judged.ref, **cost}

@@ -1,0 +1,110 @@
+"""stage=embed: the features of every image, with its label and path, in files for your own code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from ssl_lightning.checkpoint import save_atomic
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.images import ImageSet
+from ssl_lightning.distributed import barrier, is_main
+from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.features import Features, extract
+from ssl_lightning.evaluation.judge import quality
+from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.stages.common import Stopwatch, TrainerFactory, device_of, open_backbone, report
+
+Split = Literal["train", "test"]
+
+
+def run(
+    backbone: nn.Module,
+    data: DataModule,
+    trainer: TrainerFactory,
+    run: RunFolder,
+    ckpt: str | None,
+    seed: int,
+    data_name: str,
+    backbone_chosen: bool = False,
+    trusted_packages: list[str] | None = None,
+    splits: Sequence[Split] = ("train", "test"),
+    formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
+) -> dict[str, Any]:
+    """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
+
+    An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files.
+    A parquet table has the columns features, label, index, class and path.
+    """
+    watch, device = Stopwatch(), device_of(trainer)
+    if "parquet" in formats:
+        need_pyarrow()
+    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
+    judged.backbone.to(device)
+
+    files, images, measured = [], {}, {}
+    for split in splits:
+        source = data.probe_set if split == "train" else data.test_set
+        features = extract(judged.backbone, data.eval_loader(split), device)
+        for kind in formats:
+            path = run.path / f"features_{split}.{kind}"
+            if is_main():
+                (write_npz if kind == "npz" else write_parquet)(path, features, source)
+            files.append(str(path))
+        images[split], measured = len(features), quality(features)
+    barrier()
+    return report(
+        "embed", judged, data_name, seed, watch,
+        files=files,
+        images=images,
+        out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        quality=measured,
+        protocol={"embed": "evaluation view, frozen backbone in evaluation mode, float32"},
+    )  # fmt: skip
+
+
+def write_npz(path: Path, features: Features, source: ImageSet) -> None:
+    """Plain arrays only, so that `np.load` needs no pickle."""
+    arrays = {
+        "features": features.x.numpy(),
+        "labels": features.labels.numpy(),
+        "indices": features.indices.numpy(),
+        "classes": np.array(source.classes, dtype=np.str_),
+    }
+    if source.paths is not None:
+        arrays["paths"] = np.array([source.paths[i] for i in features.indices.tolist()], dtype=np.str_)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # given a name, numpy would append .npz to it
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    save_atomic(write, path)
+
+
+def write_parquet(path: Path, features: Features, source: ImageSet) -> None:
+    """One row per image."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels, rows = features.labels.tolist(), features.indices.tolist()
+    names = [source.classes[label] if 0 <= label < len(source.classes) else None for label in labels]
+    flat = pa.array(features.x.flatten().numpy())
+    columns = {
+        "index": pa.array(rows, pa.int64()),
+        "label": pa.array(labels, pa.int64()),
+        "class": pa.array(names, pa.string()),
+        "path": pa.array([source.paths[i] for i in rows] if source.paths else [None] * len(rows), pa.string()),
+        "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
+    }
+    save_atomic(lambda temporary: pq.write_table(pa.table(columns), temporary), path)
+
+
+def need_pyarrow() -> None:
+    """Say so before any feature is computed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        mend = "pip install 'ssl-lightning[parquet]', or stage.formats=[npz]"
+        raise UserError(f"parquet needs the package pyarrow; {mend}") from error

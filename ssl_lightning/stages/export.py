@@ -1,0 +1,88 @@
+"""stage=export: the backbone as a safetensors file and a JSON card, for code that does not have this package."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ssl_lightning.checkpoint import save_atomic, save_backbone
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.distributed import barrier, is_main
+from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.stages.common import Stopwatch, open_backbone
+
+FROM_CARD = ("image_size", "mean", "std", "method", "data")
+
+
+def run(
+    backbone: nn.Module,
+    data: DataModule,
+    run: RunFolder,
+    ckpt: str | None,
+    seed: int,
+    backbone_chosen: bool = False,
+    trusted_packages: list[str] | None = None,
+) -> dict[str, Any]:
+    """Writes `backbone.safetensors`, with the keys of torchvision's or timm's own model, and `backbone.json`.
+
+    The card tells the backbone, its width, image size and normalisation, the file's sha256, and the lines that load it.
+    A weights file that has no card of its own gets the configured backbone and the data's normalisation.
+    """
+    watch = Stopwatch()
+    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
+    node = run.config["backbone"] if backbone_chosen or not judged.card else judged.card["backbone"]
+    card = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
+    card |= {key: judged.card[key] for key in FROM_CARD if judged.card.get(key) is not None}
+    file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
+    if is_main():
+        save_backbone(judged.backbone, node, run.path, **card)
+        card |= {"backbone": node, "out_dim": int(judged.backbone.out_dim), "parameters": parameters}  # type: ignore[arg-type]
+        card |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
+        text = json.dumps(card, indent=2) + "\n"
+        save_atomic(lambda temporary: temporary.write_text(text), run.path / "backbone.json")
+    barrier()
+    return {
+        "stage": "export",
+        "method": judged.method,
+        "data": str(judged.card.get("data") or "unknown"),
+        "seed": seed,
+        "files": [str(file), str(run.path / "backbone.json")],
+        "out_dim": int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        "parameters": parameters,
+        "ckpt": judged.ref,
+        "seconds": round(watch.seconds, 2),
+    }
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def loading_lines(node: dict[str, Any], file: str) -> list[str]:
+    """Python that builds `net` and loads the file, with torchvision or timm alone where that is possible."""
+    load = f'net.load_state_dict(safetensors.torch.load_file("{file}"))'
+    name = node.get("name")
+    if node["_target_"] == "ssl_lightning.models.resnet.resnet":
+        lines = ["import safetensors.torch, torch, torchvision", f"net = torchvision.models.{name}()"]
+        if node.get("stem") == "cifar":
+            lines.append("net.conv1 = torch.nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)")
+            lines.append("net.maxpool = torch.nn.Identity()")
+        return [*lines, "net.fc = torch.nn.Identity()", load]
+    if node["_target_"] == "ssl_lightning.models.timm.timm_backbone":
+        arguments = {k: v for k, v in node.items() if k not in ("_target_", "name", "image_size", "pretrained")}
+        if _fixed_size(str(name)) and node.get("image_size"):
+            arguments = {"img_size": node["image_size"], **arguments}
+        given = "".join(f", {key}={value!r}" for key, value in arguments.items())
+        return ["import safetensors.torch, timm", f'net = timm.create_model("{name}", num_classes=0{given})', load]
+    return ["from ssl_lightning import load_backbone", f'net = load_backbone("{file}")']
+
+
+def _fixed_size(name: str) -> bool:
+    """Does timm build this network for one image size?"""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return config is not None and bool(config.fixed_input_size)

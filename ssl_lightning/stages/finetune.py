@@ -1,0 +1,97 @@
+"""stage=finetune: the whole network on labels, however few, beside the same network trained from scratch."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
+from ssl_lightning.methods.finetuner import Finetuner
+from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.stages.common import (
+    Stopwatch,
+    TrainerFactory,
+    need_labels,
+    open_backbone,
+    raw_pixels,
+    report,
+    split_features,
+)
+from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_split, train_and_test
+
+
+def run(
+    backbone: nn.Module,
+    data: DataModule,
+    trainer: TrainerFactory,
+    run: RunFolder,
+    ckpt: str | None,
+    seed: int,
+    data_name: str,
+    backbone_chosen: bool = False,
+    trusted_packages: list[str] | None = None,
+    epochs: int = 60,
+    batch_size: int = 64,
+    base_lr: float = 4e-3,
+    weight_decay: float = 0.05,
+    layer_decay: float = 0.75,
+    warmup_epochs: float = 5,
+    mixup: float = 0.0,
+    label_smoothing: float = 0.0,
+    crop_scale: tuple[float, float] = (0.3, 1.0),
+    picking: float = 0.2,
+) -> dict[str, Any]:
+    """AdamW, warm-up and cosine; random crop and flip; the checkpoint picked on a split of the labels, tested once.
+
+    Args:
+        base_lr: of the head at a global batch of 256, as all rates here.
+        layer_decay: of the pretrained network. From scratch all layers learn at the full rate: they all have to.
+        picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
+    """
+    watch = Stopwatch()
+    need_labels(data, "finetune")
+    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
+    rows, held = picking_split(data, picking)
+    labelled = partial(LabelledData, data, rows, held, crop_and_flip(data.image_size, crop_scale), batch_size)
+    recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
+
+    def tuned(network: nn.Module, decay: float, name: str) -> Any:
+        torch.manual_seed(seed)  # the same head in both
+        module = Finetuner(network, data.num_classes, recipe, decay, mixup, label_smoothing)
+        return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed)
+
+    pretrained = tuned(judged.backbone, layer_decay, "finetune")
+    scratch = tuned(judged.random, 1.0, "from_scratch")
+    picked = f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint"
+    return report(
+        "finetune", judged, data_name, seed, watch,
+        finetune_top1=pretrained.top1,
+        baselines={
+            "from_scratch": {"finetune_top1": scratch.top1},
+            "raw_pixels": {"linear_top1": linear_on_pixels(data)},
+        },
+        labels=len(rows) + len(held),
+        protocol={
+            "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "
+            f"decay {layer_decay:g}, {epochs} epochs, warm-up and cosine, crop and flip, mixup {mixup:g}, label "
+            f"smoothing {label_smoothing:g}; {picked}, tested once",
+            "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
+            "raw_pixels": "linear probe on the pixels with the same labels",
+        },
+        epochs=epochs,
+        steps=pretrained.steps,
+        images_per_second=round((pretrained.images + scratch.images) / watch.seconds, 1),
+    )  # fmt: skip
+
+
+def linear_on_pixels(data: DataModule) -> float:
+    """What a linear probe makes of the pixels with the same labels."""
+    readable = split_features(lambda x: x.mean(dim=(2, 3)), data, torch.device("cpu"))  # for their labels and rows
+    (x, test_x), (train, test) = raw_pixels(data, *readable), readable
+    settings = ProbeSettings(batch_size=min(512, len(train)))
+    return probe_grid(x, train.labels, test_x, test.labels, data.num_classes, settings).top1

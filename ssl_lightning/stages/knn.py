@@ -1,0 +1,72 @@
+"""stage=knn: how well do the nearest neighbours of a test image tell its class?"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation.features import Features
+from ssl_lightning.evaluation.knn import knn_top1
+from ssl_lightning.stages.common import (
+    Stopwatch,
+    TrainerFactory,
+    device_of,
+    need_labels,
+    open_backbone,
+    raw_pixels,
+    report,
+    split_features,
+    split_random_features,
+)
+
+
+def run(
+    backbone: nn.Module,
+    data: DataModule,
+    trainer: TrainerFactory,
+    ckpt: str | None,
+    seed: int,
+    data_name: str,
+    backbone_chosen: bool = False,
+    trusted_packages: list[str] | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+    chunk: int | None = None,
+) -> dict[str, Any]:
+    """Cosine kNN weighted by exp(cosine / temperature); the bank is every training image whose label may be used.
+
+    Args:
+        k: neighbours that vote; all of a smaller bank.
+        chunk: test images at a time; None chooses by the size of the bank.
+    """
+    watch, device = Stopwatch(), device_of(trainer)
+    need_labels(data, "knn")
+    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
+
+    train, test = split_features(judged.backbone.to(device), data, device)
+    k = min(k, len(train))
+
+    def top1(bank: Features, queries: Features) -> float:
+        x, labels, y, truth = (t.to(device) for t in (bank.x, bank.labels, queries.x, queries.labels))
+        return knn_top1(x, labels, y, truth, k, temperature, chunk)
+
+    random = top1(*split_random_features(judged.random.to(device), data, device))
+    pixels, variant = harder_pixels(top1, train, test, data)
+    return report(
+        "knn", judged, data_name, seed, watch,
+        knn_top1=top1(train, test),
+        baselines={"random_init": {"knn_top1": random}, "raw_pixels": {"knn_top1": pixels, "variant": variant}},
+        protocol={"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},
+    )  # fmt: skip
+
+
+def harder_pixels(top1: Any, train: Features, test: Features, data: DataModule) -> tuple[float, str]:
+    """kNN on raw pixels, as they are and with the training mean taken off: the better of the two, and which it is."""
+    bank, queries = (replace(f, x=x) for f, x in zip((train, test), raw_pixels(data, train, test)))
+    found = {}
+    for variant, shift in (("plain", torch.zeros(bank.x.shape[1])), ("centered", bank.x.mean(dim=0))):
+        found[variant] = top1(replace(bank, x=bank.x - shift), replace(queries, x=queries.x - shift))
+    best = max(found, key=lambda variant: found[variant])
+    return found[best], best

@@ -1,0 +1,131 @@
+"""stage=linear: how much can a linear layer read out of frozen features?
+
+By default the features are computed once and a whole grid of probes is trained on them in one pass. With
+`stage.augmented=true` one linear layer is trained on augmented views instead, the backbone run anew in each epoch: the
+protocol of the published tables, many times slower and seldom a point apart.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation.features import Features
+from ssl_lightning.evaluation.judge import calibrate_batchnorm
+from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
+from ssl_lightning.methods.finetuner import Finetuner
+from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.stages.common import (
+    Judged,
+    Stopwatch,
+    TrainerFactory,
+    calibration_batches,
+    device_of,
+    need_labels,
+    open_backbone,
+    raw_pixels,
+    report,
+    split_features,
+    split_random_features,
+)
+from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_split, train_and_test
+
+
+def run(
+    backbone: nn.Module,
+    data: DataModule,
+    trainer: TrainerFactory,
+    run: RunFolder,
+    ckpt: str | None,
+    seed: int,
+    data_name: str,
+    backbone_chosen: bool = False,
+    trusted_packages: list[str] | None = None,
+    probe: ProbeSettings | None = None,
+    augmented: bool = False,
+    epochs: int = 100,
+    batch_size: int = 256,
+    base_lr: float = 0.1,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+) -> dict[str, Any]:
+    """A linear layer on the frozen backbone, on random weights and on raw pixels, all under the same protocol.
+
+    Args:
+        probe: the grid, for features computed once.
+        augmented: train on augmented views; what follows is for this alone.
+        epochs, batch_size, base_lr: SGD with momentum 0.9 and cosine, the rate at a global batch of 256.
+        crop_scale: share of the image's area that a crop keeps.
+    """
+    watch = Stopwatch()
+    need_labels(data, "linear")
+    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
+    if not augmented:
+        found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
+        return report("linear", judged, data_name, seed, watch, **found)
+
+    views, rows = crop_and_flip(data.image_size, crop_scale), picking_split(data, 0)
+    recipe = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr, 0.0, WarmupCosine(0))
+
+    def top1(network: nn.Module, name: str) -> float:
+        torch.manual_seed(seed)
+        module = Finetuner(network, data.num_classes, recipe, frozen=True)
+        return train_and_test(
+            module, LabelledData(data, *rows, views, batch_size), trainer, run.path / name, epochs, seed
+        ).top1
+
+    calibrate_batchnorm(judged.random, calibration_batches(data))
+    return report(
+        "linear", judged, data_name, seed, watch,
+        linear_top1=top1(judged.backbone, "linear"),
+        baselines={
+            "random_init": {"linear_top1": top1(judged.random, "random_init")},
+            "raw_pixels": {"linear_top1": top1(Pixels(data.image_size), "raw_pixels")},
+        },
+        labels=len(rows[0]),
+        protocol={
+            "linear": "linear layer behind a BatchNorm without scale, random crops and flips, SGD momentum 0.9, rate "
+            f"{base_lr:g} x batch / 256, cosine, {epochs} epochs, last epoch; test set seen once"
+        },
+    )  # fmt: skip
+
+
+def on_features(judged: Judged, data: DataModule, device: torch.device, probe: ProbeSettings) -> dict[str, Any]:
+    """Features once, then the grid."""
+
+    def best(train: Features, test: Features) -> ProbeResult:
+        x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
+        return probe_grid(x, labels, test_x, test_labels, data.num_classes, probe)
+
+    train, test = split_features(judged.backbone.to(device), data, device)
+    linear = best(train, test)
+    random = best(*split_random_features(judged.random.to(device), data, device))
+    x, test_x = raw_pixels(data, train, test)
+    pixels = best(Features(x, train.labels, train.indices), Features(test_x, test.labels, test.indices))
+    chosen = f"chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
+    return {
+        "linear_top1": linear.top1,
+        **({"linear_top5": linear.top5} if linear.top5 is not None else {}),
+        "baselines": {"random_init": {"linear_top1": random.top1}, "raw_pixels": {"linear_top1": pixels.top1}},
+        "labels": len(train),
+        "protocol": {"linear": f"{probe.describe()}; {chosen}"},
+    }
+
+
+class Pixels(nn.Module):
+    """The raw pixels as features, at 32 x 32 at most: (B, 3, H, W) -> (B, out_dim)."""
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.size = min(image_size, 32)
+        self.out_dim = 3 * self.size**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return x.flatten(1)

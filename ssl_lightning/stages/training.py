@@ -1,0 +1,145 @@
+"""Training a classifier on few labels: the data, the choice of the checkpoint, the one look at the test set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssl_lightning.callbacks.checkpoint import Checkpoint
+from ssl_lightning.callbacks.nan_guard import NanGuard
+from ssl_lightning.callbacks.reseed import Reseed
+from ssl_lightning.checkpoint import load
+from ssl_lightning.data.datamodule import DataModule, Loaded
+from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
+from ssl_lightning.data.labels import split
+from ssl_lightning.data.loader import Loader
+from ssl_lightning.data.views import View, Views
+from ssl_lightning.evaluation.features import extract
+from ssl_lightning.methods.finetuner import Finetuner
+from ssl_lightning.stages.common import TrainerFactory
+
+LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved
+
+
+def crop_and_flip(size: int, scale: tuple[float, float]) -> Views:
+    """The weak augmentation of supervised training: one random crop, flipped half of the time, no change of colour."""
+    return Views(View(size, scale=scale, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
+
+
+class LabelledData(DataModule):
+    """Chosen rows of another data module's labelled images: some to train on, others to pick the checkpoint on.
+
+    Args:
+        source: where the images come from.
+        rows: (N,) rows of `source.probe_set` to train on.
+        picking: (M,) rows to pick on; may be empty.
+        views: how training images are drawn.
+        batch_size: per device.
+    """
+
+    def __init__(self, source: DataModule, rows: Tensor, picking: Tensor, views: Views, batch_size: int) -> None:
+        super().__init__(
+            views=views,
+            batch_size=batch_size,
+            image_size=source.image_size,
+            mean=source.mean,
+            std=source.std,
+            num_workers=source.num_workers,
+            engine=source.engine,
+            seed=source.seed,
+            resident=source.resident,
+        )
+        self.source, self.rows, self.picking = source, rows, picking
+
+    def fit_batch(self, devices: int) -> None:
+        """Make the batch smaller where there are fewer images than one batch on each device."""
+        self.batch_size = max(1, min(self.batch_size, len(self.rows) // devices))
+
+    def load(self) -> Loaded:
+        images = self.source.probe_set
+        return subset(images, self.rows), subset(images, self.picking)
+
+    def val_dataloader(self) -> list[Loader]:
+        return [self._eval_loader(self.test_set, torch.arange(len(self.test_set)))]
+
+
+def subset(images: ImageSet, rows: Tensor) -> ImageSet:
+    """The rows (N,) of a set of images as a set of its own."""
+    if isinstance(images, ArrayImages):
+        return images.subset(rows)
+    assert isinstance(images, FileImages)
+    return FileImages([images.paths[row] for row in rows.tolist()], images.labels[rows], images.classes)
+
+
+def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
+    """The labelled training rows as (train on, pick on): seeded, stratified; a class of one label is trained on."""
+    rows = data.labelled_indices("train")
+    if share == 0:
+        return rows, rows[:0]
+    kept, held = split(data.probe_set.labels[rows], share, data.seed)
+    return rows[kept], rows[held]
+
+
+class KeepBest(Callback):
+    """Writes `best.ckpt`, the weights alone, whenever the picking split says that they are the best so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best: tuple[float, float] | None = None  # (top1, -loss)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = pl_module.picking
+        if not trainer.sanity_checking and (self.best is None or found > self.best):  # type: ignore[operator]
+            self.best = found  # type: ignore[assignment]
+            trainer.save_checkpoint(self.path, weights_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": list(self.best) if self.best else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = tuple(state_dict["best"]) if state_dict["best"] else None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The test accuracy of one training, and how long that was."""
+
+    top1: float
+    steps: int
+    images: int  # seen, counted over all ranks and epochs
+
+
+def train_and_test(
+    module: Finetuner,
+    data: LabelledData,
+    trainer: TrainerFactory,
+    folder: Path,
+    epochs: int,
+    seed: int,
+) -> Trained:
+    """Train, take the best checkpoint of the picking split (the last one without such a split), test it once.
+
+    What `folder` (a subfolder of the run) holds of an interrupted training is taken up again.
+    """
+    every = max(1, epochs // LOOKS)
+    saving, best = Checkpoint(folder, every_n_epochs=every), KeepBest(folder / "checkpoints" / "best.ckpt")
+    picks = len(data.picking) > 0
+    fitter = trainer(
+        callbacks=[NanGuard(), Reseed(seed), *([best] if picks else []), saving],
+        subfolder=folder.name,
+        max_epochs=epochs,
+        check_val_every_n_epoch=every,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if picks else 0,
+    )
+    data.fit_batch(fitter.world_size)
+    fitter.fit(module.train(), datamodule=data, ckpt_path=str(saving.path) if saving.path.is_file() else None)
+    if picks and best.path.is_file():
+        module.load_state_dict(load(best.path)["state_dict"])
+    device = fitter.strategy.root_device
+    logits = extract(module.to(device), data.source.eval_loader("test"), device)
+    top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()
+    return Trained(top1, fitter.global_step, fitter.global_step * data.batch_size * fitter.world_size)

@@ -1,0 +1,169 @@
+"""`-m`: every combination of the swept values, each job as a fresh process of the same command line, one by one.
+
+Hydra decides which jobs there are, by any of its sweepers. Run by Hydra inside its own process, each rank of a
+multi-process job would start the whole sweep again; so what Hydra runs here only starts the job and waits for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_lightning import build, help, ledger
+from ssl_lightning.arguments import Arguments
+from ssl_lightning.compose import Config, compose
+from ssl_lightning.errors import Interrupted, UserError
+from ssl_lightning.run_folder import RunFolder
+
+Start = Callable[[list[str]], int]  # runs a command to its end, returns its exit status
+
+
+def main(asked: Arguments, start: Start | None = None) -> int:
+    """Run a sweep; returns 0, 1 when a job failed, 130 or 143 when it was interrupted."""
+    sweep = Sweep(asked, start or run_process)
+    previous = signal.signal(signal.SIGTERM, build.terminated)
+    try:
+        sweep.run()
+    except (Interrupted, KeyboardInterrupt) as stop:
+        again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
+        print(f"interrupted; finished jobs are kept. Go on with: {build.program()} {again}", file=sys.stderr)
+        return stop.code if isinstance(stop, Interrupted) else 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    sweep.ledger.show()
+    failed = [row["job"] for row in sweep.ledger.rows if row["status"] != "done"]
+    if failed:
+        print(f"failed: {'; '.join(failed)}. The same command tries these again.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run_process(command: list[str]) -> int:
+    """Run a command to its end; a signal to this process is passed on, so that the job can save and stop."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except (KeyboardInterrupt, Interrupted) as stop:
+        process.send_signal(signal.SIGTERM if isinstance(stop, Interrupted) else signal.SIGINT)
+        process.wait()
+        raise
+
+
+class Sweep:
+    """One `-m` command line: what is swept, where its jobs go, and how one is run."""
+
+    def __init__(self, asked: Arguments, start: Start) -> None:
+        self.asked, self.start = asked, start
+        parsed = _parse(asked.overrides)
+        self.swept = {o.get_key_element(): list(_values(o)) for o in parsed if o.is_sweep_override()}
+        if not self.swept:
+            raise UserError("-m sweeps nothing: give some key several values, for example data.batch_size=128,256")
+        name = next((str(o.value()) for o in parsed if o.key_or_group == "name"), None)
+        self.overrides = [str(o.input_line) for o in parsed if o.key_or_group != "name"]
+        self.fixed = {o.get_key_element(): str(o.input_line) for o in parsed if not o.is_sweep_override()}
+        self.fixed.pop("name", None)
+        configs = self._check_each_value()
+        whole = next(iter(configs.values()))
+        self.name = name or f"{self._label('method', whole)}-{self._label('data', whole)}-sweep"
+        self.path = Path(whole.settings.runs_dir) / self.name
+        self.ledger = ledger.Ledger(self.path)
+        for label, config in configs.items():
+            reason = RunFolder(self.path / folder_name(label)).refusal(config.stored)
+            if reason and config.settings.resume != "never":
+                raise UserError(reason)
+
+    def _check_each_value(self) -> dict[str, Config]:
+        """Compose and check the first job, then again with each further value: a wrong one ends it at once."""
+        first = {key: values[0] for key, values in self.swept.items() if values}
+        combinations = [first, *({**first, key: v} for key, values in self.swept.items() for v in values[1:])]
+        configs = {}
+        for chosen in combinations:
+            config = compose([*self.fixed.values(), *chosen.values()], self.asked.config_dir)
+            build.check(config)
+            configs[label_of(list(chosen.values()))] = config
+        return configs
+
+    def _label(self, group: str, first: Config) -> str:
+        values = [override.partition("=")[2] for override in self.swept.get(group, [])]
+        return "+".join(values) if values else str(first.choices[group])
+
+    def run(self) -> None:
+        """Let Hydra's sweeper name the jobs; it calls this object for each."""
+        own = [f"hydra.sweep.dir={quoted(str(self.path))}", "hydra/hydra_logging=none", "hydra/job_logging=none"]
+        own += [f"hydra.searchpath=['file://{self.asked.config_dir}']"] if self.asked.config_dir else []
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            try:
+                hydra.multirun("config", self, [*self.overrides, *own], with_log_configuration=False)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(str(error).strip().splitlines()[0]) from error
+
+    def __call__(self, config: Any) -> float:
+        """Run one job; returns its score (nan: failed). A finished one says so itself, and is quick."""
+        (self.path / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of what each job's config.yaml says
+        task = [str(override) for override in HydraConfig.get().overrides.task]
+        swept = [override for override in task if override.partition("=")[0] not in self.fixed]
+        label = label_of(swept)
+        print(f"job {len(self.ledger.rows) + 1}: {label}", flush=True)
+        flags = ["--config-dir", str(self.asked.config_dir)] if self.asked.config_dir else []
+        name = f"name={quoted(f'{self.name}/{folder_name(label)}')}"
+        code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *self.fixed.values(), *swept, name])
+        if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+            raise Interrupted(code if code > 0 else 128 - code)
+        return self.ledger.add(label, self._row(label), code, RunFolder(self.path / folder_name(label)).results())
+
+    @staticmethod
+    def _row(label: str) -> dict[str, str]:
+        pairs = [part.partition("=") for part in re.split(r",(?=[^,=]+=)", label)]
+        return {key: value for key, _, value in pairs}
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        try:
+            return parser.parse_overrides(list(overrides))
+        except HydraException as error:
+            raise UserError(str(error).strip().splitlines()[0]) from error
+
+
+def _values(override: Override) -> list[str]:
+    """`key=value` for each value of a sweep; none for an interval, which only some sweepers understand."""
+    if not override.is_discrete_sweep():
+        return []
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def quoted(text: str) -> str:
+    """Text as Hydra's grammar takes any text."""
+    return "'" + text.replace("'", r"\'") + "'"
+
+
+def label_of(swept: Sequence[str]) -> str:
+    """A job's name: what sets it apart from the others."""
+    return ",".join(override.lstrip("+") for override in swept)
+
+
+def folder_name(label: str) -> str:
+    """A job's folder: its label, made safe, and cut where a file system would refuse it."""
+    safe = re.sub(r"[^\w.,=+@-]+", "_", label.replace("'", "").replace('"', ""))
+    if safe == label and len(safe) <= 150:
+        return safe
+    return f"{safe[:140]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

@@ -1,0 +1,127 @@
+"""OnlineProbe against autograd and torch's optimizers in float64; resume, ranks, and no trace left in the run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_lightning.callbacks.checkpoint import Checkpoint
+from ssl_lightning.callbacks.online_probe import SLOWEST, OnlineProbe
+from ssl_lightning.errors import UserError
+from tests.callbacks.test_ema_teacher import StopAfter
+from tests.callbacks.toy import ToyData, ToyMethod, fit
+
+CLASSES, DIM, BATCH, VIEWS = 4, 6, 10, 2
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    found = []
+    for _ in range(count):
+        features = 3 * torch.randn(VIEWS * BATCH, DIM, generator=generator) + 2
+        labels = torch.randint(-1, CLASSES, (BATCH,), generator=generator)
+        found.append((features, labels))
+    return found
+
+
+def naive(optimizer: str, weight_decay: float) -> tuple[Tensor, Tensor]:
+    """Softmax regression with autograd, one row at a time, in float64."""
+    weight = torch.zeros(CLASSES, DIM, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(CLASSES, dtype=torch.float64, requires_grad=True)
+    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    extra = {} if optimizer == "adamw" else {"momentum": 0.9}
+    opt = kind([weight, bias], lr=0.05, weight_decay=weight_decay, **extra)
+    mean, variance = torch.zeros(DIM, dtype=torch.float64), torch.ones(DIM, dtype=torch.float64)
+    for t, (features, labels) in enumerate(batches(60)):
+        features = features.double()
+        losses = []
+        for view in range(VIEWS):
+            for i, label in enumerate(labels.tolist()):
+                if label >= 0:
+                    x = (features[view * BATCH + i] - mean) / (variance + 1e-6).sqrt()
+                    losses.append(F.cross_entropy(weight @ x + bias, torch.tensor(label)))
+        opt.zero_grad()
+        torch.stack(losses).mean().backward()
+        opt.step()
+        share = max(1 / (t + 1), SLOWEST)
+        mean = mean + share * (features.mean(0) - mean)
+        variance = variance + share * (features.var(0, unbiased=False) - variance)
+    return weight.detach(), bias.detach()
+
+
+def trained(optimizer: str = "adamw", weight_decay: float = 0.0, rows: slice = slice(None)) -> OnlineProbe:
+    probe = OnlineProbe(0.05, weight_decay, optimizer)
+    probe._ready(CLASSES, DIM, torch.device("cpu"))
+    for features, labels in batches(60):
+        views = features.view(VIEWS, BATCH, DIM)[:, rows]
+        with torch.no_grad():
+            probe.step(views.reshape(-1, DIM), labels[rows])
+    return probe
+
+
+@pytest.mark.parametrize(("optimizer", "weight_decay"), [("adamw", 0.0), ("adamw", 0.1), ("sgd", 0.01)])
+def test_equals_softmax_regression_by_autograd(optimizer: str, weight_decay: float) -> None:
+    weight, bias = naive(optimizer, weight_decay)
+    probe = trained(optimizer, weight_decay)
+    torch.testing.assert_close(probe._state["weight"].double(), weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(probe._state["bias"].double(), bias, rtol=1e-3, atol=1e-4)
+
+
+def test_learns_separable_classes_and_leaves_no_trace(tmp_path: Path) -> None:
+    watched, alone = ToyMethod(), ToyMethod()
+    probe = OnlineProbe(0.05)
+    state = torch.get_rng_state()
+    trainer = fit(watched, tmp_path, [probe], max_epochs=8)
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    fit(alone, tmp_path, [], max_epochs=8)
+    assert torch.equal(after, torch.get_rng_state())
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+    assert trainer.callback_metrics["val/probe_top1"] > 0.95
+    loss, top1 = probe.step_metrics(trainer).values()
+    assert loss < 0.5
+    assert top1 > 0.9
+
+
+def test_resumed_probe_is_bitwise_that_of_a_whole_run(tmp_path: Path) -> None:
+    whole, first, second = OnlineProbe(), OnlineProbe(), OnlineProbe()
+    fit(ToyMethod(), tmp_path, [whole], max_epochs=4)
+    fit(ToyMethod(), tmp_path, [first, StopAfter(2), Checkpoint(tmp_path)], max_epochs=4)
+    fit(ToyMethod(), tmp_path, [second], ckpt_path=tmp_path / "checkpoints/last.ckpt", max_epochs=4)
+    one, two = whole.state_dict(), second.state_dict()
+    assert one.pop("optimizer")["state"][0]["step"] == two.pop("optimizer")["state"][0]["step"] == 20
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+    assert not torch.equal(first.state_dict()["weight"], one["weight"])
+
+
+def test_switches_itself_off_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    probe = OnlineProbe()
+    with caplog.at_level("INFO", logger="ssl_lightning"):
+        trainer = fit(ToyMethod(), tmp_path, [probe], ToyData(labelled=False), max_epochs=2)
+    assert [r.message for r in caplog.records if r.name == "ssl_lightning"] == [
+        "the online probe is off: the training data has no labels"
+    ]
+    assert not any("probe" in name for name in trainer.callback_metrics)
+    assert probe.state_dict() == {}
+    assert probe.step_metrics(trainer) == {}
+
+
+def test_unlabelled_rows_do_not_count() -> None:
+    probe = OnlineProbe(0.05)
+    probe._ready(CLASSES, DIM, torch.device("cpu"))
+    with torch.no_grad():
+        probe.step(torch.randn(8, DIM), torch.full((4,), -1))
+    assert torch.equal(probe._state["weight"], torch.zeros(CLASSES, DIM))
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match="no optimizer 'adam'; choose 'adamw' or 'sgd'"):
+        OnlineProbe(optimizer="adam")
+    probe = OnlineProbe()
+    probe.load_state_dict(trained().state_dict())
+    with pytest.raises(UserError, match=r"probe is \(4, 6\), this run needs \(4, 8\)"):
+        probe._ready(CLASSES, 8, torch.device("cpu"))

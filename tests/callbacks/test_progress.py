@@ -1,0 +1,72 @@
+"""Progress: plain lines without a terminal, a bar with one, and next to nothing per step."""
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from rich.console import Console
+
+from ssl_lightning.callbacks.online_knn import OnlineKNN
+from ssl_lightning.callbacks.progress import Progress, clock
+from tests.callbacks.toy import ToyMethod, fit
+
+LINE = r"loss -?\d+\.\d{3}  kNN \d+\.\d %  [\d,]+ images/s"
+
+
+def test_one_line_per_epoch_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(ToyMethod(), tmp_path, [OnlineKNN(), Progress()], max_epochs=3)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        left = r"  \d+:\d\d left" if epoch < 3 else ""
+        assert re.fullmatch(rf"epoch {epoch}/3  {LINE}{left}", line), line
+
+
+def test_long_epochs_get_lines_in_between(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(ToyMethod(), tmp_path, [Progress(line_seconds=0)], max_epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines[:5]] == [f"{i}/5" for i in range(1, 6)]
+
+
+def test_bar_in_a_terminal_shows_the_same_and_ends_clean(tmp_path: Path) -> None:
+    text = io.StringIO()
+    progress = Progress(refresh_seconds=0)
+    progress.console = Console(file=text, force_terminal=True, width=140)
+    fit(ToyMethod(), tmp_path, [OnlineKNN(), progress], max_epochs=2)
+    shown = text.getvalue()
+    assert "validating" in shown
+    assert "3/5" in shown
+    assert "images/s" in shown
+    assert progress._bar is None
+
+    class Fails(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("stop")
+
+    progress.console = Console(file=text, force_terminal=True, width=140)
+    with pytest.raises(RuntimeError):
+        fit(ToyMethod(), tmp_path, [progress, Fails()], max_epochs=1)
+    assert progress._bar is None
+
+
+def test_a_step_between_refreshes_neither_reads_the_loss_nor_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    class Unread(torch.Tensor):
+        def item(self) -> float:
+            raise AssertionError("reading makes an accelerator wait")
+
+    progress = Progress(refresh_seconds=1e9, line_seconds=1e9)
+    trainer: Any = SimpleNamespace(is_global_zero=True)
+    progress._start_epoch()
+    batch, outputs = SimpleNamespace(labels=torch.zeros(256)), {"loss": Unread(())}
+    for i in range(100):
+        progress.on_train_batch_end(trainer, None, outputs, batch, i)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 12.4, 61, 3700)] == ["0:00", "0:12", "1:01", "1:01:40"]

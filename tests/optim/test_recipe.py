@@ -1,0 +1,102 @@
+"""The one rule for learning rates, what Lightning is handed, and the shipped yaml files."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from ssl_lightning.errors import UserError
+from ssl_lightning.instantiate import instantiate
+from ssl_lightning.optim.lars import LARS
+from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.schedules import WarmupCosine
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def recipe() -> OptimizerRecipe:
+    schedule = WarmupCosine(warmup_epochs=1)
+    return OptimizerRecipe(partial(LARS, eta=0.02, clip=True), base_lr=0.4, weight_decay=1e-4, scheduler=schedule)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+
+
+def test_the_rate_is_linear_in_the_global_batch() -> None:
+    assert recipe().lr(256) == pytest.approx(0.4)
+    assert recipe().lr(4096) == pytest.approx(6.4)
+    with pytest.raises(UserError, match="base_lr is 0"):
+        OptimizerRecipe(LARS, 0, 0, WarmupCosine())
+
+
+def test_groups_take_the_recipe_and_the_schedule() -> None:
+    built = recipe().build(net(), global_batch=512, total_steps=100, steps_per_epoch=10)
+    assert built["lr_scheduler"]["interval"] == "step"
+    weights, rest = built["optimizer"].param_groups
+    assert (weights["weight_decay"], weights["adapt"]) == (1e-4, True)
+    assert (rest["weight_decay"], rest["adapt"]) == (0.0, False)
+    assert weights["lr"] == rest["lr"] == pytest.approx(3e-5)  # where the warm-up starts
+
+
+def train(module: nn.Module, built: dict[str, Any], steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(built["optimizer"].param_groups[0]["lr"])
+        module(torch.arange(12.0).view(4, 3)).pow(2).sum().backward()
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step()
+    return rates
+
+
+def test_a_resumed_run_has_the_same_rates_and_weights(tmp_path: Path) -> None:
+    straight = net()
+    rates = train(straight, recipe().build(straight, 256, 20, 2), 20)
+    assert rates[-1] == 0
+    assert max(rates) == pytest.approx(0.4)
+    broken = net()
+    built = recipe().build(broken, 256, 20, 2)
+    train(broken, built, 9)
+    states = (broken.state_dict(), built["optimizer"].state_dict(), built["lr_scheduler"]["scheduler"].state_dict())
+    torch.save(states, tmp_path / "state.pt")
+    states = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = net()
+    built = recipe().build(resumed, 256, 20, 2)
+    for part, state in zip((resumed, built["optimizer"], built["lr_scheduler"]["scheduler"]), states, strict=True):
+        part.load_state_dict(state)
+    resumed.zero_grad()
+    for p, q in zip(resumed.parameters(), broken.parameters(), strict=True):
+        p.grad = q.grad  # `train` never clears gradients
+    assert train(resumed, built, 11) == rates[9:]
+    assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), straight.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "base_lr"),
+    [("lars", LARS, 0.3), ("sgd", torch.optim.SGD, 0.3), ("adamw", torch.optim.AdamW, 3e-3)],
+)
+@pytest.mark.parametrize("scheduler", ["warmup_cosine", "constant"])
+def test_every_yaml_is_built(name: str, cls: type, base_lr: float, scheduler: str) -> None:
+    config = {
+        "optimizer": OmegaConf.load(CONF / "optimizer" / f"{name}.yaml"),
+        "scheduler": OmegaConf.load(CONF / "scheduler" / f"{scheduler}.yaml"),
+    }
+    for own, expected in ({}, (base_lr, 1e-4)), ({name: {"base_lr": 7.0, "weight_decay": 0.5}}, (7.0, 0.5)):
+        node = OmegaConf.to_container(OmegaConf.create({**config, "recipe": own}), resolve=True)["optimizer"]
+        built = instantiate(node)
+        assert isinstance(built, OptimizerRecipe)
+        assert (built.base_lr, built.weight_decay) == expected
+        optimizer = built.build(net(), 128, 10, 1)["optimizer"]
+        assert type(optimizer) is cls
+        assert optimizer.param_groups[0]["initial_lr"] == expected[0] / 2
+        assert optimizer.param_groups[0]["weight_decay"] == expected[1]
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "method" / "loss").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_loss_is_built(path: Path) -> None:
+    assert isinstance(instantiate(OmegaConf.to_container(OmegaConf.load(path))), nn.Module)

@@ -1,0 +1,67 @@
+"""stage=embed: what the files hold."""
+
+import builtins
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_lightning.checkpoint import load_backbone
+from ssl_lightning.errors import UserError
+from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.stages import embed
+from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw
+
+
+def expected(run: Path, count: int, seed: int) -> np.ndarray:
+    x = (draw(count, seed)[0].permute(0, 3, 1, 2).float() / 255 - 0.4) / 0.3
+    with torch.no_grad():
+        return load_backbone(run)(x).numpy()
+
+
+def test_npz(tmp_path: Path) -> None:
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    found = embed.run(ConvNetSmall(4), TinyData(), a_trainer(tmp_path), folder, str(run), 0, "tiny")
+    assert found["images"] == {"train": 90, "test": 60}
+    for split, count, seed in (("train", 90, 0), ("test", 60, 1)):
+        content = np.load(folder.path / f"features_{split}.npz", allow_pickle=False)
+        np.testing.assert_allclose(content["features"], expected(run, count, seed), rtol=1e-4, atol=1e-5)
+        assert content["labels"].tolist() == draw(count, seed)[1].tolist()
+        assert content["classes"].tolist() == CLASSES
+        assert "paths" not in content
+
+
+def test_unlabelled_images_embed_too(tmp_path: Path) -> None:
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    data = TinyData(labelled=False)
+    data.train_set.paths = data.test_set.paths = [f"photos/{i}.jpg" for i in range(90)]
+    embed.run(ConvNetSmall(4), data, a_trainer(tmp_path), folder, str(run), 0, "tiny", splits=["train"])
+    content = np.load(folder.path / "features_train.npz", allow_pickle=False)
+    assert set(content["labels"].tolist()) == {-1}
+    assert content["paths"][89] == "photos/89.jpg"
+    assert not (folder.path / "features_test.npz").exists()
+
+
+def test_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    embed.run(ConvNetSmall(4), TinyData(), a_trainer(tmp_path), folder, str(run), 0, "tiny", formats=["parquet"])
+    table = parquet.read_table(folder.path / "features_test.parquet")
+    features = np.stack(table["features"].to_numpy(zero_copy_only=False))
+    np.testing.assert_allclose(features, expected(run, 60, 1), rtol=1e-4, atol=1e-5)
+    assert table["class"].to_pylist()[:3] == CLASSES
+    assert table["path"].to_pylist()[0] is None
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = builtins.__import__
+
+    def without(name: str, *args: object) -> object:
+        if name == "pyarrow":
+            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+        return plain(name, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"pip install 'ssl-lightning\[parquet\]'"):
+        embed.need_pyarrow()

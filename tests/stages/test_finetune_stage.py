@@ -1,0 +1,121 @@
+"""stage=finetune: few labels, the checkpoint picked without the test set, scratch beside it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_lightning.errors import UserError
+from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.stages import finetune, training
+from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer
+
+
+def go(tmp_path: Path, data: TinyData, **arguments: object) -> dict[str, object]:
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    given = {"epochs": 12, "batch_size": 16, "base_lr": 0.1, "warmup_epochs": 1, **arguments}
+    return finetune.run(ConvNetSmall(4), data, a_trainer(tmp_path), folder, str(run), 0, "tiny", **given)
+
+
+def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:
+    found = go(tmp_path, TinyData(labels_per_class=20), mixup=0.2, label_smoothing=0.1)
+    assert found["finetune_top1"] > 0.8  # chance is 0.33
+    assert found["labels"] == 60
+    assert 0 <= found["baselines"]["from_scratch"]["finetune_top1"] <= 1
+    assert 0 <= found["baselines"]["raw_pixels"]["linear_top1"] <= 1
+    assert "picked on 12 of the labels, tested once" in found["protocol"]["finetune"]
+    assert found["steps"] == 12 * (48 // 16)
+
+
+def test_the_best_checkpoint_of_the_split_is_tested(tmp_path: Path) -> None:
+    data = TinyData(labels_per_class=20)
+    found = go(tmp_path, data, epochs=6)
+    best, last = (
+        torch.load(tmp_path / f"out/finetune/checkpoints/{n}.ckpt", weights_only=True) for n in ("best", "last")
+    )
+    net = training.Finetuner(ConvNetSmall(4), 3, optimizer=None)  # type: ignore[arg-type]
+    rows, held = training.picking_split(data, 0.2)
+
+    def top1(checkpoint: dict[str, dict[str, torch.Tensor]], split: str, indices: torch.Tensor | None) -> float:
+        net.load_state_dict(checkpoint["state_dict"])
+        features = training.extract(net, data.eval_loader(split, indices))  # type: ignore[arg-type]
+        return (features.x.argmax(dim=1) == features.labels).double().mean().item()
+
+    assert found["finetune_top1"] == top1(best, "test", None)
+    assert top1(best, "train", held) >= top1(last, "train", held)
+    assert not set(rows.tolist()) & set(held.tolist())
+    assert best["state_dict"].keys() == net.state_dict().keys()
+
+
+def test_an_interrupted_finetune_ends_with_the_same_weights(tmp_path: Path) -> None:
+    data = TinyData(labels_per_class=20, num_workers=0)
+    rows, held = training.picking_split(data, 0.2)
+    views = training.crop_and_flip(16, (0.3, 1.0))
+    recipe = training_recipe()
+
+    def train(folder: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module = training.Finetuner(ConvNetSmall(4), 3, recipe, layer_decay=0.8, mixup=0.3)
+        labelled = training.LabelledData(data, rows, held, views, 16)
+        plain = a_trainer(tmp_path)
+
+        def factory(callbacks: list[object], **overrides: object) -> object:
+            return plain(callbacks=[*callbacks, *([StopAfter(stop_after)] if stop_after else [])], **overrides)
+
+        if stop_after:
+            with pytest.raises(KeyError, match="stopped here"):
+                training.train_and_test(module, labelled, factory, folder, 4, 0)
+        else:
+            training.train_and_test(module, labelled, factory, folder, 4, 0)
+        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+    straight = train(tmp_path / "a", None)
+    train(tmp_path / "b", stop_after=8)
+    resumed = train(tmp_path / "b", None)
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+def training_recipe() -> object:
+    from functools import partial
+
+    from torch.optim import AdamW
+
+    from ssl_lightning.optim.recipe import OptimizerRecipe
+    from ssl_lightning.optim.schedules import WarmupCosine
+
+    return OptimizerRecipe(partial(AdamW), 0.1, 0.05, WarmupCosine(1))
+
+
+class StopAfter(training.Callback):
+    """Fails in the middle of an epoch, as a crash would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: object, *args: object) -> None:
+        if trainer.global_step == self.steps:  # type: ignore[attr-defined]
+            raise KeyError("stopped here")
+
+
+def test_label_subsets_are_nested_and_stratified() -> None:
+    small = set(TinyData(labels_per_class=2).labelled_indices().tolist())
+    large = set(TinyData(labels_per_class=10).labelled_indices().tolist())
+    assert small < large
+    data = TinyData(labels_per_class=10)
+    rows, held = training.picking_split(data, 0.2)
+    labels = data.probe_set.labels
+    assert labels[rows].bincount().tolist() == [8, 8, 8]
+    assert labels[held].bincount().tolist() == [2, 2, 2]
+    one_each, none = training.picking_split(TinyData(labels_per_class=1), 0.2)
+    assert (len(one_each), len(none)) == (3, 0)
+
+
+def test_one_label_per_class_takes_the_last_checkpoint(tmp_path: Path) -> None:
+    found = go(tmp_path, TinyData(labels_per_class=1), epochs=2)
+    assert "last checkpoint, tested once" in found["protocol"]["finetune"]
+    assert not (tmp_path / "out/finetune/checkpoints/best.ckpt").exists()
+
+
+def test_finetune_needs_labels(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="data has no labels; stage=finetune"):
+        go(tmp_path, TinyData(labelled=False))

@@ -1,0 +1,67 @@
+"""Small stand-ins that test configs name: stages without any training, and classes to build."""
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.request import urlretrieve  # noqa: F401  (what a config must not reach through this module)
+
+from ssl_lightning.run_folder import RunFolder
+
+Engine = Literal["device", "worker"]
+
+
+def stage(run: RunFolder, seed: int, method_name: str, data_name: str, boost: float = 0.0, fail: bool = False) -> dict[str, Any]:
+    """A stage that measures nothing and leaves a trace of each call."""
+    with open(run.path / "calls.txt", "a") as file:
+        file.write(f"{seed} {method_name} {data_name} {boost}\n")
+    if fail:
+        raise RuntimeError("this job fails")
+    return {"knn_top1": 0.5 + boost, "nested": {"a": 1.5}}
+
+
+def stopped(run: RunFolder, number: int = signal.SIGTERM) -> dict[str, Any]:
+    """A stage that is told to stop while it works."""
+    os.kill(os.getpid(), number)
+    signal.pause()
+    return {}
+
+
+def full_disk(run: RunFolder) -> dict[str, Any]:
+    """A stage for which there is no room."""
+    raise OSError(28, "No space left on device")
+
+
+class Base:
+    def __init__(self, width: int, *, ratio: float = 1.0, flag: bool = False, name: str | None = None) -> None:
+        self.width, self.ratio, self.flag, self.name = width, ratio, flag, name
+
+
+class Child(Base):
+    """Passes on what it does not know itself."""
+
+    def __init__(self, part: Any = None, engine: Engine = "device", betas: tuple[float, float] = (0.9, 0.99), **rest: Any) -> None:
+        super().__init__(**rest)
+        self.part, self.engine, self.betas = part, engine, betas
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    y: "float | None" = None
+    sizes: tuple[int, ...] = ()
+    either: int | float = 0
+    make: Callable[[int], Base] | None = None
+
+
+def double(x: int, **anything: Any) -> int:
+    return 2 * x
+
+
+def broken() -> float:
+    return 1 / 0
+
+
+made_by_call = functools.partial(double, x=1)

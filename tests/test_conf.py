@@ -1,0 +1,91 @@
+"""Every yaml under conf/ is composed, checked and built."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from ssl_lightning import build
+from ssl_lightning.build import Config, Parts, compose
+from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.run_folder import RunFolder
+
+CONF = Path(__file__).parents[1] / "conf"
+OPTIONS = sorted(
+    f"{path.relative_to(CONF).parent}={path.stem}" for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parent.parts
+)
+# An option that is a choice inside one method goes with that method.
+WITH = {"method/loss=info_nce": ["method=moco"], "method/loss=byol": ["method=byol"]}
+
+
+def overrides_of(option: str) -> list[str]:
+    group, name = option.split("=")
+    if group.startswith("experiment/"):  # experiment/cifar10=moco is written experiment=cifar10/moco
+        group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
+    needed = ["data.root=photos"] if option in ("data=folder", "data=array") else []
+    return [f"{group}={name}", *WITH.get(option, []), *needed]
+
+
+def parts_of(config: Config, folder: Path) -> Parts:
+    build.check(config)
+    return Parts(config, RunFolder(folder))
+
+
+def test_there_are_options_in_every_group() -> None:
+    groups = {option.split("=")[0].split("/")[0] for option in OPTIONS}
+    assert groups >= {
+        "method", "backbone", "views", "data", "optimizer", "scheduler", "stage", "trainer", "callbacks", "logger",
+        "experiment", "debug",
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # a trainer asked for a GPU that is not there, and the like, is not this test's matter
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_builds(option: str, tmp_path: Path) -> None:
+    config = compose([*overrides_of(option), f"runs_dir={tmp_path}"])
+    parts = parts_of(config, tmp_path)
+    method = parts["method"]
+    assert isinstance(method, SSLMethod)
+    assert isinstance(method.backbone, nn.Module)
+    assert method.backbone.out_dim > 0
+    assert method.optimizer_recipe is not None
+    data = parts["data"]
+    assert data.batch_size == config.values["data"]["batch_size"]
+    if option not in ("trainer=gpu", "trainer=ddp") and "bf16" not in str(config.values["trainer"]["precision"]):
+        trainer = parts["trainer"](logger=False)
+        assert trainer.max_epochs == config.values["trainer"]["max_epochs"]
+
+
+def test_no_arguments_is_the_demo() -> None:
+    config = compose([])
+    assert {key: config.choices[key] for key in ("method", "data", "backbone", "stage")} == {
+        "method": "simclr", "data": "shapes", "backbone": "convnet_small", "stage": "pretrain",
+    }  # fmt: skip
+    assert config.path == Path("runs/simclr-shapes")
+
+
+def test_a_methods_recipe_goes_with_its_optimizer_only() -> None:
+    """BYOL's rate of 1.0 is LARS's: another optimizer gets its own default."""
+    assert compose(["method=byol", "data=cifar10"]).values["optimizer"]["base_lr"] == 1.0
+    assert compose(["method=byol", "data=cifar10", "optimizer=adamw"]).values["optimizer"]["base_lr"] < 0.01
+    assert compose(["method=byol", "data=cifar10", "optimizer.base_lr=0.7"]).values["optimizer"]["base_lr"] == 0.7
+
+
+def test_published_recipes_are_the_published_numbers() -> None:
+    expected = {"simclr": ("lars", 0.4, 1e-4), "moco": ("sgd", 0.3, 1e-4), "byol": ("lars", 1.0, 1e-5)}
+    for name, (optimizer, lr, decay) in expected.items():
+        config = compose([f"experiment=cifar10/{name}"])
+        assert config.choices["optimizer"] == optimizer
+        assert config.values["optimizer"]["base_lr"] == lr
+        assert config.values["optimizer"]["weight_decay"] == decay
+        assert config.values["backbone"]["stem"] == "cifar"
+        assert config.values["data"]["batch_size"] == 256
+        assert config.values["trainer"]["max_epochs"] == 1000
+        assert config.values["scheduler"]["warmup_epochs"] == 10
+
+
+def test_the_command_line_wins_over_the_experiment() -> None:
+    config = compose(["experiment=cifar10_cpu", "method=moco", "optimizer=sgd", "trainer.max_epochs=2"])
+    assert config.choices["optimizer"] == "sgd"
+    assert config.choices["method"] == "moco"
+    assert config.values["trainer"]["max_epochs"] == 2

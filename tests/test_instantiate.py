@@ -1,0 +1,229 @@
+"""Config nodes: what may be named, what fits, what is built."""
+
+import functools
+import inspect
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ssl_lightning import signatures
+from ssl_lightning.errors import UserError
+from ssl_lightning.instantiate import allowed, check, instantiate, load, signature_of
+
+HERE = "tests.standin"
+
+
+def node(name: str, /, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": f"{HERE}.{name}", **arguments}
+
+
+def build(config: Any, **extra: Any) -> Any:
+    return instantiate(config, ("tests",), **extra)
+
+
+# ---- the allow-list ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.nn.Linear", "torch.optim.SGD", "lightning.Trainer", "lightning.pytorch.callbacks.Timer", "timm.create_model"],
+)
+def test_known_prefixes_are_allowed(target: str) -> None:
+    assert allowed(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.load",
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "urllib.request.urlretrieve",
+        "lightning.fabric.utilities.cloud_io._load",
+        "timm.create_model_",
+        "torch.nn_other.Thing",
+        "tests.standin.Base",
+        "ssl_lightning.sweep.run_process",
+        "ssl_lightning.build.main",
+        "torch.nn.Linear.__init__.__globals__",
+    ],
+)
+def test_all_else_is_refused(target: str) -> None:
+    for attempt in (check, instantiate, lambda n: load(n["_target_"])):
+        with pytest.raises(UserError, match="may not be named"):
+            attempt({"_target_": target})
+
+
+@pytest.mark.parametrize(
+    ("target", "trusted"),
+    [
+        ("torch.nn.functional.torch.load", ()),  # through a module that an allowed module imports
+        ("ssl_lightning.checkpoint.torch.load", ()),
+        ("ssl_lightning.run_folder.os.remove", ()),
+        ("tests.standin.urlretrieve", ("tests",)),  # through a function that a trusted module imports
+        ("tests.standin.os.system", ("tests",)),
+    ],
+)
+def test_no_way_around_through_what_allowed_modules_import(target: str, trusted: tuple[str, ...]) -> None:
+    for attempt in (lambda: check({"_target_": target}, trusted), lambda: load(target, trusted)):
+        with pytest.raises(UserError, match="may not be named|does not exist"):
+            attempt()
+
+
+def test_trusted_packages_are_whole_names() -> None:
+    assert allowed("tests.standin.Base", ["tests"])
+    assert not allowed("testsuite.Base", ["tests"])
+
+
+def test_hint_for_a_package_of_ones_own() -> None:
+    with pytest.raises(UserError, match=r"trusted_packages=\[photos\]"):
+        check({"_target_": "photos.Loader"})
+    with pytest.raises(UserError, match="Did you mean 'ssl_lightning'"):
+        check({"_target_": "ssl_lightnin.models.resnet.resnet"})
+    with pytest.raises(UserError, match=r"Of torch these may: torch\.nn\., torch\.optim\."):
+        check({"_target_": "torch.load"})
+
+
+@pytest.mark.parametrize("target", [f"{HERE}.Engine", f"{HERE}.made_by_call"])
+def test_only_classes_and_functions(target: str) -> None:
+    with pytest.raises(UserError, match="neither a class nor a function"):
+        instantiate({"_target_": target, "x": 1}, ("tests",))
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("ssl_lightning.errors.UserErr", "UserError"),
+        ("ssl_lightning.eror.UserError", "errors"),
+        ("torch.nn.Linea", "Linear"),
+        ("tests.standin.Bse", "Base"),
+    ],
+)
+def test_misspelt_target(target: str, right: str) -> None:
+    with pytest.raises(UserError, match=f"does not exist.*Did you mean '{right}'"):
+        check({"_target_": target}, ("tests",))
+
+
+# ---- argument names ------------------------------------------------------------------------------------------------
+
+
+def test_wrong_argument_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"^method\.head: standin.Base takes no argument 'widht'. Did you mean 'width'\?$"):
+        check({"head": node("Base", widht=3)}, ("tests",), "method")
+
+
+def test_names_are_followed_up_while_kwargs_are_passed_on() -> None:
+    check(node("Child", width=3, ratio=0.5, engine="worker"), ("tests",))
+    with pytest.raises(UserError, match="Did you mean 'ratio'"):
+        check(node("Child", width=3, rato=0.5), ("tests",))
+    assert set(signature_of(f"{HERE}.Child").params) == {"width", "ratio", "flag", "name", "part", "engine", "betas"}
+
+
+def test_a_missing_argument_is_named_unless_it_is_injected_or_the_node_partial() -> None:
+    with pytest.raises(UserError, match=r"needs 'width'; add \+part.width=\.\.\."):
+        check(node("Base"), ("tests",), "part")
+    check(node("Base"), ("tests",), "part", injected=("width",))
+    check(node("Base", _partial_=True), ("tests",), "part")
+
+
+def test_a_module_without_own_arguments_takes_none() -> None:
+    with pytest.raises(UserError, match="takes no argument 'size'"):
+        check({"_target_": "torch.nn.Flatten", "size": 3})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [f"{HERE}.Base", f"{HERE}.Child", f"{HERE}.Point", f"{HERE}.stage", "torch.nn.Linear", "torch.optim.AdamW", "lightning.Trainer"],
+)
+def test_source_and_import_tell_the_same_signature(target: str) -> None:
+    """The reader of sources against `inspect` on the imported thing."""
+    thing = load(target, ("tests",))
+    found = signatures.read(target)
+    assert found is not None
+    listed = {p.name: p for p in inspect.signature(thing).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    assert listed.keys() <= found.params.keys()
+    assert {name: found.params[name].required for name in listed} == {n: p.default is p.empty for n, p in listed.items()}
+
+
+def test_checks_import_nothing_heavy() -> None:
+    program = """
+import sys
+from ssl_lightning.instantiate import check
+check({"_target_": "lightning.Trainer", "max_epochs": 3, "precision": "bf16-mixed"})
+check({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1})
+check({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 4})
+check({"_target_": "timm.create_model", "model_name": "resnet18"})
+check({"_target_": "torchvision.models.resnet18"})
+assert not {"torch", "lightning", "timm", "torchvision"} & set(sys.modules), "something heavy came in"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (node("Base", width="big"), "width wants an integer, not 'big'"),
+        (node("Base", width=1.5), "width wants an integer, not 1.5"),
+        (node("Base", width=True), "width wants an integer, not True"),
+        (node("Base", width=None), "width wants an integer, not null"),
+        (node("Base", width=1, ratio="1,5"), "ratio wants a number"),
+        (node("Base", width=1, flag=1), "flag wants true or false, not 1"),
+        (node("Base", width=1, name=[1]), "name wants text or null"),
+        (node("Child", width=1, engine="devise"), "engine wants one of device, worker, not 'devise'. Did you mean 'device'?"),
+        (node("Child", width=1, betas=[0.9]), "betas wants a list of 2"),
+        (node("Child", width=1, betas=0.9), "betas wants a list of 2"),
+        (node("Point", x=1, sizes=[1, "a"]), "sizes wants a list"),
+        (node("Point", x=1, y="high"), "y wants a number or null"),
+        (node("Point", x=1, make=3), "make wants a node with a _target_ or null"),
+        ({"_target_": "lightning.Trainer", "precision": "bf17-mixed"}, "Did you mean 'bf16-mixed'"),
+    ],
+)
+def test_wrong_values(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(config, ("tests",))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_become_what_the_annotation_says() -> None:
+    child = build(node("Child", width=3, ratio=2, betas=[1, 0.5], name=7))
+    assert (child.width, child.ratio, child.betas, child.name) == (3, 2.0, (1.0, 0.5), "7")
+    assert isinstance(child.ratio, float)
+    point = build(node("Point", x=1, y=None, sizes=[1, 2, 3], either=1))
+    assert (point.x, point.y, point.sizes) == (1.0, None, (1, 2, 3))
+    assert type(point.either) is int  # int | float: 1 batch is not all of them
+    assert type(build(node("Point", x=1, either=1.0)).either) is float
+
+
+# ---- building ------------------------------------------------------------------------------------------------------
+
+
+def test_nested_nodes_lists_partials_and_extras() -> None:
+    parts = [node("Base", width=1), {"plain": [1, node("Base", width=2)]}]
+    child = build(node("Child", part=parts, name="a"), width=9)
+    assert child.width == 9
+    assert child.part[0].width == 1
+    assert child.part[1]["plain"][1].width == 2
+    maker = build(node("Base", _partial_=True, ratio=3))
+    assert isinstance(maker, functools.partial)
+    assert maker(width=4).ratio == 3.0
+    assert build(node("Point", x=1, make=node("Base", _partial_=True))).make(5).width == 5
+    assert build(node("double", x=2, other=1)) == 4
+    assert build({"a": 1, "b": [None, "c"]}) == {"a": 1, "b": [None, "c"]}
+    assert build(None) is None
+
+
+def test_errors_inside_a_constructor_keep_their_own_kind() -> None:
+    with pytest.raises(ZeroDivisionError):
+        build(node("broken"))
+
+
+def test_nan_and_infinity_are_numbers() -> None:
+    assert math.isinf(build(node("Point", x=math.inf)).x)

@@ -1,0 +1,207 @@
+"""Sweeps: which jobs there are, what survives, what is written."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_lightning import sweep
+from ssl_lightning.arguments import parse
+from ssl_lightning.errors import Interrupted, UserError
+from ssl_lightning.ledger import Ledger
+from tests.test_cli import BASE
+
+START = [*BASE, "stage=standin"]
+
+
+class Jobs:
+    """Stands in for processes: notes each command, and writes the results a job would write."""
+
+    def __init__(self, scores: dict[str, float | int]) -> None:
+        self.scores, self.commands = scores, []  # type: ignore[var-annotated]
+
+    def __call__(self, command: list[str]) -> int:
+        self.commands.append(command)
+        name = command[-1].removeprefix("name=").strip("'")
+        score = next(value for key, value in self.scores.items() if key in name)
+        if isinstance(score, int):
+            return score
+        folder = Path("runs", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps({"knn_top1": score, "linear_top1": 0.1}))
+        return 0
+
+    @property
+    def names(self) -> list[str]:
+        return [command[-1].removeprefix("name=").strip("'") for command in self.commands]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(jobs: Jobs, *overrides: str) -> int:
+    return sweep.main(parse([*START, "-m", *overrides]), jobs)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_with_table_and_heat_map(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs({"0.1,": 0.3, "0.2,data.batch_size=8": 0.9, "0.2": 0.5})
+    assert run(jobs, "stage.boost=0.1,0.2", "data.batch_size=8,16", "seed=3") == 0
+    folder = here / "runs" / "simclr-blank-sweep"
+    grid = [f"stage.boost={b},data.batch_size={s}" for b in (0.1, 0.2) for s in (8, 16)]
+    assert jobs.names == [f"simclr-blank-sweep/{job}" for job in grid]
+    for command, job in zip(jobs.commands, grid):
+        assert command[:3] == [sys.executable, "-m", "ssl_lightning"]
+        assert set(command) >= {*START, "seed=3", *job.split(",")}
+        assert "-m" not in command[3:]
+    found = rows(folder)
+    assert [row["knn_top1"] for row in found] == ["0.9", "0.5", "0.3", "0.3"]
+    assert list(found[0]) == ["job", "stage.boost", "data.batch_size", "status", "knn_top1", "linear_top1"]
+    assert found[0]["stage.boost"] == "0.2"
+    assert found[0]["data.batch_size"] == "8"
+    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert out.index("90.0 %") < out.index("50.0 %") < out.index("30.0 %")
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["heatmap.png", "sweep.csv"]
+    assert [p.name for p in here.iterdir()] == ["runs"]  # no outputs/ or multirun/
+
+
+def test_a_failing_job_is_survived_and_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs({"0.1": 1, "0.2": 0.5, "0.3": 0.6})
+    assert run(jobs, "stage.boost=0.1,0.2,0.3") == 1
+    assert len(jobs.commands) == 3
+    found = rows(here / "runs" / "simclr-blank-sweep")
+    assert [(row["stage.boost"], row["status"]) for row in found] == [("0.3", "done"), ("0.2", "done"), ("0.1", "failed (1)")]
+    assert found[-1]["knn_top1"] == ""
+    assert "failed: stage.boost=0.1" in capsys.readouterr().err
+    assert not (here / "runs" / "simclr-blank-sweep" / "heatmap.png").exists()  # one key was swept
+
+
+def test_old_results_do_not_pass_for_those_of_a_failed_job(here: Path) -> None:
+    assert run(Jobs({"0.": 0.5}), "stage.boost=0.1,0.2") == 0
+    assert run(Jobs({"0.1": 2, "0.2": 0.5}), "stage.boost=0.1,0.2") == 1
+    assert [row["status"] for row in rows(here / "runs" / "simclr-blank-sweep")] == ["done", "failed (2)"]
+
+
+@pytest.mark.parametrize("code", [130, 143, -signal.SIGTERM])
+def test_an_interrupted_job_ends_the_sweep(code: int, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs({"0.1": 0.5, "0.2": code, "0.3": 0.5})
+    assert run(jobs, "stage.boost=0.1,0.2,0.3") == (130 if code == 130 else 143)
+    assert len(jobs.commands) == 2
+    assert len(rows(here / "runs" / "simclr-blank-sweep")) == 1
+    assert "Go on with:" in capsys.readouterr().err
+
+
+def test_names_are_stable_and_say_what_is_swept(here: Path) -> None:
+    jobs = Jobs({"": 0.5})
+    assert run(jobs, "method=simclr,byol", "name=mine", "seed=range(0,2)") == 0
+    assert jobs.names == [f"mine/method={m},seed={s}" for m in ("simclr", "byol") for s in (0, 1)]
+    again = Jobs({"": 0.5})
+    assert run(again, "method=simclr,byol", "seed=0") == 0
+    assert again.names == ["simclr+byol-blank-sweep/method=simclr", "simclr+byol-blank-sweep/method=byol"]
+    third = Jobs({"": 0.5})
+    assert run(third, "method=glob(m*)", "seed=0") == 0
+    assert third.names == ["moco-blank-sweep/method=moco"]
+
+
+@pytest.mark.parametrize(
+    ("label", "safe"),
+    [("data.batch_size=128,seed=1", True), ("data.root=/a/b", False), ("x=" + "y" * 300, False), ("a='b c'", False)],
+)
+def test_folder_names(label: str, safe: bool) -> None:
+    name = sweep.folder_name(label)
+    assert (name == label) == safe
+    assert "/" not in name
+    assert len(name) <= 150
+    assert sweep.folder_name(label) == name
+    assert sweep.folder_name(label + "1") != name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=1"], "sweeps nothing"),
+        (["method=simclr,mocco"], "Did you mean 'moco'"),
+        (["data.batchsize=1,2"], "Did you mean 'data.batch_size'"),
+        (["stage.boost=0.1,high"], "stage.boost wants a number, not 'high'"),
+        (["stage.boost=0.1,0.2", "seed=x"], "seed wants an integer"),
+    ],
+)
+def test_a_mistake_in_any_value_stops_the_sweep_before_its_first_job(overrides: list[str], message: str, here: Path) -> None:
+    jobs = Jobs({"": 0.5})
+    with pytest.raises(UserError, match=message):
+        run(jobs, *overrides)
+    assert jobs.commands == []
+    assert list(here.iterdir()) == []
+
+
+def test_a_sweep_with_other_settings_is_refused_and_nothing_is_lost(here: Path) -> None:
+    folder = here / "runs" / "simclr-blank-sweep"
+    assert run(Jobs({"0.": 0.5}), "stage.boost=0.1,0.2") == 0
+    for job in ("stage.boost=0.1", "stage.boost=0.2"):  # what the real jobs leave
+        (folder / job / "config.yaml").write_text("seed: 5")
+    before = (folder / "sweep.csv").read_bytes()
+    jobs = Jobs({"": 0.9})
+    with pytest.raises(UserError, match="seed: 5 -> 0"):
+        run(jobs, "stage.boost=0.1,0.2")
+    assert jobs.commands == []
+    assert (folder / "sweep.csv").read_bytes() == before
+
+
+def test_ranking_puts_unscored_jobs_last(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for job, results in (("a", {"linear_top1": 0.2}), ("b", None), ("c", {"knn_top1": 0.0, "linear_top1": 1.0})):
+        ledger.add(job, {"k": job}, 0 if results else 1, results)
+    assert [row["job"] for row in ledger.ranked()] == ["a", "c", "b"]
+
+
+def test_a_signal_is_passed_on_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import signal, sys, os; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); os.kill(os.getppid(), 15); signal.pause()"
+    codes = []
+    wait = subprocess.Popen.wait
+
+    def spy(self: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        codes.append(wait(self, timeout))
+        return codes[-1]
+
+    monkeypatch.setattr(subprocess.Popen, "wait", spy)
+    previous = signal.signal(signal.SIGTERM, sweep.build.terminated)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            sweep.run_process([sys.executable, "-c", program])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert caught.value.code == 143
+    assert codes == [7]
+
+
+@pytest.mark.slow
+def test_real_processes_fail_resume_and_finish(here: Path) -> None:
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "ssl_lightning", *START, "-m", "stage.boost=0.1,0.2", "stage.fail=false,true"]
+
+    def jobs() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    first = jobs()
+    assert first.returncode == 1, first.stderr
+    folder = here / "runs" / "simclr-blank-sweep"
+    assert [row["status"] for row in rows(folder)] == ["done", "done", "failed (1)", "failed (1)"]
+    assert "RuntimeError: this job fails" in first.stderr
+    again = jobs()
+    assert again.returncode == 1
+    calls = {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("*/calls.txt")}
+    assert sorted(calls.values()) == [1, 1, 2, 2]  # what had finished was not run again
