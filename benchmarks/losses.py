@@ -15,7 +15,7 @@ import torch
 from ssl_lightning.losses.nt_xent import NTXent
 
 DIM = 128
-ROUNDS = 7
+ROUNDS = 5
 FORMS = ("matrix", "streamed")
 
 

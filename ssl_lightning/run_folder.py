@@ -56,15 +56,23 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive(config), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Key by key, `data.batch_size: 128 -> 256`, over what decides the result."""
-    before, after = decisive(old), decisive(new)
-    absent = "(absent)"
-    pairs = [(key, before.get(key, absent), after.get(key, absent)) for key in sorted(before.keys() | after.keys())]
-    return [f"{key}: {_short(a)} -> {_short(b)}" for key, a, b in pairs if a != b]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Key by key, `data.batch_size: 128 -> 256`, over what decides the result; a whole part as one."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        place, before, after = f"{prefix}{key}", old.get(key, "(absent)"), new.get(key, "(absent)")
+        if place in FREE or before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{place}.")
+        else:
+            found.append(f"{place}: {_short(before)} -> {_short(after)}")
+    return found
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("_target_", "{...}")).rsplit(".", 1)[-1]
     text = "null" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

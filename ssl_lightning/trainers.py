@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from ssl_lightning.run_folder import is_main_process
 # Lightning announces at each start what it found; the run's own lines say what matters.
 for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
+
+# Affairs of Lightning's own: torch's changes, and a log interval that our own callbacks go by.
+warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
+warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace
 

@@ -13,7 +13,9 @@ from ssl_lightning.run_folder import RunFolder
 Engine = Literal["device", "worker"]
 
 
-def stage(run: RunFolder, seed: int, method_name: str, data_name: str, boost: float = 0.0, fail: bool = False) -> dict[str, Any]:
+def stage(
+    run: RunFolder, seed: int, method_name: str, data_name: str, boost: float = 0.0, fail: bool = False
+) -> dict[str, Any]:
     """A stage that measures nothing and leaves a trace of each call."""
     with open(run.path / "calls.txt", "a") as file:
         file.write(f"{seed} {method_name} {data_name} {boost}\n")
@@ -42,7 +44,9 @@ class Base:
 class Child(Base):
     """Passes on what it does not know itself."""
 
-    def __init__(self, part: Any = None, engine: Engine = "device", betas: tuple[float, float] = (0.9, 0.99), **rest: Any) -> None:
+    def __init__(
+        self, part: Any = None, engine: Engine = "device", betas: tuple[float, float] = (0.9, 0.99), **rest: Any
+    ) -> None:
         super().__init__(**rest)
         self.part, self.engine, self.betas = part, engine, betas
 

@@ -182,7 +182,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("override", "message"), MISTAKES, ids=[override for override, _ in MISTAKES])
-def test_a_mistake_is_one_clear_line(override: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(override: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([override]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

@@ -90,7 +90,8 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    for stem in ("__init__", "__main__", "arguments", "help", "build", "compose", "errors", "instantiate", "run_folder", "sweep"):
+    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
+    for stem in (*entry, "build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck"):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem
 

@@ -29,7 +29,7 @@ def build(config: Any, **extra: Any) -> Any:
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.nn.Linear", "torch.optim.SGD", "lightning.Trainer", "lightning.pytorch.callbacks.Timer", "timm.create_model"],
+    ["torch.nn.Linear", "torch.optim.SGD", "lightning.Trainer", "lightning.pytorch.callbacks.Timer", "timm.optim.Lamb"],
 )
 def test_known_prefixes_are_allowed(target: str) -> None:
     assert allowed(target)
@@ -70,7 +70,7 @@ def test_all_else_is_refused(target: str) -> None:
 )
 def test_no_way_around_through_what_allowed_modules_import(target: str, trusted: tuple[str, ...]) -> None:
     for attempt in (lambda: check({"_target_": target}, trusted), lambda: load(target, trusted)):
-        with pytest.raises(UserError, match="may not be named|does not exist"):
+        with pytest.raises(UserError, match=r"may not be named|does not exist"):
             attempt()
 
 
@@ -112,7 +112,8 @@ def test_misspelt_target(target: str, right: str) -> None:
 
 
 def test_wrong_argument_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"^method\.head: standin.Base takes no argument 'widht'. Did you mean 'width'\?$"):
+    message = r"^method\.head: standin.Base takes no argument 'widht'. Did you mean 'width'\?$"
+    with pytest.raises(UserError, match=message):
         check({"head": node("Base", widht=3)}, ("tests",), "method")
 
 
@@ -137,7 +138,12 @@ def test_a_module_without_own_arguments_takes_none() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [f"{HERE}.Base", f"{HERE}.Child", f"{HERE}.Point", f"{HERE}.stage", "torch.nn.Linear", "torch.optim.AdamW", "lightning.Trainer"],
+    [
+        *(f"{HERE}.{n}" for n in ("Base", "Child", "Point", "stage")),
+        "torch.nn.Linear",
+        "torch.optim.AdamW",
+        "lightning.Trainer",
+    ],
 )
 def test_source_and_import_tell_the_same_signature(target: str) -> None:
     """The reader of sources against `inspect` on the imported thing."""
@@ -146,7 +152,8 @@ def test_source_and_import_tell_the_same_signature(target: str) -> None:
     assert found is not None
     listed = {p.name: p for p in inspect.signature(thing).parameters.values() if p.kind is not p.VAR_KEYWORD}
     assert listed.keys() <= found.params.keys()
-    assert {name: found.params[name].required for name in listed} == {n: p.default is p.empty for n, p in listed.items()}
+    needed = {name for name, param in listed.items() if param.default is param.empty}
+    assert {name for name in listed if found.params[name].required} == needed
 
 
 def test_checks_import_nothing_heavy() -> None:
@@ -176,7 +183,7 @@ assert not {"torch", "lightning", "timm", "torchvision"} & set(sys.modules), "so
         (node("Base", width=1, ratio="1,5"), "ratio wants a number"),
         (node("Base", width=1, flag=1), "flag wants true or false, not 1"),
         (node("Base", width=1, name=[1]), "name wants text or null"),
-        (node("Child", width=1, engine="devise"), "engine wants one of device, worker, not 'devise'. Did you mean 'device'?"),
+        (node("Child", width=1, engine="devise"), "one of device, worker, not 'devise'. Did you mean 'device'?"),
         (node("Child", width=1, betas=[0.9]), "betas wants a list of 2"),
         (node("Child", width=1, betas=0.9), "betas wants a list of 2"),
         (node("Point", x=1, sizes=[1, "a"]), "sizes wants a list"),

@@ -103,8 +103,9 @@ def test_another_config_is_refused_key_by_key_and_nothing_is_lost(tmp_path: Path
     with pytest.raises(UserError) as caught:
         RunFolder(folder.path).open(other)
     message = str(caught.value)
-    for part in ("seed: 0 -> 1", "data.batch_size: 128 -> 64", "data.size: (absent) -> 5", "name=", "resume=never", "a.old-1"):
+    for part in ("seed: 0 -> 1", "data.batch_size: 128 -> 64", "data.size: (absent) -> 5", "name=", "resume=never"):
         assert part in message
+    assert "a.old-1" in message
     assert "\n" not in message
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
     assert fingerprint(other) != fingerprint(CONFIG)
@@ -123,7 +124,8 @@ def test_never_keeps_the_old_folder_beside(tmp_path: Path) -> None:
         assert folder.open(changed(seed=n), "never") == "new"
         add_checkpoint(folder).write_text(f"weights {n}")
         folder.write_results({"seed": n})
-    assert [(tmp_path / f"a.old-{n}" / "checkpoints" / "last.ckpt").read_text() for n in (1, 2)] == ["weights 0", "weights 1"]
+    kept = [tmp_path / f"a.old-{n}" / "checkpoints" / "last.ckpt" for n in (1, 2)]
+    assert [path.read_text() for path in kept] == ["weights 0", "weights 1"]
     assert RunFolder(path).results() == {"seed": 2}
 
 
@@ -155,7 +157,7 @@ def test_other_ranks_write_and_move_nothing(tmp_path: Path, monkeypatch: pytest.
 
 def test_unwritable_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .*choose another place with runs_dir"):
+    with pytest.raises(UserError, match=r"cannot write to .*choose another place with runs_dir"):
         RunFolder(tmp_path / "file" / "a").open(CONFIG)
     with pytest.raises(UserError, match="cannot write to"), RunFolder(tmp_path / "file" / "a").locked():
         pass

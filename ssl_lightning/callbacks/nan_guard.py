@@ -1,5 +1,6 @@
 """Stops a run at its first non-finite loss, and keeps the last good checkpoint from being overwritten by a bad one."""
 
+import math
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class NanGuard(Callback):
         self._indices = batch.indices
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self._at_once and math.isfinite(loss.item()):
+            return
         self._waiting.append((trainer.global_step, trainer.current_epoch, self._indices, loss.detach()))
         if self._at_once or len(self._waiting) >= self.every_n_batches:
             self.check()

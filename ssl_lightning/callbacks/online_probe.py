@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.distributed import gather_rows, is_active
@@ -19,7 +20,7 @@ SLOWEST = 0.02  # weight of the newest batch in the running statistics once they
 
 
 class OnlineProbe(Callback):
-    """Softmax regression on standardised features, one AdamW or SGD step per training batch.
+    """Softmax regression on standardised features, one AdamW step per training batch.
 
     Features are standardised by running mean and variance, a plain average at first and an exponential one later, so
     that one learning rate fits every backbone. A batch is standardised by the statistics from before it, so that its
@@ -31,64 +32,47 @@ class OnlineProbe(Callback):
 
     Args:
         lr: learning rate, constant.
-        weight_decay: decoupled for "adamw", L2 for "sgd".
-        optimizer: "adamw" or "sgd" (momentum 0.9).
+        weight_decay: decoupled.
     """
 
-    def __init__(self, lr: float = 1e-3, weight_decay: float = 0.0, optimizer: str = "adamw") -> None:
-        if optimizer not in ("adamw", "sgd"):
-            raise UserError(f"the online probe has no optimizer '{optimizer}'; choose 'adamw' or 'sgd'")
+    def __init__(self, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         self.lr = lr
         self.weight_decay = weight_decay
-        self.optimizer_name = optimizer
         self.on = True
-        self._state: dict[str, Tensor] = {}  # weight (C, D), bias (C,), mean (D,), variance (D,), batches ()
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._restored: dict[str, Any] = {}  # optimizer state read from a checkpoint, until the device is known
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # logits, labels, rows per label
+        self._steps = 0
+        # weight (C, D + 1) with the bias as last column, its two moments, and the features' mean (D,) and variance (D,)
+        self._state: dict[str, Tensor] = {}
+        self._one_hot = torch.empty(0)  # (C + 1, C), the last row zeros, for label -1; empty until the first batch
+        self._last: tuple[Tensor, Tensor] | None = None  # logits (V*B, C), labels (B,)
         self._hits: list[Tensor] = []
         self._indices: list[Tensor] = []
 
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        if not self._state:
-            return {}
-        optimizer = self._optimizer.state_dict() if self._optimizer else self._restored
-        return {**{name: value.clone() for name, value in self._state.items()}, "optimizer": optimizer}
+        return {"steps": self._steps, **{name: value.clone() for name, value in self._state.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = {name: value for name, value in state_dict.items() if name != "optimizer"}
-        self._restored = state_dict.get("optimizer", {})
-        self._optimizer = None
+        state = dict(state_dict)
+        self._steps = state.pop("steps")
+        self._state = state
 
-    def _ready(self, num_classes: int, dim: int, device: torch.device) -> None:
-        """Makes the probe at the first batch, when the features' size and device are known."""
+    def prepare(self, num_classes: int, dim: int, device: torch.device) -> None:
+        """Makes the probe, or moves a restored one, when the features' size and device are known."""
         if not self._state:
-            self._state = {
-                "weight": torch.zeros(num_classes, dim),
-                "bias": torch.zeros(num_classes),
-                "mean": torch.zeros(dim),
-                "variance": torch.ones(dim),
-                "batches": torch.zeros(()),
-            }
-        if self._state["weight"].shape != (num_classes, dim):
-            seen = tuple(self._state["weight"].shape)
-            raise UserError(
-                f"the checkpoint's online probe is {seen}, this run needs {(num_classes, dim)}; use another name="
-            )
+            for name in ("weight", "first_moment", "second_moment"):
+                self._state[name] = torch.zeros(num_classes, dim + 1)
+            self._state |= {"mean": torch.zeros(dim), "variance": torch.ones(dim)}
+        classes, columns = self._state["weight"].shape
+        if (classes, columns - 1) != (num_classes, dim):
+            sizes = f"{columns - 1} features and {classes} classes, this run {dim} and {num_classes}"
+            raise UserError(f"the checkpoint's online probe has {sizes}; choose another name=")
         self._state = {name: value.to(device) for name, value in self._state.items()}
-        weights = [self._state["weight"], self._state["bias"]]
-        if self.optimizer_name == "adamw":
-            self._optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay, fused=True)
-        else:
-            self._optimizer = torch.optim.SGD(weights, self.lr, 0.9, weight_decay=self.weight_decay, fused=True)
-        if self._restored:
-            self._optimizer.load_state_dict(self._restored)
+        self._one_hot = torch.eye(num_classes + 1, num_classes, device=device)
 
     # ---- training
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on = has_labels(trainer, "the online probe", train_set=True)
 
     @torch.no_grad()
@@ -98,53 +82,70 @@ class OnlineProbe(Callback):
         if not self.on:
             return
         features = outputs["features"].float()  # (V*B, D)
-        if self._optimizer is None:
-            self._ready(trainer.datamodule.num_classes, features.shape[1], features.device)  # type: ignore[attr-defined]
+        if not len(self._one_hot):
+            num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
+            self.prepare(num_classes, features.shape[1], features.device)
         self.step(features, batch.labels)
 
     def step(self, features: Tensor, labels: Tensor) -> None:
-        """One update on features (V*B, D), views stacked in order, and labels (B,)."""
-        assert self._optimizer is not None
-        state = self._state
-        labels = labels.repeat(features.shape[0] // labels.shape[0])  # (V*B,)
-        known = (labels >= 0).float()  # (V*B,): a mask, not a selection, whose size the device would have to tell us
-        x = (features - state["mean"]) * (state["variance"] + 1e-6).rsqrt()
-        logits = torch.addmm(state["bias"], x, state["weight"].t())  # (V*B, C)
-        self._last = (logits, labels, known)
-        error = logits.softmax(1)
-        error.scatter_add_(1, labels.clamp_min(0)[:, None], error.new_full((len(labels), 1), -1.0))
-        error *= known[:, None]  # the gradient of the summed cross-entropy by the logits
+        """One update on features (V*B, D), views stacked in order, and labels (B,).
 
-        size = torch.stack([known.sum(), known.new_tensor(float(len(features)))])
-        parts = [error.t() @ x, error.sum(0), features.sum(0), features.square().sum(0), size]
-        weight_grad, bias_grad, total, square, size = _sum_over_ranks(parts)
-        state["weight"].grad = weight_grad / size[0].clamp_min(1)
-        state["bias"].grad = bias_grad / size[0].clamp_min(1)
-        self._optimizer.step()
+        Few and small operations, for this runs at every step: the standardisation is folded into the weights, as
+        ((f - mean) scale) W^T = f (W scale)^T - (W scale) mean; and unlabelled rows are multiplied by zero, since to
+        select the others a device would first have to say how many they are.
+        """
+        mean, variance = self._state["mean"], self._state["variance"]
+        logits, scale = self._logits(features)
+        self._last = (logits, labels)
+        known, one_hot = (labels >= 0).float(), self._one_hot[labels]  # (B,), (B, C)
+        error = logits.softmax(1)  # (V*B, C), to become the gradient of the summed cross-entropy by the logits
+        error.view(-1, *one_hot.shape).sub_(one_hot).mul_(known[:, None])
+        bias_grad = error.sum(0)  # (C,)
+        grad = torch.addr(error.t() @ features, bias_grad, mean, alpha=-1).mul_(scale)  # (C, D)
+        count = known.sum() * (len(features) // len(labels))
+        rows = count.new_full((), len(features))
+        square = torch.linalg.vector_norm(features, dim=0).square_()  # (D,)
+        parts = [torch.cat([grad, bias_grad[:, None]], 1), features.sum(0), square, count, rows]
+        grad, total, square, count, rows = _sum_over_ranks(parts)
+        self._adamw(grad / count.clamp_min(1))
+        share = max(1 / self._steps, SLOWEST)
+        batch_mean = total / rows
+        mean.lerp_(batch_mean, share)
+        variance.lerp_((square / rows).addcmul_(batch_mean, batch_mean, value=-1).clamp_min_(0), share)
 
-        mean = total / size[1]
-        share = (1 / (state["batches"] + 1)).clamp_min(SLOWEST)
-        variance = (square / size[1] - mean.square()).clamp_min(0)
-        state["mean"].lerp_(mean, share)
-        state["variance"].lerp_(variance, share)
-        state["batches"] += 1
+    def _adamw(self, grad: Tensor, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        """Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2; torch's own costs more to call."""
+        self._steps += 1
+        weight, first, second = (self._state[name] for name in ("weight", "first_moment", "second_moment"))
+        first.lerp_(grad, 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        bias1, bias2 = 1 - beta1**self._steps, 1 - beta2**self._steps
+        if self.weight_decay:
+            weight.mul_(1 - self.lr * self.weight_decay)
+        weight.addcdiv_(first, second.sqrt().div_(bias2**0.5).add_(eps), value=-self.lr / bias1)
+
+    def _logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D) -> logits (N, C), and the scale (D,) of the standardisation."""
+        weight = self._state["weight"]
+        scale = (self._state["variance"] + 1e-6).rsqrt_()
+        scaled = weight[:, :-1] * scale  # (C, D)
+        return torch.addmm(weight[:, -1] - scaled @ self._state["mean"], features, scaled.t()), scale
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
         """For the StepLogger: loss and accuracy on the last training batch."""
         if not self.on or self._last is None:
             return {}
-        logits, labels, known = self._last
-        count = known.sum().clamp_min(1)
-        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
+        logits, labels = self._last
+        labels = labels.repeat(len(logits) // len(labels))  # (V*B,)
+        count = (labels >= 0).sum().clamp_min(1)
+        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
         return {"probe_loss": loss, "probe_top1": (logits.argmax(1) == labels).sum() / count}
 
     # ---- validation
 
     def predict(self, features: Tensor) -> Tensor:
         """Classes (N,) of features (N, D)."""
-        state = self._state
-        x = (features.float() - state["mean"]) * (state["variance"] + 1e-6).rsqrt()
-        return torch.addmm(state["bias"], x, state["weight"].t()).argmax(1)
+        return self._logits(features.float())[0].argmax(1)
 
     def on_validation_batch_end(
         self,
@@ -155,7 +156,7 @@ class OnlineProbe(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if dataloader_idx != 1 or not self.on or self._optimizer is None or trainer.sanity_checking:
+        if dataloader_idx != 1 or not self.on or not len(self._one_hot) or trainer.sanity_checking:
             return
         known = outputs["labels"] >= 0
         self._hits.append((self.predict(outputs["features"]) == outputs["labels"])[known])

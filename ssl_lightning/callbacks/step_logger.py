@@ -4,6 +4,7 @@ Lightning's `self.log` costs about half a millisecond a call and step; here a st
 """
 
 import resource
+import sys
 import time
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,7 +34,8 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory used so far: of the accelerator where there is one, of this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # getrusage counts bytes there, kilobytes here
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class StepLogger(Callback):
@@ -57,7 +59,7 @@ class StepLogger(Callback):
         self._paused_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._every = self.every_n_steps or trainer.log_every_n_steps or 1
+        self._every = self.every_n_steps or trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
         self._logged_at = trainer.global_step
         self._images, self._since = 0, time.perf_counter()
 

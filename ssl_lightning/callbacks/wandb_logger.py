@@ -52,7 +52,7 @@ class WandbLogger(LightningWandbLogger):
         super().__init__(
             name=self.run_path.name,
             save_dir=str(self.run_path),
-            id=run_id(self.run_path) if rank_zero_only.rank == 0 else None,
+            id=run_id(self.run_path) if rank_zero_only.rank == 0 else None,  # type: ignore[attr-defined]
             project=project,
             entity=entity,
             mode=mode,

@@ -1,11 +1,11 @@
-"""The image operations of the views, batched: each sample of a batch with its own parameters, equal to torchvision's per image.
+"""The image operations of the views, batched: equal to torchvision's, with its own parameters for each sample.
 
 Images are float (B, 3, h, w) in [0, 1]; a parameter is a tensor (B,). Every operation returns a new tensor, runs on the
 device of its input and does the same work for each sample, so that a sample's result does not depend on its batch.
 
 Two things make them fast on a CPU. Resampling and blur are products with small matrices: crop, antialiased resize and
-flip together are `rows @ image @ columns`. And samples that drew the same operations are sorted together, so that each
-operation is computed for those samples only, on a slice of memory that fits the cache.
+flip together are `rows @ image @ columns`. And samples that drew an operation are sorted together, so that it is
+computed for them only, on one slice of memory.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 
 GREY = (0.2989, 0.587, 0.114)  # weights of R, G, B in torchvision and PIL
+BLOCK = 64  # pixels of a line that one product of a blur makes: its matrix has weights near the diagonal only
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # ColorJitter's numbers for its operations
 
 
-def _can_group(x: Tensor) -> bool:
-    """False where to ask for the groups' sizes would stop the host until an accelerator caught up, or cut a compiled graph."""
+def _can_sort(x: Tensor) -> bool:
+    """Elsewhere, to ask how many samples drew something stops the host until the device is there, or cuts a graph."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _in_groups(x: Tensor, group: Tensor, work: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-    """`work(group, samples, their rows)` on all samples of each group at once; `group` (B,) int64."""
-    order = group.argsort(stable=True)
-    names, counts = torch.unique_consecutive(group[order], return_counts=True)
-    parts = zip(names.tolist(), x.index_select(0, order).split(counts.tolist()), order.split(counts.tolist()))
-    return torch.cat([work(*part) for part in parts]).index_select(0, order.argsort())
 
 
 def on_rows(x: Tensor, rows: Tensor, op: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
@@ -34,11 +28,14 @@ def on_rows(x: Tensor, rows: Tensor, op: Callable[..., Tensor], *parameters: Ten
 
     On a CPU only these are computed; elsewhere all are, and the result is selected.
     """
-    if _can_group(x):
-        return _in_groups(
-            x, rows.long(), lambda on, part, at: op(part, *(p[at] for p in parameters)) if on else part
-        )
-    return torch.where(rows.view(-1, 1, 1, 1), op(x, *parameters), x)
+    if not _can_sort(x):
+        return torch.where(rows.view(-1, 1, 1, 1), op(x, *parameters), x)
+    order = rows.int().argsort(stable=True)  # those with `op` last
+    rest = len(rows) - int(rows.sum())
+    x, chosen = x.index_select(0, order), order[rest:]
+    if len(chosen):
+        x[rest:] = op(x[rest:], *(p[chosen] for p in parameters))
+    return x.index_select(0, order.argsort())
 
 
 # --- geometry --------------------------------------------------------------------------------------------------------
@@ -64,7 +61,7 @@ def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, targ
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int
 ) -> Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip of each sample as one."""
+    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip as one."""
     batch, in_height, in_width, _ = images.shape
     rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size)
     columns = resize_matrix(left, width, flip, in_width, size)
@@ -74,19 +71,21 @@ def resized_crop(
 
 
 def blur_kernel_size(size: int) -> int:
-    """A tenth of the image and odd, as in SimCLR (appendix A of https://arxiv.org/abs/2002.05709): 3 at 32, 23 at 224 pixels."""
+    """A tenth of the image (SimCLR's appendix A, https://arxiv.org/abs/2002.05709) and odd: 3 at 32, 23 at 224."""
     return max(3, int(0.1 * size) | 1)
 
 
 def blur_matrix(sigma: Tensor, size: int, kernel_size: int) -> Tensor:
-    """Weights (B, size, size) that blur a line of `size` pixels with a Gaussian of each `sigma` (B,), reflected at the ends."""
+    """Weights (B, size, size) that blur a line with a Gaussian of each `sigma` (B,), reflected at the ends."""
     reach = kernel_size // 2
     distance = torch.arange(reach + 1, device=sigma.device)
     taps = torch.exp(-0.5 * (distance / sigma.view(-1, 1)) ** 2)  # (B, reach + 1)
     taps = taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])  # the centre once, the others on both sides
     # Denormal weights (sigma well under a pixel) make a CPU's products ten times slower; these change no pixel.
     taps = taps * (taps > 1e-7)
-    line = torch.nn.functional.pad(taps, (0, 2 * size - 2 - reach))  # (B, 2 * size - 1): the weight at distance 0, 1, ...
+    line = torch.nn.functional.pad(
+        taps, (0, 2 * size - 2 - reach)
+    )  # (B, 2 * size - 1): the weight at distance 0, 1, ...
     both_sides = torch.cat([line[:, 1:size].flip(1), line[:, :size]], 1)  # at -(size - 1) ... size - 1
     weights = both_sides.unfold(1, size, 1).flip(1)  # [i, j]: at j - i
     # A pixel is met a second time behind either end, at i + j and at 2 * (size - 1) - i - j; the end itself is not.
@@ -96,13 +95,22 @@ def blur_matrix(sigma: Tensor, size: int, kernel_size: int) -> Tensor:
     return weights
 
 
+def _bands(size: int, reach: int) -> list[tuple[slice, slice]]:
+    """The blocks of a line of `size` pixels, each with the pixels in its reach: all of `blur_matrix` lies there."""
+    starts = range(0, size, BLOCK)
+    return [(slice(s, s + BLOCK), slice(max(0, s - reach), min(size, s + BLOCK + reach))) for s in starts]
+
+
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur with each sample's own `sigma` (B,) in pixels; `kernel_size` must be odd and under twice the image."""
-    batch, channels, height, width = x.shape
-    columns = blur_matrix(sigma, width, kernel_size)
-    rows = columns if height == width else blur_matrix(sigma, height, kernel_size)
-    x = torch.bmm(x.reshape(batch, channels * height, width), columns.transpose(1, 2)).view(x.shape)
-    return torch.matmul(rows.unsqueeze(1), x)
+    """Gaussian blur with each sample's own `sigma` (B,) in pixels; `kernel_size` is odd and under twice the image."""
+    height, width = x.shape[2:]
+    columns = blur_matrix(sigma, width, kernel_size).transpose(1, 2)  # (B, from, to)
+    rows = blur_matrix(sigma, height, kernel_size).unsqueeze(1)  # (B, 1, to, from)
+    lines = x.flatten(1, 2)  # (B, 3 * h, w)
+    reach = kernel_size // 2
+    across = [torch.bmm(lines[:, :, near], columns[:, near, to]) for to, near in _bands(width, reach)]
+    x = torch.cat(across, 2).view(x.shape)
+    return torch.cat([rows[:, :, to, near] @ x[:, :, near] for to, near in _bands(height, reach)], 2)
 
 
 # --- colour ----------------------------------------------------------------------------------------------------------
@@ -114,25 +122,27 @@ def grey(x: Tensor) -> Tensor:
     return (r * GREY[0]).add_(g * GREY[1]).add_(b * GREY[2])
 
 
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor * x + (1 - factor) * other, kept in [0, 1]: the one form of brightness, contrast and saturation."""
-    factor = factor.view(-1, 1, 1, 1)
-    return (x * factor).add_(other * (1 - factor)).clamp_(0, 1)
+def _blend(x: Tensor, factor: Tensor, with_grey: Tensor, with_mean: Tensor) -> Tensor:
+    """factor * x + with_grey * luma + with_mean * mean luma, kept in [0, 1]: the one form of the three blends below."""
+    luma = grey(x)
+    mean = luma.mean((1, 2))
+    luma = luma.mul_(with_grey.view(-1, 1, 1)).add_((with_mean * mean).view(-1, 1, 1))
+    return (x * factor.view(-1, 1, 1, 1)).add_(luma.unsqueeze(1)).clamp_(0, 1)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend with black."""
-    return (x * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+    """Blend with black: factor * x."""
+    return _blend(x, factor, torch.zeros_like(factor), torch.zeros_like(factor))
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean of the image's luma."""
-    return _blend(x, grey(x).mean((1, 2)).view(-1, 1, 1, 1), factor)
+    return _blend(x, factor, torch.zeros_like(factor), 1 - factor)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with the image's luma."""
-    return _blend(x, grey(x).unsqueeze(1), factor)
+    return _blend(x, factor, 1 - factor, torch.zeros_like(factor))
 
 
 def hue(x: Tensor, factor: Tensor) -> Tensor:
@@ -154,30 +164,31 @@ def hue(x: Tensor, factor: Tensor) -> Tensor:
     return torch.stack([c.clamp_(0, 1).mul_(chroma).add_(low) for c in (red, green, blue)], 1)
 
 
-JITTER = (brightness, contrast, saturation, hue)
-
-
 def jitter(x: Tensor, rows: Tensor, order: Tensor, factors: Tensor) -> Tensor:
-    """Colour jitter of the samples in `rows` (B,): the four of `JITTER`, each sample in its own `order` (B, 4).
+    """Brightness, contrast, saturation and hue of the samples in `rows` (B,), each sample in its own order.
 
-    `factors` (B, 4) stand in `JITTER`'s order. Samples of equal order are computed together, one operation at a time.
+    `order` (B, 4) holds the operations' numbers (`BRIGHTNESS`, ... `HUE`) as they follow each other, `factors` (B, 4)
+    their parameters in the order of these numbers. At each of the four places one blend serves three of the operations
+    with per-sample weights; samples that turn their hue there pass through it unchanged and are turned after it.
     """
-    if _can_group(x):
-        base_4 = torch.tensor([64, 16, 4, 1], device=x.device)
-        return _in_groups(x, torch.where(rows, (order * base_4).sum(1), -1), lambda code, part, at: _jitter_group(code, part, factors[at]))
+    hue_place = torch.where(rows, (order == HUE).int().argmax(1), 4)  # 4: no jitter
+    ends = [0] * 4
+    back = None
+    if _can_sort(x):
+        sort = hue_place.argsort(stable=True)
+        ends, back = hue_place.bincount(minlength=5).cumsum(0).tolist(), sort.argsort()
+        x, rows, order, factors, hue_place = (t.index_select(0, sort) for t in (x, rows, order, factors, hue_place))
     for place in range(4):
-        for k, op in enumerate(JITTER):
-            x = on_rows(x, rows & (order[:, place] == k), op, factors[:, k])
-    return x
-
-
-def _jitter_group(code: int, x: Tensor, factors: Tensor) -> Tensor:
-    """`code`: the four operations as digits in base 4, or -1 for none."""
-    if code >= 0:
-        for shift in (6, 4, 2, 0):
-            k = code >> shift & 3
-            x = JITTER[k](x, factors[:, k])
-    return x
+        op = order[:, place]
+        factor = factors.gather(1, op.unsqueeze(1)).squeeze(1)
+        factor = torch.where(rows & (op != HUE), factor, 1.0)
+        x = _blend(x, factor, (1 - factor) * (op == SATURATION), (1 - factor) * (op == CONTRAST))
+        if back is None:
+            x = torch.where((hue_place == place).view(-1, 1, 1, 1), hue(x, factors[:, HUE]), x)
+        else:
+            turned = slice(ends[place - 1] if place else 0, ends[place])
+            x[turned] = hue(x[turned], factors[turned, HUE])
+    return x if back is None else x.index_select(0, back)
 
 
 def grayscale(x: Tensor) -> Tensor:
@@ -191,5 +202,5 @@ def solarize(x: Tensor, threshold: float) -> Tensor:
 
 
 def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(x - mean) / std with `mean` and `std` (3,)."""
-    return (x - mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+    """(x - mean) / std with `mean` and `std` (3, 1, 1)."""
+    return (x - mean).div_(std)

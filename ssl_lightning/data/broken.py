@@ -38,7 +38,7 @@ class BrokenFiles:
     def report(self) -> None:
         """Says how many files are skipped, when there are more than last time."""
         if len(self.rows) > self.reported:
-            say(f"Skipped {self}.")
+            print(f"Skipped {self}.", file=sys.stderr, flush=True)  # from any rank: each sees files of its own
         self.reported = len(self.rows)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of a counter: the same image draws the same views in any batch, on any rank, after any resume.
+"""Random numbers as a pure function of a counter: the same views in any batch, on any rank, after a resume.
 
 The mixing function is the finalizer of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
 generators", https://doi.org/10.1145/2660193.2660195), written in int64, whose products wrap as those of uint64 do.

@@ -226,7 +226,8 @@ class DataModule(LightningDataModule):
         if isinstance(fetch, ArrayFetch):
             workers = 0  # one index operation per batch: a worker would only add the copy
         elif workers is None:
-            workers = automatic_workers()
+            decoded = isinstance(images, ArrayImages) and isinstance(sampler, EvalSampler)
+            workers = 0 if decoded else automatic_workers()
         broken = images.broken if isinstance(images, FileImages) else None
         loader = Loader(fetch, sampler, workers, self._device().type == "cuda", broken)
         self._loaders.append(loader)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ssl_lightning import distributed
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.folder_scan import cache_dir, writable, write_atomic
 from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet, decode
@@ -50,7 +51,8 @@ def decoded_once(images: FileImages) -> ImageSet:
 
 def _good_rows(images: FileImages, array_file: Path, broken: Tensor) -> ArrayImages:
     images.broken.add(broken)
-    images.broken.report()
+    if distributed.is_main():
+        images.broken.report()
     # "c": changes stay in memory, so that torch sees an array it may write to and does not warn
     array = torch.from_numpy(np.load(array_file, mmap_mode="c"))
     keep = torch.ones(len(images), dtype=torch.bool)
@@ -116,7 +118,10 @@ def _decode_all(paths: list[str], size: tuple[int, int], stem: Path) -> None:
     handle, name = tempfile.mkstemp(dir=stem.parent, prefix=stem.name)
     os.close(handle)
     array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=(len(paths), *size, 3))
-    workers = automatic_workers() if len(paths) > 4 * CHUNK else 0
+    workers = 0
+    if len(paths) > 4 * CHUNK:
+        workers = automatic_workers()
+        say(f"Decoding {len(paths)} images of {size[0]} x {size[1]} once, into {stem.parent}.")
     broken: list[int] = []
     differs = False
     chunks = DataLoader(_Chunks(paths, size), batch_size=None, num_workers=workers, collate_fn=as_is)

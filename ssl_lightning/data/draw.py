@@ -1,4 +1,4 @@
-"""What a view is made of (`View`, `Views`) and its random draws: crops and colours as a pure function of (seed, epoch, index, view).
+"""What a view is made of (`View`, `Views`) and its random draws, a pure function of (seed, epoch, index, view).
 
 The draws follow torchvision's RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale, GaussianBlur and
 RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a whole batch at once.
@@ -53,20 +53,24 @@ class View:
         if self.scale[1] > 1:
             raise UserError(f"a view's scale={list(self.scale)} is more than the image; give parts of it, at most 1")
         if min(self.brightness, self.contrast, self.saturation, self.hue) < 0 or self.hue > 0.5:
-            raise UserError("a view's brightness, contrast, saturation or hue is out of range; give 0 or more, hue at most 0.5")
+            raise UserError(
+                "a view's brightness, contrast, saturation or hue is out of range; give 0 or more, hue at most 0.5"
+            )
         if self.size < 2 or self.count < 1:
             raise UserError(f"a view of size={self.size}, count={self.count} is empty; give size >= 2 and count >= 1")
 
 
 @dataclass(frozen=True)
 class LocalView(View):
-    """A small view of multi-crop: `size` is the global views' side, of which this one takes `part`, as an even number."""
+    """A small view of multi-crop: `size` is the global views' side, this one's is `part` of it, to an even number."""
 
     part: float = 3 / 7  # 96 of 224 pixels, as in SwAV (https://arxiv.org/abs/2006.09882)
 
     def __post_init__(self) -> None:
         if not 0 < self.part < 1:
-            raise UserError(f"a local view's part={self.part} is not smaller than the global views; give a number between 0 and 1")
+            raise UserError(
+                f"a local view's part={self.part} is not smaller than the global views; give a number between 0 and 1"
+            )
         object.__setattr__(self, "size", 2 * round(self.size * self.part / 2))
         super().__post_init__()
 
@@ -112,7 +116,7 @@ class Colours:
 def draw_crops(view: View, place: int, height: int, width: int, seed: int, epoch: int, indices: Tensor) -> Crops:
     """Windows for images of `height` x `width`, one per index (B,), for the view at `place` in `Views.list()`."""
     u = uniform(seed, epoch, indices, 2 * place, 2 * TRIES + 3)  # (B, 23)
-    # In float64, so that a window never depends on how a device rounds; Apple's devices have none and may differ by a pixel.
+    # In float64, so that no window depends on how a device rounds. Apple's devices lack it, and may differ by a pixel.
     u = u if u.device.type == "mps" else u.double()
     area = height * width * (view.scale[0] + (view.scale[1] - view.scale[0]) * u[:, :TRIES])
     low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
@@ -130,7 +134,7 @@ def draw_crops(view: View, place: int, height: int, width: int, seed: int, epoch
 
 
 def _fallback(view: View, height: int, width: int) -> tuple[int, int]:
-    """(height, width) of the central crop where no try fitted: as much of the image as the nearest allowed ratio leaves."""
+    """(height, width) of the central crop where no try fitted: as much of the image as the nearest ratio leaves."""
     if width / height < view.ratio[0]:
         return round(width / view.ratio[0]), width
     if width / height > view.ratio[1]:

@@ -49,7 +49,7 @@ def labelled_subset(
 
 
 def _take(size: int, fraction: float | None, per_class: int | None) -> int:
-    if fraction is not None:  # exact halves round down on every machine
+    if fraction is not None:  # in fractions: halves round up on every machine
         return max(1, int(Fraction(str(fraction)) * size + Fraction(1, 2)))
     return size if per_class is None else min(size, per_class)
 

@@ -64,7 +64,7 @@ class SampleFetch(Dataset[RawBatch]):
         return RawBatch(images, self.images.labels[indices], indices, epoch, torch.tensor(broken, dtype=torch.int64))
 
     def _good(self, row: int, broken: list[int]) -> tuple[Tensor | None, int]:
-        """The image at `row`, or at the first decodable row after it (around the end); None when too many are broken."""
+        """The image at `row`, or at the next decodable row (around the end); None when too many are broken."""
         for step in range(len(self.images)):
             candidate = (row + step) % len(self.images)
             try:
@@ -131,7 +131,7 @@ class Loader:
                 batch_size=None,  # the sampler's items are whole batches already
                 collate_fn=as_is,
                 num_workers=self.num_workers,
-                persistent_workers=True,
+                persistent_workers=isinstance(self.requests, TrainSampler),  # evaluation ends its own after each pass
                 pin_memory=self.pin_memory,
             )
         return iter(self._workers)

@@ -1,6 +1,6 @@
-"""The views engines: a batch on its device (`DeviceViews`), one image in a worker (`WorkerCrops`, `WorkerViews`), and evaluation's `EvalView`.
+"""The view engines: `DeviceViews` for a batch, `WorkerCrops` and `WorkerViews` for one image, `EvalView`.
 
-All draw the same parameters for the same (seed, epoch, index, view), so the engine changes the speed and nothing else.
+All draw the same parameters for the same (seed, epoch, index, view): the engine changes the speed and nothing else.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from ssl_lightning.errors import UserError
 
 __all__ = ["DeviceViews", "EvalView", "LocalView", "View", "Views", "WorkerCrops", "WorkerViews"]
 
-CHUNK_VALUES = 256 * 32 * 32 * 3  # a chunk of a CPU's batch stays in its cache: 256 images of 32 pixels, 5 of 224
+CHUNK_PIXELS = 256 * 32 * 32  # a CPU works on so many at once: they stay in its cache, and calls cost little
 
 
-def _on(device: torch.device, values: Sequence[float]) -> Tensor:
-    """Values (3,) on the device, shaped for NCHW, without stopping the host."""
+def _channels(values: Sequence[float], device: torch.device) -> Tensor:
+    """(3, 1, 1), filled on the device: a copy from the host would stop it."""
     return torch.stack([torch.full((1, 1), v, device=device) for v in values])
 
 
@@ -37,55 +37,59 @@ def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
     return x
 
 
+def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mean: Tensor, std: Tensor) -> Tensor:
+    """One view of uint8 (B, H, W, 3): float (B, 3, size, size), normalised. `crops` is None where images are crops."""
+    if crops is None:
+        x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    else:
+        x = augment.resized_crop(images, crops.top, crops.left, crops.height, crops.width, crops.flip, view.size)
+    return augment.normalize(colour(x, view, colours), mean, std)
+
+
 class DeviceViews:
     """All views of a batch in one pass on the device of its images, each sample with its own parameters.
 
     `views(images, indices, epoch)` takes uint8 (B, H, W, 3), or one uint8 (B, size, size, 3) per view where
     `WorkerCrops` has already cropped and flipped, and returns float (B, 3, size, size) per view, normalised, in
-    channels_last memory.
+    channels_last memory. `.work` is `apply`; a benchmark puts `torch.compile(apply)` there.
     """
 
     def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
         self.views, self.mean, self.std, self.seed = views.list(), tuple(mean), tuple(std), seed
+        self.work = apply
 
     @torch.no_grad()
     def __call__(self, images: Tensor | Sequence[Tensor], indices: Tensor, epoch: int) -> list[Tensor]:
         cropped = not isinstance(images, Tensor)
-        sources = list(images) if cropped else [images] * len(self.views)
+        sources = [images] * len(self.views) if isinstance(images, Tensor) else list(images)
         if len(sources) != len(self.views):
             raise UserError(f"{len(sources)} cropped batches for {len(self.views)} views; crop with the same views")
         for source in sources:
             if source.dtype != torch.uint8 or source.ndim != 4 or source.shape[3] != 3:
                 raise UserError(f"images are {source.dtype} {tuple(source.shape)}; give uint8 (B, H, W, 3)")
-        return [self._view(place, source, indices.to(source.device), epoch, cropped) for place, source in enumerate(sources)]
+        indices = indices.to(sources[0].device)
+        return [self._view(place, source, indices, epoch, cropped) for place, source in enumerate(sources)]
 
     def _view(self, place: int, images: Tensor, indices: Tensor, epoch: int, cropped: bool) -> Tensor:
-        size = self.views[place].size
-        out = torch.empty(len(images), size, size, 3, device=images.device)
-        chunk = len(images)
-        if images.device.type == "cpu":
-            chunk = max(1, CHUNK_VALUES // max(size * size * 3, images[0].numel()))
-        for start in range(0, len(images), max(1, chunk)):
+        view, device = self.views[place], images.device
+        (count, height, width, _), size = images.shape, view.size
+        mean, std = _channels(self.mean, device), _channels(self.std, device)
+        out = torch.empty(count, size, size, 3, device=device)
+        chunk = max(1, CHUNK_PIXELS // max(size * size, height * width) if device.type == "cpu" else count)
+        for start in range(0, count, chunk):
             rows = slice(start, start + chunk)
+            at = indices[rows]
             # Mixed precision is for the network: views are drawn in float32.
-            with torch.autocast(images.device.type, enabled=False):
-                x = self._chunk(place, images[rows], indices[rows], epoch, cropped)
+            with torch.autocast(device.type, enabled=False):
+                crops = None if cropped else draw_crops(view, place, height, width, self.seed, epoch, at)
+                colours = draw_colours(view, place, self.seed, epoch, at)
+                x = self.work(images[rows], view, crops, colours, mean, std)
             out[rows] = x.permute(0, 2, 3, 1)
         return out.permute(0, 3, 1, 2)
 
-    def _chunk(self, place: int, images: Tensor, indices: Tensor, epoch: int, cropped: bool) -> Tensor:
-        view, (height, width) = self.views[place], images.shape[1:3]
-        if cropped:
-            x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        else:
-            c = draw_crops(view, place, height, width, self.seed, epoch, indices)
-            x = augment.resized_crop(images, c.top, c.left, c.height, c.width, c.flip, view.size)
-        x = colour(x, view, draw_colours(view, place, self.seed, epoch, indices))
-        return augment.normalize(x, _on(x.device, self.mean), _on(x.device, self.std))
-
 
 class WorkerCrops:
-    """Crop, antialiased resize and flip of one uint8 image (H, W, 3), with `DeviceViews`' own draws: images of any size.
+    """Crop, antialiased resize and flip of one uint8 image (H, W, 3) of any size, with `DeviceViews`' own draws.
 
     Returns uint8 (size, size, 3) per view; `DeviceViews` does the colours of the batch.
     """
@@ -98,7 +102,9 @@ class WorkerCrops:
         height, width, _ = image.shape
         out = []
         for place, view in enumerate(self.views):
-            top, left, h, w, flip = _one(draw_crops(view, place, height, width, self.seed, epoch, torch.tensor([index])))
+            top, left, h, w, flip = _one(
+                draw_crops(view, place, height, width, self.seed, epoch, torch.tensor([index]))
+            )
             crop = _resize(image[top : top + h, left : left + w], view.size, view.size)
             out.append(crop.flip(1) if flip else crop)
         return out
@@ -177,4 +183,4 @@ class EvalView:
     def normalize(self, batch: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float (B, 3, H, W), normalised, in channels_last memory."""
         x = batch.permute(0, 3, 1, 2).float().div_(255)
-        return augment.normalize(x, _on(x.device, self.mean), _on(x.device, self.std))
+        return augment.normalize(x, _channels(self.mean, x.device), _channels(self.std, x.device))

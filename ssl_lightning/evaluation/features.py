@@ -96,7 +96,8 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     all_indices = all_indices[order]
     first = torch.ones_like(all_indices, dtype=torch.bool)
     first[1:] = all_indices[1:] != all_indices[:-1]
-    return Features(all_x[order][first], all_labels[order][first], all_indices[first])
+    rows = order[first]
+    return Features(all_x[rows], all_labels[rows], all_indices[first])
 
 
 def _gather_cpu(rows: Tensor, device: torch.device, chunk: int = 16384) -> Tensor:

@@ -3,6 +3,7 @@
 Each of a query's k nearest bank rows votes for its own class with weight exp(cosine / T).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from ssl_lightning.errors import UserError
 SIMILARITIES_AT_ONCE = 2**24  # 64 MB in float32
 
 
+@torch.no_grad()
 def knn_scores(
     bank: Tensor,
     bank_labels: Tensor,
@@ -46,8 +48,9 @@ def knn_scores(
     chunk = chunk or max(1, SIMILARITIES_AT_ONCE // len(bank))
     columns = F.normalize(bank, dim=1).T  # (D, N)
     scores = queries.new_zeros(len(queries), classes)
+    buffer = queries.new_empty(min(chunk, len(queries)), len(bank))  # one for all chunks: new memory costs a tenth more
     for votes, rows in zip(scores.split(chunk), F.normalize(queries, dim=1).split(chunk), strict=True):
-        similarity, nearest = (rows @ columns).topk(k, dim=1)  # (chunk, k)
+        similarity, nearest = torch.mm(rows, columns, out=buffer[: len(rows)]).topk(k, dim=1)  # (chunk, k)
         weights = (similarity / temperature).softmax(dim=1)  # exp(s / T) up to a factor per query, without overflow
         votes.scatter_add_(1, bank_labels[nearest], weights)
     return scores
@@ -76,4 +79,4 @@ def knn_top1(
 ) -> float:
     """The share of queries whose class is found, in 0..1."""
     predicted = knn_predict(bank, bank_labels, queries, k, temperature, chunk)
-    return (predicted == query_labels).double().mean().item()
+    return (predicted == query_labels).sum().item() / len(query_labels)

@@ -62,7 +62,7 @@ def test_runs_last_and_holds_the_state_of_the_other_callbacks(tmp_path: Path) ->
     assert isinstance(trainer.callbacks[-1], Checkpoint)
     assert isinstance(trainer.checkpoint_callback, Checkpoint)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
-    assert saved["callbacks"]["OnlineProbe"]["optimizer"]["state"][0]["step"] == 5
+    assert saved["callbacks"]["OnlineProbe"]["steps"] == 5
     assert saved["optimizer_states"][0]["state"]
 
 

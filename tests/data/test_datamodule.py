@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from ssl_lightning.data.views import View, Views
 from torch import Tensor
 
+from ssl_lightning import distributed
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.datamodule import DataModule, Loaded
 from ssl_lightning.data.images import ArrayImages
+from ssl_lightning.data.views import View, Views
 from ssl_lightning.errors import UserError
-from tests.gloo import run_two
 
 COUNT, SIDE, BATCH = 43, 8, 8  # five full batches an epoch
 VIEWS = Views(View(size=SIDE, count=2))
@@ -107,20 +107,23 @@ def test_wrong_settings_are_named() -> None:
 # ---- several ranks
 
 
-def _indices_of_rank(rank: int, world_size: int) -> list[list[list[int]]]:
+def of_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
+    """The rows each loader gives to one of two ranks, batch by batch."""
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     data = Noise(batch_size=BATCH // 2)
-    loaders = [data.train_dataloader(), *data.val_dataloader()]
+    loaders = [data.train_dataloader(), *data.val_dataloader(), data.eval_loader("test")]
     return [[raw.indices.tolist() for raw in loader] for loader in loaders]
 
 
-def test_two_ranks_together_see_the_global_batches_of_one_process() -> None:
-    one = Noise()
-    (train0, bank0, query0), (train1, bank1, query1) = run_two(_indices_of_rank)
-    for raw, part0, part1 in zip(one.train_dataloader(), train0, train1, strict=True):
-        assert raw.indices.tolist() == [row for pair in zip(part0, part1, strict=True) for row in pair]
-    for parts, count in (((bank0, bank1), COUNT), ((query0, query1), 20)):
-        rows = [row for part in parts for batch in part for row in batch]
-        assert sorted(rows) == list(range(count))
+def test_two_ranks_together_see_the_batches_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [raw.indices.tolist() for raw in Noise().train_dataloader()]
+    train0, *evaluation0 = of_rank(0, monkeypatch)
+    train1, *evaluation1 = of_rank(1, monkeypatch)
+    for batch, part0, part1 in zip(whole, train0, train1, strict=True):
+        assert batch == [row for pair in zip(part0, part1, strict=True) for row in pair]
+    for part0, part1, count in zip(evaluation0, evaluation1, (COUNT, 20, 20), strict=True):
+        assert sorted(row for batch in part0 + part1 for row in batch) == list(range(count))
 
 
 # ---- where a run was interrupted

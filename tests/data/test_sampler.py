@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from ssl_lightning import distributed
 from ssl_lightning.data.sampler import EvalSampler, TrainSampler, permutation
 from ssl_lightning.errors import UserError
+from tests.gloo import run_two
 
 
 def rows(sampler: TrainSampler | EvalSampler) -> list[list[int]]:
@@ -42,6 +44,15 @@ def test_ranks_together_see_the_batches_of_one_process(world: int) -> None:
     ranks = [rows(TrainSampler(50, 4, seed=5, rank=r, world_size=world)) for r in range(world)]
     for batch, *parts in zip(one, *ranks):
         assert [p for group in zip(*parts) for p in group] == batch  # rank r holds rows r::world
+
+
+def own_rows(rank: int, world_size: int) -> list[list[int]]:
+    return rows(TrainSampler(50, 4, seed=5, rank=distributed.rank(), world_size=distributed.world_size()))
+
+
+def test_two_processes_together_see_the_batches_of_one() -> None:
+    for batch, part0, part1 in zip(rows(TrainSampler(50, 8, seed=5)), *run_two(own_rows), strict=True):
+        assert batch == [row for pair in zip(part0, part1, strict=True) for row in pair]
 
 
 def test_the_shuffle_is_uniform() -> None:

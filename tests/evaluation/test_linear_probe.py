@@ -76,7 +76,9 @@ def test_long_training_reaches_the_optimum_that_lbfgs_finds() -> None:
     weight, bias = train_probes(x, labels, 3, [(0.5, decay)], settings)
     torch.testing.assert_close(weight[0], probe.weight.detach(), rtol=1e-6, atol=1e-6)
     # A shift of all biases changes nothing; compare them up to it.
-    torch.testing.assert_close(bias[0] - bias[0].mean(), (probe.bias - probe.bias.mean()).detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        bias[0] - bias[0].mean(), (probe.bias - probe.bias.mean()).detach(), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_choice_is_made_on_the_holdout_and_the_winner_trained_on_all() -> None:

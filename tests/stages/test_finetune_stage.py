@@ -10,6 +10,9 @@ from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import finetune, training
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer
 
+# Lightning itself uses what newer torch versions warn of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
 
 def go(tmp_path: Path, data: TinyData, **arguments: object) -> dict[str, object]:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
