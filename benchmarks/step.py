@@ -49,14 +49,16 @@ def _now(device: torch.device) -> float:
 def whole() -> float:
     """Images/s of the command line's run, read from its own metrics.csv."""
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [f"data.batch_size={BATCH}", f"data.size={BATCH * STEPS}", "trainer.max_epochs=1", "trainer.limit_val_batches=0"]
-        heads = ["method.projector.hidden_dim=512", "method.projector.out_dim=128", "method.projector.norm=true"]
-        rest = [f"runs_dir={folder}", "name=bench", "stage.judge=false", f"callbacks.step_logger.every_n_steps={WARMUP}"]
-        command = [sys.executable, "-m", "ssl_lightning", "optimizer=adamw", *sizes, *heads, *rest]
+        sizes = [f"data.batch_size={BATCH}", f"data.size={BATCH * STEPS}"]
+        length = ["trainer.max_epochs=1", "trainer.limit_val_batches=0"]
+        heads = [f"method.projector.{key}" for key in ("hidden_dim=512", "out_dim=128", "norm=true")]
+        rest = [f"runs_dir={folder}", "name=bench", "stage.judge=false"]
+        often = f"callbacks.step_logger.every_n_steps={WARMUP}"
+        command = [sys.executable, "-m", "ssl_lightning", "optimizer=adamw", *sizes, *length, *heads, *rest, often]
         subprocess.run(command, check=True, capture_output=True)
         with open(Path(folder) / "bench" / "metrics.csv", newline="") as file:
-            rates = [float(row["train/images_per_second"]) for row in csv.DictReader(file) if row.get("train/images_per_second")]
-    return statistics.median(rates[1:])
+            column = [row.get("train/images_per_second") for row in csv.DictReader(file)]
+    return statistics.median([float(rate) for rate in column if rate][1:])
 
 
 def main() -> None:
@@ -65,7 +67,8 @@ def main() -> None:
         return
     pairs = []
     for _ in range(ROUNDS):
-        alone = subprocess.run([sys.executable, "-m", "benchmarks.step", "bare"], check=True, capture_output=True, text=True)
+        command = [sys.executable, "-m", "benchmarks.step", "bare"]
+        alone = subprocess.run(command, check=True, capture_output=True, text=True)
         pairs.append((whole(), float(alone.stdout)))
     ratio = statistics.median(a / b for a, b in pairs)
     ours, theirs = (statistics.median(column) for column in zip(*pairs))

@@ -32,7 +32,7 @@ def _worker(rank: int, world_size: int, port: int, folder: str, fn: Callable[...
 def run_two(fn: Callable[..., Any], *args: Any) -> list[Any]:
     """Calls `fn(rank, 2, *args)` in two gloo processes; returns [result of rank 0, result of rank 1].
 
-    `fn` must live at module level, and its results must be what `torch.load(weights_only=True)` reads (tensors, numbers, strings, dicts, lists).
+    `fn` must live at module level, and its results be plain: tensors, numbers, strings, dicts and lists of these.
     """
     with TemporaryDirectory() as folder:
         mp.spawn(_worker, args=(2, free_port(), folder, fn, args), nprocs=2, join=True)

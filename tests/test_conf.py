@@ -12,7 +12,7 @@ from ssl_lightning.run_folder import RunFolder
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(
-    f"{path.relative_to(CONF).parent}={path.stem}" for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parent.parts
+    f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF
 )
 # An option that is a choice inside one method goes with that method.
 WITH = {"method/loss=info_nce": ["method=moco"], "method/loss=byol": ["method=byol"]}
@@ -39,7 +39,7 @@ def test_there_are_options_in_every_group() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # a trainer asked for a GPU that is not there, and the like, is not this test's matter
+@pytest.mark.filterwarnings("ignore")  # a trainer asked for a GPU that is not there is not this test's matter
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_builds(option: str, tmp_path: Path) -> None:
     config = compose([*overrides_of(option), f"runs_dir={tmp_path}"])

@@ -1,4 +1,4 @@
-"""What every method shares: a backbone, one readout, an optimizer recipe, and the dict its step hands to the callbacks."""
+"""What every method shares: a backbone, one readout, an optimizer recipe, and what its step hands to the callbacks."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -72,7 +72,8 @@ class SSLMethod(LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""
         if self.optimizer_recipe is None:
-            raise UserError(f"{type(self).__name__} was built without an optimizer; pass optimizer=OptimizerRecipe(...)")
+            name = type(self).__name__
+            raise UserError(f"{name} was built without an optimizer; pass optimizer=OptimizerRecipe(...)")
         batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
         if batch_size is None:
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")

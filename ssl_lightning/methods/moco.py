@@ -33,7 +33,7 @@ class MoCo(SSLMethod):
         loss: scores queries, their keys and the queue (K, P), e.g. `InfoNCE`.
         teacher: how the key network follows the query network; the paper holds momentum at 0.999.
         queue_size: K, the number of past keys that serve as negatives.
-        symmetric: each view is query once and key once (two losses, averaged); otherwise view 1 asks and view 2 answers.
+        symmetric: each view is query once and key once (two losses, averaged); else view 1 asks and view 2 answers.
         **optim: `optimizer`, an OptimizerRecipe.
     """
 

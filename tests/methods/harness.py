@@ -1,4 +1,4 @@
-"""What the tests of every method share: the list of methods (read from conf/), and tiny instances of them in float64."""
+"""What the tests of every method share: the list of methods (read from conf/), and tiny float64 instances of them."""
 
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,8 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
 
 def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    images = [torch.randn(size, 3, image_size, image_size, generator=generator, dtype=torch.float64) for _ in range(views)]
+    shape = (size, 3, image_size, image_size)
+    images = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
     return Batch(images, torch.arange(size) % 3, torch.arange(size))
 
 

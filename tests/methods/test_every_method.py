@@ -1,4 +1,4 @@
-"""What must hold for each method of conf/method: two processes equal one, teachers are frozen copies, all state is kept."""
+"""What holds for each method of conf/method: two processes equal one, teachers are frozen copies, all state is kept."""
 
 from typing import Any
 
@@ -104,7 +104,7 @@ def test_output_feeds_the_callbacks(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_state_dict_is_the_whole_state(name: str) -> None:
-    """A fresh method that loads the state takes the very same next step: nothing lives outside parameters and buffers."""
+    """A fresh method that loads the state takes the same next step: nothing lives outside parameters and buffers."""
     first = tiny_method(name)
     for step in range(3):
         first.training_step(random_batch(seed=step), step)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.data.counter import uniform
-from ssl_lightning.data.sources.shapes_outlines import OUTLINES
+from ssl_lightning.data.sources.shapes_outlines import OUTLINES, REACH
 from ssl_lightning.errors import UserError
 
 CLASSES = list(OUTLINES)
@@ -60,7 +60,7 @@ def render(indices: Tensor, image_size: int = 32, seed: int = 0, split: str = "t
     factors = scene(indices, seed, split)
     images = torch.empty(len(indices), image_size, image_size, 3, dtype=torch.uint8)
     masks = torch.empty(len(indices), image_size, image_size, dtype=torch.bool)
-    chunk = max(1, 65536 // image_size**2)  # planes of 256 KB: the working set stays in the cache
+    chunk = max(1, 131072 // image_size**2)  # planes of 512 KB: the working set stays in the cache
     for start in range(0, len(indices), chunk):
         part = slice(start, start + chunk)
         drawn = {name: values[part] for name, values in factors.items()}
@@ -84,7 +84,7 @@ def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
     n = len(indices)
     radius = draw.between(*RADIUS)
     low, high = draw.one(), draw.one()
-    margin = radius + 0.02
+    margin = REACH * radius  # the whole figure lies inside the image
     centre = margin[:, None] + (1 - 2 * margin[:, None]) * torch.stack([low, high], 1)
     # lightness: ground and figure differ by a set contrast, either of them the lighter
     contrast, above = draw.between(*CONTRAST), draw.one() < 0.5
