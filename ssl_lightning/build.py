@@ -173,7 +173,8 @@ def run(config: Config) -> dict[str, Any]:
 
 def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
     settings, node = config.settings, config.values["stage"]
-    previous = signal.signal(signal.SIGTERM, terminated)
+    # Lightning ends the process by itself on a KeyboardInterrupt, without a word on how to go on.
+    previous = {number: signal.signal(number, terminated) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         from lightning import seed_everything
 
@@ -194,9 +195,10 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
             raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Handler of SIGTERM outside of training: stop here, and say how to go on."""
+    """Handler of signals outside of training: stop here, and say how to go on."""
     raise Interrupted(128 + number)

@@ -17,9 +17,9 @@ from ssl_lightning.callbacks.progress import Progress
 from ssl_lightning.instantiate import instantiate, signature_of
 from ssl_lightning.run_folder import is_main_process
 
-# Lightning announces at each start what it found; the run's own lines say what matters.
-for name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
+# Lightning announces at each start what hardware it found and which ranks there are; our lines say what matters.
+for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
+    logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
 
 # Affairs of Lightning's own: torch's changes, and a log interval that our own callbacks go by.
 warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")

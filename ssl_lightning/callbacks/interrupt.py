@@ -38,10 +38,10 @@ class Interrupt(lightning_callbacks.Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._signal, self._batches, self._next_ask = 0, 0, 1
-        self._listen(signal.SIGINT)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen(signal.SIGTERM)  # only now: Lightning calls whatever it finds at the start from its own handler
+        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Lightning calls, and puts back, what it finds
+            self._previous[number] = signal.signal(number, self._receive)
         self._asked_at = time.monotonic()
 
     def on_train_batch_end(
@@ -58,9 +58,6 @@ class Interrupt(lightning_callbacks.Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
 
-    def _listen(self, number: int) -> None:
-        self._previous[number] = signal.signal(number, self._receive)
-
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self._signal:
@@ -72,7 +69,8 @@ class Interrupt(lightning_callbacks.Checkpoint):
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._receive:  # else Lightning has put back the user's own already
+                signal.signal(number, handler)
         self._previous = {}
 
     def _agree(self, trainer: Trainer) -> int:

@@ -83,9 +83,7 @@ def blur_matrix(sigma: Tensor, size: int, kernel_size: int) -> Tensor:
     taps = taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])  # the centre once, the others on both sides
     # Denormal weights (sigma well under a pixel) make a CPU's products ten times slower; these change no pixel.
     taps = taps * (taps > 1e-7)
-    line = torch.nn.functional.pad(
-        taps, (0, 2 * size - 2 - reach)
-    )  # (B, 2 * size - 1): the weight at distance 0, 1, ...
+    line = torch.nn.functional.pad(taps, (0, 2 * size - 2 - reach))  # (B, 2 * size - 1), by distance
     both_sides = torch.cat([line[:, 1:size].flip(1), line[:, :size]], 1)  # at -(size - 1) ... size - 1
     weights = both_sides.unfold(1, size, 1).flip(1)  # [i, j]: at j - i
     # A pixel is met a second time behind either end, at i + j and at 2 * (size - 1) - i - j; the end itself is not.

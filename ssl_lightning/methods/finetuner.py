@@ -92,7 +92,7 @@ class Finetuner(LightningModule):
         none = torch.zeros(3, dtype=torch.float64, device=self.device)  # a rank may hold no image of a small split
         mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
         correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
-        self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, rank_zero_only=True)
+        self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, sync_dist=True)
         self.picking = (correct / images, -loss / images)  # of two equal accuracies the lower loss is the better
 
     def configure_optimizers(self) -> Any:

@@ -4,10 +4,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.optim.recipe import OptimizerRecipe
@@ -16,6 +17,7 @@ from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
+    device_of,
     need_labels,
     open_backbone,
     raw_pixels,
@@ -45,10 +47,13 @@ def run(
     label_smoothing: float = 0.0,
     crop_scale: tuple[float, float] = (0.3, 1.0),
     picking: float = 0.2,
+    probe_first: bool = True,
 ) -> dict[str, Any]:
     """AdamW, warm-up and cosine; random crop and flip; the checkpoint picked on a split of the labels, tested once.
 
     Args:
+        probe_first: the head begins as a linear probe on the frozen features, so that its first, blind gradients do not
+            spoil them (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). From scratch there is nothing to spoil.
         base_lr: of the head at a global batch of 256, as all rates here.
         layer_decay: of the pretrained network. From scratch all layers learn at the full rate: they all have to.
         picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
@@ -63,6 +68,8 @@ def run(
     def tuned(network: nn.Module, decay: float, name: str) -> Any:
         torch.manual_seed(seed)  # the same head in both
         module = Finetuner(network, data.num_classes, recipe, decay, mixup, label_smoothing)
+        if probe_first and name == "finetune":
+            begin_with_probe(module, data, rows, device_of(trainer))
         return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed)
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
@@ -79,7 +86,7 @@ def run(
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "
             f"decay {layer_decay:g}, {epochs} epochs, warm-up and cosine, crop and flip, mixup {mixup:g}, label "
-            f"smoothing {label_smoothing:g}; {picked}, tested once",
+            f"smoothing {label_smoothing:g}, {'probed' if probe_first else 'random'} head; {picked}, tested once",
             "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
             "raw_pixels": "linear probe on the pixels with the same labels",
         },
@@ -87,6 +94,14 @@ def run(
         steps=pretrained.steps,
         images_per_second=round((pretrained.images + scratch.images) / watch.seconds, 1),
     )  # fmt: skip
+
+
+def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:
+    """Set the head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
+    train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
+    settings = ProbeSettings(batch_size=min(512, len(train)))
+    probe = probe_grid(train.x, train.labels, train.x, train.labels, data.num_classes, settings)
+    module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
 
 
 def linear_on_pixels(data: DataModule) -> float:

@@ -137,8 +137,8 @@ def train_and_test(
     )
     data.fit_batch(fitter.world_size)
     fitter.fit(module.train(), datamodule=data, ckpt_path=str(saving.path) if saving.path.is_file() else None)
-    if picks and best.path.is_file():
-        module.load_state_dict(load(best.path)["state_dict"])
+    # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
+    module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
     logits = extract(module.to(device), data.source.eval_loader("test"), device)
     top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_lightning.checkpoint import load_backbone
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import finetune, training
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer
@@ -111,6 +113,18 @@ def test_label_subsets_are_nested_and_stratified() -> None:
     assert labels[held].bincount().tolist() == [2, 2, 2]
     one_each, none = training.picking_split(TinyData(labels_per_class=1), 0.2)
     assert (len(one_each), len(none)) == (3, 0)
+
+
+def test_the_head_begins_as_a_probe_on_the_rows_it_is_trained_on(tmp_path: Path) -> None:
+    data = TinyData(labels_per_class=20)
+    rows, _ = training.picking_split(data, 0.2)
+    backbone = load_backbone(a_run(tmp_path / "run"))
+    module = training.Finetuner(backbone, 3, optimizer=None)  # type: ignore[arg-type]
+    finetune.begin_with_probe(module, data, rows, torch.device("cpu"))
+    train = training.extract(backbone, data.eval_loader("train", rows))
+    probe = probe_grid(train.x, train.labels, train.x, train.labels, 3, ProbeSettings(batch_size=48))
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(module.eval()(x), backbone(x) @ probe.weight.T + probe.bias)
 
 
 def test_one_label_per_class_takes_the_last_checkpoint(tmp_path: Path) -> None:
