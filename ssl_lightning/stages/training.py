@@ -13,7 +13,7 @@ from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.checkpoint import load
 from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
+from ssl_lightning.data.images import FileImages
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import Loader
 from ssl_lightning.data.views import View, Views
@@ -21,6 +21,7 @@ from ssl_lightning.evaluation.features import extract
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.stages.common import TrainerFactory
 
+LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
 LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved
 
 
@@ -60,27 +61,31 @@ class LabelledData(DataModule):
 
     def load(self) -> Loaded:
         images = self.source.probe_set
-        return subset(images, self.rows), subset(images, self.picking)
+        return images.subset(self.rows), images.subset(self.picking)
 
     def val_dataloader(self) -> list[Loader]:
         return [self._eval_loader(self.test_set, torch.arange(len(self.test_set)))]
 
 
-def subset(images: ImageSet, rows: Tensor) -> ImageSet:
-    """The rows (N,) of a set of images as a set of its own."""
-    if isinstance(images, ArrayImages):
-        return images.subset(rows)
-    assert isinstance(images, FileImages)
-    return FileImages([images.paths[row] for row in rows.tolist()], images.labels[rows], images.classes)
-
-
 def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
     """The labelled training rows as (train on, pick on): seeded, stratified; a class of one label is trained on."""
-    rows = data.labelled_indices("train")
+    rows = readable(data, data.labelled_indices("train"))
     if share == 0:
         return rows, rows[:0]
     kept, held = split(data.probe_set.labels[rows], share, data.seed)
     return rows[kept], rows[held]
+
+
+def readable(data: DataModule, rows: Tensor) -> Tensor:
+    """The rows (N,) whose files can be decoded.
+
+    A broken file is one in thousands of the whole set, but may be more than the tolerated share of a few labels. In
+    large selections it is not, and looking at each file would cost as much as an epoch.
+    """
+    if not isinstance(data.probe_set, FileImages) or len(rows) > LOOK_AT_MOST:
+        return rows
+    found = extract(lambda x: x.mean(dim=(2, 3)), data.eval_loader("train", rows)).indices
+    return rows[torch.isin(rows, found)]
 
 
 class KeepBest(Callback):

@@ -1,6 +1,7 @@
 """The engines against each other, and the views as a pure function of (seed, epoch, index, view)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,14 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-STRONG = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_p": 0.5, "solarize_p": 0.2}
+STRONG: dict[str, Any] = {
+    "brightness": 0.8,
+    "contrast": 0.8,
+    "saturation": 0.8,
+    "hue": 0.2,
+    "blur_p": 0.5,
+    "solarize_p": 0.2,
+}
 CONF = Path(__file__).parents[2] / "conf" / "views"
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ssl_lightning.checkpoint import load_backbone
+from ssl_lightning.data.images import FileImages
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.models.convnet import ConvNetSmall
@@ -113,6 +115,34 @@ def test_label_subsets_are_nested_and_stratified() -> None:
     assert labels[held].bincount().tolist() == [2, 2, 2]
     one_each, none = training.picking_split(TinyData(labels_per_class=1), 0.2)
     assert (len(one_each), len(none)) == (3, 0)
+
+
+class TinyFiles(TinyData):
+    """The same images as files, of which one is no image."""
+
+    def __init__(self, folder: Path, **loading: object) -> None:
+        super().__init__(train=150, **loading)
+        self.folder = folder
+
+    def load(self) -> tuple[FileImages, FileImages]:
+        sets = []
+        for split, arrays in zip(("train", "test"), super().load()):
+            (self.folder / split).mkdir(parents=True)
+            paths = [str(self.folder / split / f"{i}.png") for i in range(len(arrays))]
+            for path, image in zip(paths, arrays.images):
+                Image.fromarray(image.numpy()).save(path)
+            sets.append(FileImages(paths, arrays.labels, arrays.classes))
+        (self.folder / "train" / "4.png").write_text("not an image")
+        return sets[0], sets[1]
+
+
+def test_a_broken_file_among_few_labels_is_left_out(tmp_path: Path) -> None:
+    data = TinyFiles(tmp_path / "photos", num_workers=0)
+    rows, held = training.picking_split(data, 0.2)
+    assert 4 not in torch.cat([rows, held]).tolist()
+    assert len(rows) + len(held) == 149
+    found = go(tmp_path, data, epochs=1)
+    assert found["labels"] == 149
 
 
 def test_the_head_begins_as_a_probe_on_the_rows_it_is_trained_on(tmp_path: Path) -> None:
