@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.instantiate import instantiate
+from ssl_lightning.run_folder import find_run
 
 FILE = "backbone.safetensors"
 # What others put before the names of a backbone's parameters, in the order we look.
@@ -136,13 +137,6 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return state, card
 
 
-def run_of(ref: str | Path) -> Path | None:
-    """The run folder a reference belongs to (reads nothing but config.yaml's existence), or None."""
-    path = Path(ref)
-    candidates = (path, path.parent, path.parent.parent)  # runs/x, runs/x/backbone.safetensors, runs/x/checkpoints/y
-    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
-
-
 def resolve_ckpt(ref: str | Path) -> Checkpoint:
     """Read a run folder, a Lightning checkpoint, a safetensors or state_dict file, `timm:<name>`, `torchvision:<name>`.
 
@@ -152,7 +146,7 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
     for source, fetch in (("timm:", _from_timm), ("torchvision:", _from_torchvision)):
         if ref.startswith(source):
             return fetch(ref.removeprefix(source))
-    path, run = Path(ref).expanduser(), run_of(Path(ref).expanduser())
+    path, run = Path(ref).expanduser(), find_run(ref)
     if path.is_dir():
         path = _file_in(path)
     if path.suffix == ".safetensors":

@@ -162,7 +162,7 @@ def test_a_lightning_checkpoint_beside_its_config(tmp_path: Path) -> None:
     run = lightning_run(tmp_path / "runs" / "x", small())
     for ref in (run, run / "checkpoints" / "last.ckpt"):
         assert_same(ck.load_backbone(ref), small())
-        assert ck.run_of(ref) == run
+        assert ck.resolve_ckpt(ref).run == run
     card = ck.resolve_ckpt(run).card
     assert card is not None
     assert card["backbone"] == NODE
