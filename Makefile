@@ -29,7 +29,7 @@ demo: setup  ## Pretrain SimCLR on the embedded data and judge it (minutes on tw
 	$(BIN)/python -m ssl_lightning
 
 test: setup  ## Run all tests (no network, no GPU)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup  ## Check style, formatting and types
 	$(BIN)/ruff check .

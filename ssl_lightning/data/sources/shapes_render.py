@@ -23,16 +23,18 @@ MAX_CLUTTER = 4
 LATTICE = 5  # the value noise is interpolated from LATTICE x LATTICE random numbers
 
 # Ranges of the nuisance factors (lengths are fractions of the side, angles degrees, colours in [0, 1]).
-RADIUS = (0.24, 0.44)
-ROTATION = 30.0
-CONTRAST = (0.35, 0.6)
-CHROMA = 0.12
-GROUND_TEXTURE = (0.0, 0.12)
-FIGURE_TEXTURE = (0.0, 0.10)
+RADIUS = (0.26, 0.42)
+ROTATION = 45.0
+LIGHTNESS = (0.4, 0.6)
+CONTRAST = (0.3, 0.45)
+CHROMA = 0.05
+LIGHT = (0.15, 0.35)
+GROUND_TEXTURE = (0.0, 0.06)
+FIGURE_TEXTURE = (0.0, 0.06)
 CLUTTER_LENGTH = 0.16
 CLUTTER_WIDTH = (0.012, 0.03)
-CLUTTER_CONTRAST = 0.3
-NOISE = (0.0, 0.06)
+CLUTTER_CONTRAST = 0.2
+NOISE = (0.02, 0.05)
 
 
 @dataclass
@@ -80,17 +82,16 @@ def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
     units and its _pattern (N, 4 + LATTICE^2) (turn, phases, frequency, lattice); clutter (N, MAX_CLUTTER, 5): ends
     x0, y0, x1, y1 and half width, 0 where there is none; clutter_colour (N, MAX_CLUTTER, 3); noise (N,) amplitude.
     """
-    draw = _Draws(uniform(seed, 0, indices, _stream(split, 0), 128))
+    draw = _Draws(uniform(seed, 0, indices, _stream(split, 0), 160))
     n = len(indices)
     radius = draw.between(*RADIUS)
     low, high = draw.one(), draw.one()
     margin = REACH * radius  # the whole figure lies inside the image
     centre = margin[:, None] + (1 - 2 * margin[:, None]) * torch.stack([low, high], 1)
     # lightness: ground and figure differ by a set contrast, either of them the lighter
-    contrast, above = draw.between(*CONTRAST), draw.one() < 0.5
-    lower = 0.1 + draw.one() * (0.8 - contrast)
-    upper = lower + contrast
-    ground, figure = torch.where(above, lower, upper), torch.where(above, upper, lower)
+    middle, contrast = draw.between(*LIGHTNESS), draw.between(*CONTRAST)
+    half = torch.where(draw.one() < 0.5, contrast, -contrast) / 2
+    ground, figure = middle - half, middle + half
     factors = {
         "label": indices % len(CLASSES),  # every run of ten images holds each class once
         "centre": centre,
@@ -110,6 +111,7 @@ def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
     factors["clutter"] = torch.cat([ends, ends + reach, (width * there)[:, :, None]], 2)
     shift = (draw.many(MAX_CLUTTER) * 2 - 1) * CLUTTER_CONTRAST
     factors["clutter_colour"] = (factors["ground_colour"][:, None] + shift[:, :, None]).clamp(0, 1)
+    factors["light"] = (draw.many(LATTICE**2) * 2 - 1) * draw.between(*LIGHT)[:, None]
     factors["noise"] = draw.between(*NOISE)
     return factors
 
@@ -156,7 +158,8 @@ def _draw(drawn: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
         ground = _over(ground, _column(drawn["clutter_colour"][:, i]), cover)
     distance, u, v = _figure(drawn, x, y)
     figure = _column(drawn["figure_colour"]) + _texture(drawn, "figure", u, v)[:, None]
-    return _over(ground, figure, _cover(distance, size)), distance < 0
+    light = _value_noise(drawn["light"].view(-1, LATTICE, LATTICE), x, y)
+    return _over(ground, figure, _cover(distance, size)) + light[:, None], distance < 0
 
 
 def _figure(drawn: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,7 +192,7 @@ def _texture(drawn: dict[str, Tensor], part: str, x: Tensor, y: Tensor) -> Tenso
 def _pattern(name: str, pattern: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """One kind of texture, values in [-1, 1] (B, H, W); `pattern` (B, 4 + LATTICE^2) in [0, 1) says which."""
     if name == "noise":
-        return _value_noise(pattern[:, 4:].reshape(-1, LATTICE, LATTICE), x, y)
+        return _value_noise(pattern[:, 4:].reshape(-1, LATTICE, LATTICE) * 2 - 1, x, y)
     turn = pattern[:, 0].double() * (2 * math.pi)
     cos, sin = (f(turn).float().view(-1, 1, 1) for f in (torch.cos, torch.sin))
     along, across = cos * x + sin * y, cos * y - sin * x
@@ -207,15 +210,14 @@ def _wave(t: Tensor) -> Tensor:
 
 
 def _value_noise(lattice: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear interpolation of the lattice (B, L, L) at x, y (B, H, W): smooth blotches in [-1, 1]."""
+    """Bilinear interpolation of the lattice (B, L, L) at x, y (B, H, W): smooth blotches."""
     last = lattice.shape[1] - 1
-    values = lattice * 2 - 1
     out = torch.zeros_like(x)
     hats_x = [(1 - (x * last - i).abs()).clamp(min=0) for i in range(last + 1)]
     for j in range(last + 1):
         line = torch.zeros_like(x)
         for i, hat in enumerate(hats_x):
-            line += hat * values[:, j, i].view(-1, 1, 1)
+            line += hat * lattice[:, j, i].view(-1, 1, 1)
         out += line * (1 - (y * last - j).abs()).clamp(min=0)
     return out
 
