@@ -1,6 +1,6 @@
 """How long `--help` and a mistyped key take to answer, as whole processes, beside `import torch` alone.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 import statistics

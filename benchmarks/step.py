@@ -72,7 +72,7 @@ def main() -> None:
         pairs.append((whole(), float(alone.stdout)))
     ratio = statistics.median(a / b for a, b in pairs)
     ours, theirs = (statistics.median(column) for column in zip(*pairs))
-    print(f"pretrain step, convnet_small, batch {BATCH}: {ours:.0f} images/s, bare loop {theirs:.0f}: ratio {ratio:.2f}")
+    print(f"pretrain step, batch {BATCH}: {ours:.0f} images/s, bare loop {theirs:.0f} images/s: ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

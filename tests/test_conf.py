@@ -11,9 +11,7 @@ from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.run_folder import RunFolder
 
 CONF = Path(__file__).parents[1] / "conf"
-OPTIONS = sorted(
-    f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF
-)
+OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
 # An option that is a choice inside one method goes with that method.
 WITH = {"method/loss=info_nce": ["method=moco"], "method/loss=byol": ["method=byol"]}
 

@@ -58,7 +58,9 @@ def test_seeds_splits_and_indices_give_different_images() -> None:
     pictures = {bytes(image.numpy().tobytes()) for drawn in sets for image in drawn.images}
     assert len(pictures) == 160
     # and not by their noise alone: no two scenes share a place and a size
-    places = {tuple(p) for s in sets for p in torch.cat([s.factors["centre"], s.factors["radius"][:, None]], 1).tolist()}
+    places = {
+        tuple(p) for s in sets for p in torch.cat([s.factors["centre"], s.factors["radius"][:, None]], 1).tolist()
+    }
     assert len(places) == 160
 
 
@@ -108,6 +110,10 @@ def test_pixels_show_the_colours_of_the_factors() -> None:
         image, mask = drawn.images[i].double() / 255, drawn.masks[i]
         core = -F.max_pool2d(-mask[None].float(), 3, 1, 1)[0] > 0  # off the antialiased edge
         far = F.max_pool2d(mask[None].float(), 5, 1, 2)[0] == 0
+        size = mask.shape[-1]
+        place = torch.stack(torch.meshgrid(*2 * [(torch.arange(size) + 0.5) / size], indexing="xy"), -1)  # (H, W, 2)
+        for centre, radius in zip(f["companion_centre"][i], f["companion_radius"][i]):
+            far &= (place - centre).norm(dim=-1) > REACH * radius + 2 / size
         for region, colour in ((core, f["figure_colour"][i]), (far, f["ground_colour"][i])):
             tolerance = 3 * float(f["noise"][i]) / math.sqrt(int(region.sum())) + 0.004 + 0.1 * float(f["noise"][i])
             assert (image[region].mean(0) - colour).abs().max() < tolerance
@@ -129,7 +135,7 @@ def test_factors_fill_their_ranges() -> None:
     lines = (f["clutter"][:, :, 4] > 0).sum(1)
     assert sorted(set(lines.tolist())) == list(range(MAX_CLUTTER + 1))
     for name in ("ground_colour", "figure_colour", "clutter_colour"):
-        assert 0 <= f[name].min()
+        assert f[name].min() >= 0
         assert f[name].max() <= 1
 
 
@@ -283,5 +289,5 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], words: str) -> Non
 
 
 def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(UserError, match="data.size"):
+    with pytest.raises(UserError, match=r"data\.size"):
         Shapes(size=0)

@@ -95,8 +95,3 @@ def test_every_yaml_is_built(name: str, cls: type, base_lr: float, scheduler: st
         assert type(optimizer) is cls
         assert optimizer.param_groups[0]["initial_lr"] == expected[0] / 2
         assert optimizer.param_groups[0]["weight_decay"] == expected[1]
-
-
-@pytest.mark.parametrize("path", sorted((CONF / "method" / "loss").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_loss_is_built(path: Path) -> None:
-    assert isinstance(instantiate(OmegaConf.to_container(OmegaConf.load(path))), nn.Module)

@@ -85,17 +85,17 @@ def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
     with file.open("rb") as end:
         end.seek(-4, os.SEEK_END)
         checksum = int.from_bytes(end.read(), "little")
-    return torch.from_numpy(images) if zlib.crc32(images) == checksum else None
+    return torch.from_numpy(images) if zlib.crc32(images.data) == checksum else None
 
 
 def _write(file: Path, images: np.ndarray) -> None:
-    """An .npy file with a CRC-32 of the pixels after its end, whole or not at all, also when several processes write."""
+    """An .npy file with a CRC-32 of the pixels after its end, whole or not at all, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem)
     try:
         with os.fdopen(handle, "wb") as out:
             np.save(out, images)
-            out.write(zlib.crc32(images).to_bytes(4, "little"))
+            out.write(zlib.crc32(images.data).to_bytes(4, "little"))
             out.flush()
             os.fsync(out.fileno())
         os.replace(name, file)

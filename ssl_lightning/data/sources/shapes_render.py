@@ -1,4 +1,4 @@
-"""Draws the images of the `shapes` data: one figure of ten classes on a ground, under many nuisance factors.
+"""Draws the images of the `shapes` data: figures of one of ten classes on a ground, under many nuisance factors.
 
 An image is a pure function of (seed, split, index): every number comes from the counter-based generator of
 `data/counter.py`, so image i is the same whatever else is drawn with it, and at any resolution it shows the same scene
@@ -16,25 +16,26 @@ from ssl_lightning.data.sources.shapes_outlines import OUTLINES, REACH
 from ssl_lightning.errors import UserError
 
 CLASSES = list(OUTLINES)
-VERSION = 1  # raise it whenever the drawing changes: caches made by an older one are then remade
+VERSION = 3  # raise it whenever the drawing changes: caches made by an older one are then remade
 SPLITS = ("train", "test")
 TEXTURES = ("plain", "gradient", "stripes", "checks", "noise")
 MAX_CLUTTER = 4
 LATTICE = 5  # the value noise is interpolated from LATTICE x LATTICE random numbers
 
 # Ranges of the nuisance factors (lengths are fractions of the side, angles degrees, colours in [0, 1]).
-RADIUS = (0.26, 0.42)
-ROTATION = 45.0
-LIGHTNESS = (0.4, 0.6)
-CONTRAST = (0.3, 0.45)
+RADIUS = (0.17, 0.27)
+# Further figures of the same class, each with its own place, size, turn and colour: two crops of one image then share
+# the class and little else, which a contrastive method has to find out, while pixels line up with nothing.
+COMPANIONS = 2
+ROTATION = 25.0
+CONTRAST = (0.35, 0.6)
 CHROMA = 0.05
-LIGHT = (0.15, 0.35)
-GROUND_TEXTURE = (0.0, 0.06)
-FIGURE_TEXTURE = (0.0, 0.06)
+GROUND_TEXTURE = (0.0, 0.08)
+FIGURE_TEXTURE = (0.0, 0.08)
 CLUTTER_LENGTH = 0.16
 CLUTTER_WIDTH = (0.012, 0.03)
-CLUTTER_CONTRAST = 0.2
-NOISE = (0.02, 0.05)
+CLUTTER_CONTRAST = 0.3
+NOISE = (0.0, 0.06)
 
 
 @dataclass
@@ -80,23 +81,30 @@ def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
     label (N,) int64; centre (N, 2) x and y in [0, 1], y down; radius (N,); rotation (N,) radians, counter-clockwise;
     ground_colour, figure_colour (N, 3); {ground,figure}_texture (N,) int64 into TEXTURES, its _strength (N,) in colour
     units and its _pattern (N, 4 + LATTICE^2) (turn, phases, frequency, lattice); clutter (N, MAX_CLUTTER, 5): ends
-    x0, y0, x1, y1 and half width, 0 where there is none; clutter_colour (N, MAX_CLUTTER, 3); noise (N,) amplitude.
+    x0, y0, x1, y1 and half width, 0 where there is none; clutter_colour (N, MAX_CLUTTER, 3); noise (N,) amplitude;
+    companion_{centre,radius,rotation,colour} (N, COMPANIONS, ...) of the figures behind the main one, which box, mask
+    and the factors without a prefix belong to.
     """
     draw = _Draws(uniform(seed, 0, indices, _stream(split, 0), 160))
     n = len(indices)
-    radius = draw.between(*RADIUS)
-    low, high = draw.one(), draw.one()
-    margin = REACH * radius  # the whole figure lies inside the image
-    centre = margin[:, None] + (1 - 2 * margin[:, None]) * torch.stack([low, high], 1)
+    figures = 1 + COMPANIONS
+    radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw.many(figures)  # (N, 1 + COMPANIONS)
+    margin = (REACH * radius)[:, :, None]  # each whole figure lies inside the image
+    centre = margin + (1 - 2 * margin) * draw.many(2 * figures).view(n, figures, 2)
+    rotation = (2 * draw.many(figures) - 1) * math.radians(ROTATION)
     # lightness: ground and figure differ by a set contrast, either of them the lighter
-    middle, contrast = draw.between(*LIGHTNESS), draw.between(*CONTRAST)
-    half = torch.where(draw.one() < 0.5, contrast, -contrast) / 2
-    ground, figure = middle - half, middle + half
+    contrast, above = draw.between(*CONTRAST), draw.one() < 0.5
+    lower = 0.1 + draw.one() * (0.8 - contrast)
+    upper = lower + contrast
+    ground, figure = torch.where(above, lower, upper), torch.where(above, upper, lower)
     factors = {
         "label": indices % len(CLASSES),  # every run of ten images holds each class once
-        "centre": centre,
-        "radius": radius,
-        "rotation": (2 * draw.one() - 1) * math.radians(ROTATION),
+        "centre": centre[:, 0],
+        "radius": radius[:, 0],
+        "rotation": rotation[:, 0],
+        "companion_centre": centre[:, 1:],
+        "companion_radius": radius[:, 1:],
+        "companion_rotation": rotation[:, 1:],
         "ground_colour": _tint(ground, draw),
         "figure_colour": _tint(figure, draw),
     }
@@ -111,7 +119,11 @@ def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
     factors["clutter"] = torch.cat([ends, ends + reach, (width * there)[:, :, None]], 2)
     shift = (draw.many(MAX_CLUTTER) * 2 - 1) * CLUTTER_CONTRAST
     factors["clutter_colour"] = (factors["ground_colour"][:, None] + shift[:, :, None]).clamp(0, 1)
-    factors["light"] = (draw.many(LATTICE**2) * 2 - 1) * draw.between(*LIGHT)[:, None]
+    # a companion is lighter or darker than the ground, as there is room for
+    shift = CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * draw.many(COMPANIONS)
+    shift = torch.where(draw.many(COMPANIONS) < 0.5, shift, -shift)
+    shift = torch.where(((ground[:, None] + shift) - 0.5).abs() > 0.5, -shift, shift)
+    factors["companion_colour"] = (factors["ground_colour"][:, None] + shift[:, :, None]).clamp(0, 1)
     factors["noise"] = draw.between(*NOISE)
     return factors
 
@@ -156,10 +168,13 @@ def _draw(drawn: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
         cover = _cover(_segment(drawn["clutter"][:, i], x, y), size)
         cover = cover * (drawn["clutter"][:, i, 4] > 0).view(-1, 1, 1)
         ground = _over(ground, _column(drawn["clutter_colour"][:, i]), cover)
+    for i in range(COMPANIONS):
+        companion = {name: drawn[f"companion_{name}"][:, i] for name in ("centre", "radius", "rotation", "colour")}
+        distance, _, _ = _figure(companion | {"label": drawn["label"]}, x, y)
+        ground = _over(ground, _column(companion["colour"]), _cover(distance, size))
     distance, u, v = _figure(drawn, x, y)
     figure = _column(drawn["figure_colour"]) + _texture(drawn, "figure", u, v)[:, None]
-    light = _value_noise(drawn["light"].view(-1, LATTICE, LATTICE), x, y)
-    return _over(ground, figure, _cover(distance, size)) + light[:, None], distance < 0
+    return _over(ground, figure, _cover(distance, size)), distance < 0
 
 
 def _figure(drawn: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,7 +207,7 @@ def _texture(drawn: dict[str, Tensor], part: str, x: Tensor, y: Tensor) -> Tenso
 def _pattern(name: str, pattern: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """One kind of texture, values in [-1, 1] (B, H, W); `pattern` (B, 4 + LATTICE^2) in [0, 1) says which."""
     if name == "noise":
-        return _value_noise(pattern[:, 4:].reshape(-1, LATTICE, LATTICE) * 2 - 1, x, y)
+        return _value_noise(pattern[:, 4:].reshape(-1, LATTICE, LATTICE), x, y)
     turn = pattern[:, 0].double() * (2 * math.pi)
     cos, sin = (f(turn).float().view(-1, 1, 1) for f in (torch.cos, torch.sin))
     along, across = cos * x + sin * y, cos * y - sin * x
@@ -210,14 +225,15 @@ def _wave(t: Tensor) -> Tensor:
 
 
 def _value_noise(lattice: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear interpolation of the lattice (B, L, L) at x, y (B, H, W): smooth blotches."""
+    """Bilinear interpolation of the lattice (B, L, L) at x, y (B, H, W): smooth blotches in [-1, 1]."""
     last = lattice.shape[1] - 1
+    values = lattice * 2 - 1
     out = torch.zeros_like(x)
     hats_x = [(1 - (x * last - i).abs()).clamp(min=0) for i in range(last + 1)]
     for j in range(last + 1):
         line = torch.zeros_like(x)
         for i, hat in enumerate(hats_x):
-            line += hat * lattice[:, j, i].view(-1, 1, 1)
+            line += hat * values[:, j, i].view(-1, 1, 1)
         out += line * (1 - (y * last - j).abs()).clamp(min=0)
     return out
 
