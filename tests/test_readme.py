@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from PIL import Image
 
 from ssl_lightning import __main__, build
@@ -58,6 +59,7 @@ def test_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if "-m" not in words:  # a sweep starts processes of its own; tests/test_sweep.py runs some
             monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
             assert __main__.main(shrunk(words)) == 0, " ".join(words)
+    wandb.finish()  # in a process of its own the end of the process does that
     assert (tmp_path / "runs" / "simclr-shapes" / "results.json").is_file()
 
 

@@ -67,11 +67,10 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_results(self, results: dict[str, Any]) -> None:
-        """A stage's results as the run's summary and as one table, baselines beside them; ends the W&B run."""
+        """A stage's results as the run's summary and as one table, baselines beside what was learned."""
         flat = dict(_flatten(results))
         self.experiment.summary.update(flat)
         self.log_table("results", columns=["name", "value"], data=[[name, str(value)] for name, value in flat.items()])
-        self.experiment.finish()
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
