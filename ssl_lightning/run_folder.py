@@ -108,13 +108,19 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Is there anything to lose? A run that stopped at its first mistake has left its config and nothing else."""
+        kept = ("*.ckpt", "metrics.csv", "results.json", "*.safetensors")
+        return any(next(self.path.rglob(pattern), None) for pattern in kept)
+
     def results(self) -> dict[str, Any] | None:
         """What `results.json` says, or None before the run has finished."""
         return json.loads((self.path / "results.json").read_text()) if self.finished else None
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
-        changed = differences(self._stored(), config) if self._stored() else []
+        changed = differences(self._stored(), config) if self._stored() and self.begun else []
         if not changed:
             return None
         more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
@@ -144,7 +150,7 @@ class RunFolder:
         if is_main_process():
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                if not self._stored():
+                if not self.begun or not self._stored():
                     _write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
                 _write(self.path / ".writable", "")
                 (self.path / ".writable").unlink()

@@ -98,6 +98,7 @@ def test_what_decides_nothing_may_differ(tmp_path: Path, free: dict[str, Any]) -
 def test_another_config_is_refused_key_by_key_and_nothing_is_lost(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a")
     folder.open(CONFIG)
+    add_checkpoint(folder)
     before = {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
     other = changed(seed=1, data__batch_size=64, data__size=5, data__mean=[0.0, 0.0], callbacks__probe={"lr": 1})
     with pytest.raises(UserError) as caught:
@@ -109,6 +110,17 @@ def test_another_config_is_refused_key_by_key_and_nothing_is_lost(tmp_path: Path
     assert "\n" not in message
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
     assert fingerprint(other) != fingerprint(CONFIG)
+
+
+def test_a_run_that_never_began_refuses_nothing(tmp_path: Path) -> None:
+    """A mistyped data.root stops the first command; the mended one must not be refused for it."""
+    folder = RunFolder(tmp_path / "a")
+    folder.open(CONFIG)
+    mended = changed(seed=1)
+    assert RunFolder(folder.path).open(mended) == "new"
+    add_checkpoint(folder)
+    with pytest.raises(UserError, match="seed: 1 -> 0"):
+        RunFolder(folder.path).open(CONFIG)
 
 
 def test_a_long_difference_is_cut() -> None:
