@@ -112,7 +112,8 @@ def test_the_name_of_a_run(here: Path) -> None:
 
 
 def test_choosing_another_optimizer_brings_its_own_rate() -> None:
-    lars, adamw = compose(["method=simclr"]), compose(["method=simclr", "optimizer=adamw"])
+    lars = compose(["method=simclr", "data=cifar10"])  # shapes brings a recipe of its own
+    adamw = compose(["method=simclr", "data=cifar10", "optimizer=adamw"])
     assert "lars" in lars.values["optimizer"]["optimizer"]["_target_"]
     assert lars.values["optimizer"]["base_lr"] == lars.values["recipe"]["lars"]["base_lr"]
     assert adamw.values["optimizer"]["base_lr"] != lars.values["optimizer"]["base_lr"]

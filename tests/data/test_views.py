@@ -166,6 +166,7 @@ def test_wrong_inputs_are_named() -> None:
         ("weak", [64] * 2),
         ("asym", [64] * 2),
         ("cpu_short", [64] * 2),
+        ("shapes", [64] * 2),
         ("multicrop", [64] * 2 + [28] * 6),
     ],
 )
@@ -178,4 +179,4 @@ def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
 
 
 def test_every_config_is_tested() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"sym", "weak", "asym", "cpu_short", "multicrop"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop"}
