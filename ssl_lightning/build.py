@@ -21,19 +21,7 @@ from ssl_lightning.run_folder import RunFolder, is_main_process
 __all__ = ["Config", "check", "compose", "main", "run"]
 
 # What a stage's `run` may name besides its own arguments.
-INJECTED = (
-    "method",
-    "backbone",
-    "data",
-    "trainer",
-    "run",
-    "ckpt",
-    "seed",
-    "method_name",
-    "data_name",
-    "backbone_chosen",
-    "trusted_packages",
-)
+INJECTED = ("method", "judged", "data", "trainer", "run", "seed", "method_name", "data_name")
 
 
 def main(asked: Arguments) -> int:
@@ -115,10 +103,14 @@ class Parts:
         return building.instantiate(self.config.values[part], self.config.settings.trusted_packages, **extra)
 
     def _method(self) -> Any:
-        return self._node("method", backbone=self["backbone"], optimizer=self._node("optimizer"))
+        return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))
 
-    def _backbone(self) -> Any:
-        return self._node("backbone")
+    def _judged(self) -> Any:
+        from ssl_lightning.stages.common import open_backbone
+
+        settings, chosen = self.config.settings, self.config.names("backbone")
+        node, trusted = self.config.values["backbone"], settings.trusted_packages
+        return open_backbone(settings.ckpt, node, chosen, settings.seed, trusted)
 
     def _data(self) -> Any:
         return self._node("data")
@@ -131,9 +123,6 @@ class Parts:
     def _run(self) -> RunFolder:
         return self.folder
 
-    def _ckpt(self) -> str | None:
-        return self.config.settings.ckpt
-
     def _seed(self) -> int:
         return self.config.settings.seed
 
@@ -142,12 +131,6 @@ class Parts:
 
     def _data_name(self) -> str:
         return str(self.config.choices["data"])
-
-    def _backbone_chosen(self) -> bool:
-        return self.config.names("backbone")
-
-    def _trusted_packages(self) -> list[str]:
-        return self.config.settings.trusted_packages
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -86,15 +86,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def untrained(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's config node without the weights it may name: ours come from a file, no others are to be fetched."""
+    return dict(node) | {key: off for key, off in (("pretrained", False), ("weights", None)) if key in node}
+
+
 def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | Path, **card: Any) -> Path:
     """Write `folder/backbone.safetensors`: the weights and the card. Returns its path.
 
     `config` is the backbone's plain config node (`_target_` and arguments); `card` takes image_size, mean, std, method,
     data and whatever else is worth knowing, as plain JSON values.
     """
-    # The weights are in this file: building the backbone again must not download others.
-    node = dict(config) | {key: off for key, off in (("pretrained", False), ("weights", None)) if key in config}
-    whole = {"backbone": node, "out_dim": int(backbone.out_dim), **card}  # type: ignore[arg-type]
+    whole = {"backbone": untrained(config), "out_dim": int(backbone.out_dim), **card}  # type: ignore[arg-type]
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.state_dict().items()}
     metadata = {"format": "pt", "card": json.dumps(whole)}
     return save_atomic(lambda path: save_file(state, path, metadata), Path(folder) / FILE)

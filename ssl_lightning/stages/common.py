@@ -1,9 +1,8 @@
 """What the judging stages share: the backbone of a `ckpt=`, its random twin, the features to judge, and the report."""
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
-from ssl_lightning.checkpoint import build_backbone, load_backbone, load_weights, resolve_ckpt
+from ssl_lightning.checkpoint import build_backbone, load_backbone, resolve_ckpt, untrained
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.distributed import gather_rows, world_size
@@ -27,11 +26,11 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Judged:
-    """A pretrained backbone, one of the same build with random weights, and where it came from."""
+    """A pretrained backbone, one of the same build with random weights, the card of both, and where they came from."""
 
     backbone: nn.Module
     random: nn.Module
-    card: dict[str, Any]
+    card: dict[str, Any]  # `card["backbone"]` is the config node that builds them
     ref: str
 
     @property
@@ -42,14 +41,14 @@ class Judged:
 
 def open_backbone(
     ckpt: str | Path | None,
-    backbone: nn.Module,
+    node: Mapping[str, Any],
     chosen: bool = False,
     seed: int = 0,
     trusted: Iterable[str] = (),
 ) -> Judged:
-    """The backbone that `ckpt` holds, built as its own card says.
+    """The backbone that `ckpt` holds, built as its own card says; its random twin depends on `seed` alone.
 
-    The configured `backbone` is used where the file has no card (a bare state_dict), or where the user chose one
+    The configured `node` builds it where the file has no card (a bare state_dict), or where the user chose one
     (`chosen`): then the weights must fit it. Raises UserError without a ckpt, and for the weights of another backbone.
     """
     if ckpt is None:
@@ -57,13 +56,11 @@ def open_backbone(
     checkpoint = resolve_ckpt(ckpt)
     card = checkpoint.card
     if card is None or chosen:
-        random = copy.deepcopy(backbone)
-        load_weights(backbone, checkpoint)
-        return Judged(backbone.eval(), random, card or {}, checkpoint.ref)
+        card = {**(card or {}), "backbone": untrained(node)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random = build_backbone(card, trusted)
-    return Judged(load_backbone(checkpoint, trusted), random, card, checkpoint.ref)
+    return Judged(load_backbone(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
 
 
 def need_labels(data: DataModule, stage: str) -> None:
@@ -169,9 +166,8 @@ class Stopwatch:
         return time.perf_counter() - self.start
 
 
-def report(stage: str, judged: Judged, data_name: str, seed: int, watch: Stopwatch, **found: Any) -> dict[str, Any]:
-    """results.json of a judging stage: who was judged, what was found, how long it took."""
-    head = {"stage": stage, "method": judged.method, "data": data_name, "seed": seed}
+def report(judged: Judged, watch: Stopwatch, **found: Any) -> dict[str, Any]:
+    """What a judging stage adds to results.json: who was judged, what was found, how long it took."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cost = {"seconds": round(watch.seconds, 2), "peak_memory_mb": round(peak_memory_mb(device), 1)}
-    return {**head, **found, "ckpt": judged.ref, **cost}
+    return {"method": judged.method, **found, "ckpt": judged.ref, **cost}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
 
 from ssl_lightning.checkpoint import save_atomic
 from ssl_lightning.data.datamodule import DataModule
@@ -15,21 +14,16 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.stages.common import Stopwatch, TrainerFactory, device_of, open_backbone, report
+from ssl_lightning.stages.common import Judged, Stopwatch, TrainerFactory, device_of, report
 
 Split = Literal["train", "test"]
 
 
 def run(
-    backbone: nn.Module,
+    judged: Judged,
     data: DataModule,
     trainer: TrainerFactory,
     run: RunFolder,
-    ckpt: str | None,
-    seed: int,
-    data_name: str,
-    backbone_chosen: bool = False,
-    trusted_packages: list[str] | None = None,
     splits: Sequence[Split] = ("train", "test"),
     formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
 ) -> dict[str, Any]:
@@ -41,7 +35,6 @@ def run(
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
         need_pyarrow()
-    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
     judged.backbone.to(device)
 
     files, images, measured = [], {}, {}
@@ -56,7 +49,7 @@ def run(
         images[split], measured = len(features), quality(features)
     barrier()
     return report(
-        "embed", judged, data_name, seed, watch,
+        judged, watch,
         files=files,
         images=images,
         out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]

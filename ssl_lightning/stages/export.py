@@ -5,34 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ssl_lightning.checkpoint import save_atomic, save_backbone
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.stages.common import Stopwatch, open_backbone
+from ssl_lightning.stages.common import Judged, Stopwatch, report
 
 FROM_CARD = ("image_size", "mean", "std", "method", "data")
 
 
-def run(
-    backbone: nn.Module,
-    data: DataModule,
-    run: RunFolder,
-    ckpt: str | None,
-    seed: int,
-    backbone_chosen: bool = False,
-    trusted_packages: list[str] | None = None,
-) -> dict[str, Any]:
+def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
     """Writes `backbone.safetensors`, with the keys of torchvision's or timm's own model, and `backbone.json`.
 
     The card tells the backbone, its width, image size and normalisation, the file's sha256, and the lines that load it.
     A weights file that has no card of its own gets the configured backbone and the data's normalisation.
     """
     watch = Stopwatch()
-    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
-    node = run.config["backbone"] if backbone_chosen or not judged.card else judged.card["backbone"]
+    node = judged.card["backbone"]
     card = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
     card |= {key: judged.card[key] for key in FROM_CARD if judged.card.get(key) is not None}
     file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
@@ -43,17 +32,13 @@ def run(
         text = json.dumps(card, indent=2) + "\n"
         save_atomic(lambda temporary: temporary.write_text(text), run.path / "backbone.json")
     barrier()
-    return {
-        "stage": "export",
-        "method": judged.method,
-        "data": str(judged.card.get("data") or "unknown"),
-        "seed": seed,
-        "files": [str(file), str(run.path / "backbone.json")],
-        "out_dim": int(judged.backbone.out_dim),  # type: ignore[arg-type]
-        "parameters": parameters,
-        "ckpt": judged.ref,
-        "seconds": round(watch.seconds, 2),
-    }
+    return report(
+        judged, watch,
+        data=str(judged.card.get("data") or "unknown"),  # what it learned from: no image is looked at here
+        files=[str(file), str(run.path / "backbone.json")],
+        out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        parameters=parameters,
+    )  # fmt: skip
 
 
 def sha256(path: Path) -> str:

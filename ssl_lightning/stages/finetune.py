@@ -15,11 +15,11 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import (
+    Judged,
     Stopwatch,
     TrainerFactory,
     device_of,
     need_labels,
-    open_backbone,
     raw_pixels,
     report,
     split_features,
@@ -28,15 +28,11 @@ from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_s
 
 
 def run(
-    backbone: nn.Module,
+    judged: Judged,
     data: DataModule,
     trainer: TrainerFactory,
     run: RunFolder,
-    ckpt: str | None,
     seed: int,
-    data_name: str,
-    backbone_chosen: bool = False,
-    trusted_packages: list[str] | None = None,
     epochs: int = 60,
     batch_size: int = 64,
     base_lr: float = 4e-3,
@@ -60,7 +56,6 @@ def run(
     """
     watch = Stopwatch()
     need_labels(data, "finetune")
-    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
     rows, held = picking_split(data, picking)
     labelled = partial(LabelledData, data, rows, held, crop_and_flip(data.image_size, crop_scale), batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
@@ -74,9 +69,8 @@ def run(
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
-    picked = f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint"
     return report(
-        "finetune", judged, data_name, seed, watch,
+        judged, watch,
         finetune_top1=pretrained.top1,
         baselines={
             "from_scratch": {"finetune_top1": scratch.top1},
@@ -86,7 +80,9 @@ def run(
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "
             f"decay {layer_decay:g}, {epochs} epochs, warm-up and cosine, crop and flip, mixup {mixup:g}, label "
-            f"smoothing {label_smoothing:g}, {'probed' if probe_first else 'random'} head; {picked}, tested once",
+            f"smoothing {label_smoothing:g}, {'probed' if probe_first else 'random'} head; "
+            + (f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint")
+            + ", tested once",
             "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
             "raw_pixels": "linear probe on the pixels with the same labels",
         },

@@ -4,17 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.stages.common import (
+    Judged,
     Stopwatch,
     TrainerFactory,
     device_of,
     need_labels,
-    open_backbone,
     raw_pixels,
     report,
     split_features,
@@ -23,14 +22,9 @@ from ssl_lightning.stages.common import (
 
 
 def run(
-    backbone: nn.Module,
+    judged: Judged,
     data: DataModule,
     trainer: TrainerFactory,
-    ckpt: str | None,
-    seed: int,
-    data_name: str,
-    backbone_chosen: bool = False,
-    trusted_packages: list[str] | None = None,
     k: int = 20,
     temperature: float = 0.07,
     chunk: int | None = None,
@@ -43,7 +37,6 @@ def run(
     """
     watch, device = Stopwatch(), device_of(trainer)
     need_labels(data, "knn")
-    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
 
     train, test = split_features(judged.backbone.to(device), data, device)
     k = min(k, len(train))
@@ -55,7 +48,7 @@ def run(
     random = top1(*split_random_features(judged.random.to(device), data, device))
     pixels, variant = harder_pixels(top1, train, test, data)
     return report(
-        "knn", judged, data_name, seed, watch,
+        judged, watch,
         knn_top1=top1(train, test),
         baselines={"random_init": {"knn_top1": random}, "raw_pixels": {"knn_top1": pixels, "variant": variant}},
         protocol={"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},

@@ -28,7 +28,6 @@ from ssl_lightning.stages.common import (
     calibration_batches,
     device_of,
     need_labels,
-    open_backbone,
     raw_pixels,
     report,
     split_features,
@@ -38,15 +37,11 @@ from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_s
 
 
 def run(
-    backbone: nn.Module,
+    judged: Judged,
     data: DataModule,
     trainer: TrainerFactory,
     run: RunFolder,
-    ckpt: str | None,
     seed: int,
-    data_name: str,
-    backbone_chosen: bool = False,
-    trusted_packages: list[str] | None = None,
     probe: ProbeSettings | None = None,
     augmented: bool = False,
     epochs: int = 100,
@@ -64,10 +59,9 @@ def run(
     """
     watch = Stopwatch()
     need_labels(data, "linear")
-    judged = open_backbone(ckpt, backbone, backbone_chosen, seed, trusted_packages or ())
     if not augmented:
         found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
-        return report("linear", judged, data_name, seed, watch, **found)
+        return report(judged, watch, **found)
 
     views, rows = crop_and_flip(data.image_size, crop_scale), picking_split(data, 0)
     recipe = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr, 0.0, WarmupCosine(0))
@@ -81,7 +75,7 @@ def run(
 
     calibrate_batchnorm(judged.random, calibration_batches(data))
     return report(
-        "linear", judged, data_name, seed, watch,
+        judged, watch,
         linear_top1=top1(judged.backbone, "linear"),
         baselines={
             "random_init": {"linear_top1": top1(judged.random, "random_init")},

@@ -38,7 +38,6 @@ def run(
     data: DataModule,
     trainer: TrainerFactory,
     run: RunFolder,
-    seed: int,
     method_name: str,
     data_name: str,
     channels_last: bool = True,
@@ -71,7 +70,7 @@ def run(
     if is_main():
         card = {"image_size": data.image_size, "mean": data.mean, "std": data.std}
         save_backbone(method.backbone, run.config["backbone"], run.path, method=method_name, data=data_name, **card)
-    results: dict[str, Any] = {"stage": "pretrain", "method": method_name, "data": data_name, "seed": seed}
+    results: dict[str, Any] = {}
     if judge:
         embed, random_backbone = method.to(device).embed, random_backbone.to(device)
         results |= judge_backbone(embed, random_backbone, data, device, k, temperature)

@@ -15,7 +15,7 @@ from ssl_lightning.evaluation.quality import alignment
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import common
 from tests.gloo import run_two
-from tests.stages.tiny_run import TinyData, a_run, a_trainer, two_views
+from tests.stages.tiny_run import TinyData, a_run, a_trainer, judged, two_views
 
 CPU = torch.device("cpu")
 
@@ -27,48 +27,46 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 def test_the_run_s_own_backbone_wins_over_the_configured_default(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", width=6)
-    configured = ConvNetSmall(4)
-    judged = common.open_backbone(run, configured, chosen=False, seed=1)
-    assert same(judged.backbone, load_backbone(run))
-    assert judged.backbone.out_dim == judged.random.out_dim == 24
-    assert judged.method == "simclr"
-    assert not same(judged.random, judged.backbone)
+    net = judged(run, seed=1)
+    assert same(net.backbone, load_backbone(run))
+    assert net.backbone.out_dim == net.random.out_dim == 24
+    assert net.method == "simclr"
+    assert not same(net.random, net.backbone)
 
 
 def test_the_random_twin_depends_on_the_seed_alone_and_leaves_the_generator(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     before = torch.random.get_rng_state()
-    one = common.open_backbone(run, ConvNetSmall(4), seed=1).random
+    one = judged(run, seed=1).random
     torch.random.set_rng_state(before)
     torch.rand(3)
-    again = common.open_backbone(run, ConvNetSmall(4), seed=1).random
+    again = judged(run, seed=1).random
     assert same(one, again)
-    assert not same(one, common.open_backbone(run, ConvNetSmall(4), seed=2).random)
+    assert not same(one, judged(run, seed=2).random)
 
 
 def test_a_backbone_chosen_on_the_command_line_must_fit(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", width=6)
     with pytest.raises(UserError, match="another backbone"):
-        common.open_backbone(run, ConvNetSmall(4), chosen=True)
-    assert same(common.open_backbone(run, ConvNetSmall(6), chosen=True).backbone, load_backbone(run))
+        judged(run, chosen=True)
+    assert same(judged(run, width=6, chosen=True).backbone, load_backbone(run))
 
 
 def test_weights_without_a_card_go_into_the_configured_backbone(tmp_path: Path) -> None:
     torch.manual_seed(9)
-    source, configured = ConvNetSmall(4), ConvNetSmall(4)
+    source = ConvNetSmall(4)
     torch.save(source.state_dict(), tmp_path / "x.pt")
-    untouched = [p.clone() for p in configured.parameters()]
-    judged = common.open_backbone(tmp_path / "x.pt", configured)
-    assert same(judged.backbone, source)
-    assert all(torch.equal(a, b) for a, b in zip(untouched, judged.random.parameters()))
-    assert judged.method == "unknown"
+    net = judged(tmp_path / "x.pt")
+    assert same(net.backbone, source)
+    assert not same(net.random, source)
+    assert net.method == "unknown"
     with pytest.raises(UserError, match="another backbone"):
-        common.open_backbone(tmp_path / "x.pt", ConvNetSmall(5))
+        judged(tmp_path / "x.pt", width=5)
 
 
 def test_a_stage_without_weights_is_refused() -> None:
     with pytest.raises(UserError, match=r"needs weights; give ckpt=runs/"):
-        common.open_backbone(None, ConvNetSmall(4))
+        judged(None)
 
 
 def test_device_of_asks_the_configured_trainer(tmp_path: Path) -> None:
@@ -77,12 +75,12 @@ def test_device_of_asks_the_configured_trainer(tmp_path: Path) -> None:
 
 def test_the_whole_verdict(tmp_path: Path) -> None:
     data = TinyData(views=two_views(), labels_per_class=20)
-    judged = common.open_backbone(a_run(tmp_path / "run"), ConvNetSmall(4))
-    found = common.judge_backbone(judged.backbone, judged.random, data, CPU, k=5, temperature=0.1)
+    net = judged(a_run(tmp_path / "run"))
+    found = common.judge_backbone(net.backbone, net.random, data, CPU, k=5, temperature=0.1)
     assert set(found["baselines"]) == {"random_init", "raw_pixels"}
     assert found["protocol"]["knn"] == "cosine, k=5, T=0.1, bank 60"
     train, test = (
-        extract(judged.backbone, data.eval_loader(split, data.labelled_indices(split))) for split in ("train", "test")
+        extract(net.backbone, data.eval_loader(split, data.labelled_indices(split))) for split in ("train", "test")
     )
     assert found["knn_top1"] == knn_top1(train.x, train.labels, test.x, test.labels, 5, 0.1)
     assert found["quality"]["rankme"] == quality(test)["rankme"]
@@ -104,17 +102,17 @@ def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
 
 
 def test_without_labels_only_quality_is_told(tmp_path: Path) -> None:
-    judged = common.open_backbone(a_run(tmp_path / "run"), ConvNetSmall(4))
-    found = common.judge_backbone(judged.backbone, judged.random, TinyData(labelled=False), CPU)
+    net = judged(a_run(tmp_path / "run"))
+    found = common.judge_backbone(net.backbone, net.random, TinyData(labelled=False), CPU)
     assert set(found) == {"quality"}
     with pytest.raises(UserError, match="data has no labels; stage=knn"):
         common.need_labels(TinyData(labelled=False), "knn")
 
 
 def judge_on(rank: int, world_size: int, run: str) -> dict[str, object]:
-    judged = common.open_backbone(run, ConvNetSmall(4))
+    net = judged(run)
     data = TinyData(batch_size=30 // world_size, views=two_views())
-    found = common.judge_backbone(judged.backbone, nn.Flatten(), data, CPU)
+    found = common.judge_backbone(net.backbone, nn.Flatten(), data, CPU)
     return {"knn": found["knn_top1"], "linear": found["linear_top1"], **found["quality"]}
 
 

@@ -9,9 +9,8 @@ import torch
 
 from ssl_lightning.checkpoint import load_backbone
 from ssl_lightning.errors import UserError
-from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
-from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw
+from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw, judged
 
 
 def expected(run: Path, count: int, seed: int) -> np.ndarray:
@@ -22,7 +21,7 @@ def expected(run: Path, count: int, seed: int) -> np.ndarray:
 
 def test_npz(tmp_path: Path) -> None:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
-    found = embed.run(ConvNetSmall(4), TinyData(), a_trainer(tmp_path), folder, str(run), 0, "tiny")
+    found = embed.run(judged(run), TinyData(), a_trainer(tmp_path), folder)
     assert found["images"] == {"train": 90, "test": 60}
     for split, count, seed in (("train", 90, 0), ("test", 60, 1)):
         content = np.load(folder.path / f"features_{split}.npz", allow_pickle=False)
@@ -36,7 +35,7 @@ def test_unlabelled_images_embed_too(tmp_path: Path) -> None:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
     data = TinyData(labelled=False)
     data.train_set.paths = data.test_set.paths = [f"photos/{i}.jpg" for i in range(90)]
-    embed.run(ConvNetSmall(4), data, a_trainer(tmp_path), folder, str(run), 0, "tiny", splits=["train"])
+    embed.run(judged(run), data, a_trainer(tmp_path), folder, splits=["train"])
     content = np.load(folder.path / "features_train.npz", allow_pickle=False)
     assert set(content["labels"].tolist()) == {-1}
     assert content["paths"][89] == "photos/89.jpg"
@@ -46,7 +45,7 @@ def test_unlabelled_images_embed_too(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
-    embed.run(ConvNetSmall(4), TinyData(), a_trainer(tmp_path), folder, str(run), 0, "tiny", formats=["parquet"])
+    embed.run(judged(run), TinyData(), a_trainer(tmp_path), folder, formats=["parquet"])
     table = parquet.read_table(folder.path / "features_test.parquet")
     features = np.stack(table["features"].to_numpy(zero_copy_only=False))
     np.testing.assert_allclose(features, expected(run, 60, 1), rtol=1e-4, atol=1e-5)

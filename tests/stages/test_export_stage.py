@@ -13,7 +13,7 @@ from ssl_lightning.checkpoint import load_backbone, save_backbone
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import export
-from tests.stages.tiny_run import NODE, TinyData, a_folder, a_run
+from tests.stages.tiny_run import NODE, TinyData, a_folder, a_run, judged
 
 RESNET = {"_target_": "ssl_lightning.models.resnet.resnet", "name": "resnet18", "zero_init_residual": False}
 TIMM = {"_target_": "ssl_lightning.models.timm.timm_backbone", "pretrained": False}
@@ -45,7 +45,7 @@ def test_loads_back(
             buffer.uniform_(0.5, 1.5)
     save_backbone(net, node, tmp_path / "run", image_size=size, mean=[0.1] * 3, std=[0.2] * 3, method="byol", data="x")
     folder = a_folder(tmp_path / "out")
-    found = export.run(ConvNetSmall(4), TinyData(), folder, str(tmp_path / "run"), 0)
+    found = export.run(judged(tmp_path / "run"), TinyData(), folder)
     card = json.loads((folder.path / "backbone.json").read_text())
     assert any("ssl_lightning" in line for line in card["load"]) != without_us
     assert card["sha256"] == hashlib.sha256((folder.path / "backbone.safetensors").read_bytes()).hexdigest()
@@ -62,7 +62,7 @@ def test_a_bare_state_dict_gets_the_configured_backbone_and_the_data_s_normalisa
     net = ConvNetSmall(4)
     torch.save(net.state_dict(), tmp_path / "x.pt")
     folder = a_folder(tmp_path / "out")
-    export.run(ConvNetSmall(4), TinyData(), folder, str(tmp_path / "x.pt"), 0)
+    export.run(judged(tmp_path / "x.pt"), TinyData(), folder)
     card = json.loads((folder.path / "backbone.json").read_text())
     assert card["backbone"] == NODE
     assert card["mean"] == [0.4] * 3
@@ -72,5 +72,5 @@ def test_a_bare_state_dict_gets_the_configured_backbone_and_the_data_s_normalisa
 def test_the_run_it_came_from_stays_as_it_was(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
     before = (run / "backbone.safetensors").read_bytes()
-    export.run(ConvNetSmall(4), TinyData(), a_folder(tmp_path / "out"), str(run), 0)
+    export.run(judged(run), TinyData(), a_folder(tmp_path / "out"))
     assert (run / "backbone.safetensors").read_bytes() == before

@@ -12,7 +12,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import finetune, training
-from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer
+from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 # Lightning itself uses what newer torch versions warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def go(tmp_path: Path, data: TinyData, **arguments: object) -> dict[str, object]:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
     given = {"epochs": 12, "batch_size": 16, "base_lr": 0.1, "warmup_epochs": 1, **arguments}
-    return finetune.run(ConvNetSmall(4), data, a_trainer(tmp_path), folder, str(run), 0, "tiny", **given)
+    return finetune.run(judged(run), data, a_trainer(tmp_path), folder, 0, **given)
 
 
 def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from ssl_lightning.checkpoint import load_backbone
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import linear
-from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer
+from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 # Lightning itself uses what newer torch versions warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
@@ -23,7 +22,7 @@ def test_linear_stage_is_the_probe_on_the_run_s_features(tmp_path: Path) -> None
     run = a_run(tmp_path / "run")
     data = TinyData(labels_per_class=10)
     folder = a_folder(tmp_path / "out")
-    found = linear.run(ConvNetSmall(4), data, a_trainer(tmp_path), folder, str(run), 0, "tiny", probe=QUICK)
+    found = linear.run(judged(run), data, a_trainer(tmp_path), folder, 0, probe=QUICK)
     net, rows = load_backbone(run), data.labelled_indices("train")
     train, test = extract(net, data.eval_loader("train", rows)), extract(net, data.eval_loader("test"))
     assert found["linear_top1"] == probe_grid(train.x, train.labels, test.x, test.labels, 3, QUICK).top1
@@ -38,7 +37,7 @@ def test_augmented_protocol_learns_and_leaves_the_backbone_alone(tmp_path: Path)
     run = a_run(tmp_path / "run")
     folder = a_folder(tmp_path / "out")
     found = linear.run(
-        ConvNetSmall(4), TinyData(), a_trainer(tmp_path), folder, str(run), 0, "tiny",
+        judged(run), TinyData(), a_trainer(tmp_path), folder, 0,
         augmented=True, epochs=8, batch_size=16, base_lr=1.0, crop_scale=(1.0, 1.0),
     )  # fmt: skip
     assert found["linear_top1"] > 0.8
@@ -49,6 +48,6 @@ def test_augmented_protocol_learns_and_leaves_the_backbone_alone(tmp_path: Path)
 
 
 def test_linear_needs_labels(tmp_path: Path) -> None:
-    folder = a_folder(tmp_path / "out")
+    folder, net = a_folder(tmp_path / "out"), judged(a_run(tmp_path / "run"))
     with pytest.raises(UserError, match="data has no labels; stage=linear"):
-        linear.run(ConvNetSmall(4), TinyData(labelled=False), a_trainer(tmp_path), folder, None, 0, "tiny")
+        linear.run(net, TinyData(labelled=False), a_trainer(tmp_path), folder, 0)

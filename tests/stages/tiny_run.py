@@ -15,6 +15,7 @@ from ssl_lightning.data.images import ArrayImages, ImageSet
 from ssl_lightning.data.views import View, Views
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.stages.common import Judged, open_backbone
 
 NODE = {"_target_": "ssl_lightning.models.convnet.ConvNetSmall", "width": 4}
 CLASSES = ["red", "green", "blue"]
@@ -55,6 +56,11 @@ def a_run(folder: Path, width: int = 4, seed: int = 5) -> Path:
     save_backbone(net, node, folder, image_size=16, mean=[0.4] * 3, std=[0.3] * 3, method="simclr", data="tiny")
     (folder / "config.yaml").write_text(yaml.safe_dump({"backbone": node}))
     return folder
+
+
+def judged(ref: Path | str | None, width: int = 4, chosen: bool = False, seed: int = 0) -> Judged:
+    """What a stage gets to judge, where `width` is that of the configured backbone."""
+    return open_backbone(ref, NODE | {"width": width}, chosen, seed)
 
 
 def a_folder(path: Path) -> RunFolder:
