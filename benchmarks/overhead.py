@@ -31,6 +31,7 @@ from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.trainers import NoProfiler
 
 STEPS, ROUNDS, BATCH, WARMUP = 200, 5, 256, 20
 
@@ -120,7 +121,7 @@ def bare(device: torch.device, folder: Path) -> float:
     return 1e3 * (now() - start) / (STEPS - WARMUP)
 
 
-def trainer(device: torch.device, folder: Path, callbacks: list[Callback], logger: Any) -> float:
+def trainer(device: torch.device, folder: Path, callbacks: list[Callback], logger: Any, profiler: Any = None) -> float:
     clock = Clock()
     fit = Trainer(
         accelerator=device.type,
@@ -128,6 +129,7 @@ def trainer(device: torch.device, folder: Path, callbacks: list[Callback], logge
         max_epochs=1,
         callbacks=[clock, *callbacks],
         logger=logger,
+        profiler=profiler,
         enable_checkpointing=any(isinstance(callback, LightningCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -145,13 +147,14 @@ def lightning_alone(device: torch.device, folder: Path) -> float:
 
 def ours(device: torch.device, folder: Path) -> float:
     watching = [NanGuard(), Reseed(0), ViewMosaic(folder), OnlineKNN(), Collapse(), StepLogger(), Progress()]
-    return trainer(device, folder, [*watching, Interrupt(), Checkpoint(folder)], MetricsCSV(folder))
+    return trainer(device, folder, [*watching, Interrupt(), Checkpoint(folder)], MetricsCSV(folder), NoProfiler())
 
 
 def ours_with_probe(device: torch.device, folder: Path) -> float:
     watching = [NanGuard(), Reseed(0), ViewMosaic(folder), OnlineKNN(), Collapse(), StepLogger(), Progress()]
     learning = [OnlineProbe(), EMATeacher()]
-    return trainer(device, folder, [*watching, *learning, Interrupt(), Checkpoint(folder)], MetricsCSV(folder))
+    callbacks = [*watching, *learning, Interrupt(), Checkpoint(folder)]
+    return trainer(device, folder, callbacks, MetricsCSV(folder), NoProfiler())
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from ssl_lightning.callbacks.progress import Progress
 from ssl_lightning.instantiate import instantiate, signature_of
@@ -26,6 +28,16 @@ warnings.filterwarnings("ignore", message=r"The number of training batches .* is
 warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace
+
+
+_NOTHING = nullcontext()
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, and costs nothing: Lightning asks about a hundred times a step, and builds a generator each."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return _NOTHING
 
 
 def build_each(nodes: Mapping[str, Any] | None, trusted: Iterable[str], run_path: Path) -> dict[str, Any]:
@@ -70,6 +82,7 @@ class TrainerFactory:
             self.loggers = list(build_each(self.config.get("logger"), self.trusted, root).values())
             arguments["logger"] = self.loggers or False
         arguments["sync_batchnorm"] = self._sync_batchnorm(arguments)
+        arguments["profiler"] = arguments.get("profiler") or NoProfiler()
         arguments.setdefault("enable_checkpointing", any(isinstance(callback, Checkpoint) for callback in chosen))
         return Trainer(
             **arguments,

@@ -18,12 +18,19 @@ from tests.methods.harness import METHODS
 STEPS_PER_EPOCH = 10
 
 
+SMALL = {
+    "wmse": ["method.loss.size=16"],
+    "swav": ["recipe.prototypes=10", "recipe.swav_queue=64", "recipe.queue_epoch=1"],
+    "deepcluster_v2": ["recipe.prototypes=10"],
+}
+
+
 def command(method: str, name: str, folder: Path) -> list[str]:
     heads = ["method.projector.hidden_dim=16", "method.projector.out_dim=8"]
     small = ["data.size=320", "data.test_size=64", "data.batch_size=32", "backbone.width=8", "recipe.queue_size=100"]
     often = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=1", "stage.judge=false"]
     start = [sys.executable, "-m", "ssl_lightning", f"method={method}", f"name={name}", f"runs_dir={folder}"]
-    return [*start, *small, *heads, *often]
+    return [*start, *small, *heads, *often, *SMALL.get(method, [])]
 
 
 def environment(folder: Path) -> dict[str, str]:

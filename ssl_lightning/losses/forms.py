@@ -20,7 +20,7 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def check_contrastive(temperature: float, form: str) -> None:
+def check_contrastive(temperature: float, form: str = "matrix") -> None:
     if not temperature > 0:
         raise UserError(f"temperature is {temperature}; it must be above 0 (0.1 to 0.5 is usual)")
     if form not in get_args(Form):

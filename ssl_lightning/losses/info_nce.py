@@ -1,5 +1,5 @@
 """InfoNCE as MoCo has it: eq. 1 of He et al. 2019, https://arxiv.org/abs/1911.05722, and without a queue as in MoCo v3,
-algorithm 1 of Chen et al. 2021, https://arxiv.org/abs/2104.02057 (there times 2 t)."""
+algorithm 1 of Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ class InfoNCE(nn.Module):
 
     Args:
         temperature: t > 0; 0.07 in MoCo v1, 0.2 in v2 and v3.
+        scaled: times 2 t, as MoCo v3 has it, so that the gradient does not grow as the temperature falls.
         form: "matrix" holds every similarity, as the equation is written; "streamed" gives the same value and gradient
             block by block and never holds (B, K).
 
@@ -26,13 +27,14 @@ class InfoNCE(nn.Module):
     tensor(0.4076)
     """
 
-    def __init__(self, temperature: float = 0.2, form: Form = "streamed") -> None:
+    def __init__(self, temperature: float = 0.2, form: Form = "streamed", scaled: bool = False) -> None:
         super().__init__()
         check_contrastive(temperature, form)
         self.temperature = temperature
         self.form = form
+        self.scale = 2 * temperature if scaled else 1.0
 
-    def forward(self, q: Tensor, k: Tensor, negatives: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, negatives: Tensor | None = None) -> Tensor:
         """q, k (B, P), row i of both from the same image, and negatives (K, P), all of any length -> scalar.
 
         With negatives None, the keys of all other images in the global batch are the negatives. The scalar is float32,
@@ -43,8 +45,8 @@ class InfoNCE(nn.Module):
             q = F.normalize(widen(q), dim=1)
             k = F.normalize(k.to(q.dtype), dim=1)
             if negatives is None:
-                return self.score(q, gather(k), rank() * len(k))
-            return self.score_queue(q, k, F.normalize(negatives.to(q.dtype), dim=1))
+                return self.scale * self.score(q, gather(k), rank() * len(k))
+            return self.scale * self.score_queue(q, k, F.normalize(negatives.to(q.dtype), dim=1))
 
     def score(self, q: Tensor, keys: Tensor, own: int) -> Tensor:
         """keys (BW, P) hold the positive of query i in row own + i."""

@@ -1,6 +1,7 @@
 """What every method shares: a backbone, one readout, an optimizer recipe, and what its step hands to the callbacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, TypedDict
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
+from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.optim.recipe import OptimizerRecipe
 
 
@@ -37,6 +39,9 @@ class SSLMethod(LightningModule):
         optimizer: how to optimise; None for a method that is only judged or exported.
     """
 
+    uses_local_views = False  # whether the step makes something of multi-crop's small views
+    constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
+
     def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
         self.backbone = backbone
@@ -49,6 +54,14 @@ class SSLMethod(LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
 
+    def features_of(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """V views (B, 3, h, w) -> V features (B, D); all views of one size pass the backbone in one call."""
+        features: list[Tensor] = []
+        for _, same in groupby(views, key=lambda view: view.shape[-1]):
+            group = list(same)
+            features += self.backbone(torch.cat(group)).chunk(len(group))
+        return features
+
     def output(self, loss: Tensor, features: Tensor, *embeddings: Tensor, **watch: Tensor | float) -> StepOutput:
         """Packs a step's result; `embeddings` holds one (B, P) tensor for each view."""
         stacked = torch.cat(embeddings).detach()  # (V*B, P)
@@ -58,16 +71,25 @@ class SSLMethod(LightningModule):
         features = self.embed(batch.views[0])  # (B, D)
         return EmbedOutput(features=features, labels=batch.labels, indices=batch.indices)
 
-    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(student, teacher) modules for `EMATeacher`; none by default."""
-        return []
+    def teachers(self) -> Iterator[Teacher]:
+        """The teachers this method holds."""
+        return (module for module in self.modules() if isinstance(module, Teacher))
 
-    def teachers(self) -> Sequence[Callback]:
-        """The callbacks a method cannot do without, such as its EMATeacher."""
-        return []
+    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(student, teacher) networks for `EMATeacher`."""
+        return [pair for teacher in self.teachers() for pair in teacher.pairs]
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        return self.teachers()
+        """A teacher's callback cannot be forgotten: it comes with the method."""
+        return [teacher.ema for teacher in self.teachers()]
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        """Refuses views (their sides in pixels, in order) that this method cannot use, before anything is loaded."""
+        name, count = type(self).__name__, sum(size >= sizes[0] for size in sizes)
+        if count < len(sizes) and not self.uses_local_views:
+            raise UserError(f"{name} has no use for local views; choose views= without them, for example views=sym")
+        if count != 2:
+            raise UserError(f"{name} needs two global views and got {count}; mend views.*.count")
 
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""
@@ -81,4 +103,4 @@ class SSLMethod(LightningModule):
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = max(1, -(-int(self.trainer.num_training_batches) // accumulation))
         global_batch = batch_size * self.trainer.world_size * accumulation
-        return self.optimizer_recipe.build(self, global_batch, total_steps, steps_per_epoch)
+        return self.optimizer_recipe.build(self, global_batch, total_steps, steps_per_epoch, self.constant_lr)

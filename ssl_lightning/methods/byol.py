@@ -3,16 +3,16 @@
 Grill et al. 2020, "Bootstrap Your Own Latent", https://arxiv.org/abs/2006.07733
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import Callback
 from torch import Tensor, nn
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher, frozen_copy
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
 
 
 class BYOL(SSLMethod):
@@ -41,24 +41,14 @@ class BYOL(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
-        self.teacher_backbone = frozen_copy(backbone)
-        self.teacher_projector = frozen_copy(self.projector)
+        self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = loss
-        self.ema = teacher
-
-    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.backbone, self.teacher_backbone), (self.projector, self.teacher_projector)]
-
-    def teachers(self) -> Sequence[Callback]:
-        return [self.ema]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views
         features1, features2 = self.backbone(x1), self.backbone(x2)  # (B, D)
         z1, z2 = self.projector(features1), self.projector(features2)  # (B, P)
         p1, p2 = self.predictor(z1), self.predictor(z2)  # (B, P)
-        with torch.no_grad():
-            t1 = self.teacher_projector(self.teacher_backbone(x1))  # (B, P)
-            t2 = self.teacher_projector(self.teacher_backbone(x2))
+        t1, t2 = self.teacher(x1), self.teacher(x2)  # (B, P)
         loss = self.loss(p1, t2) + self.loss(p2, t1)
         return self.output(loss, torch.cat([features1, features2]), z1, z2)

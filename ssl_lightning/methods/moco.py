@@ -4,18 +4,18 @@ He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, with the 
 Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", https://arxiv.org/abs/2003.04297
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import Callback
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher, frozen_copy
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.distributed import gather_rows
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.queue import Queue
 
 
 class MoCo(SSLMethod):
@@ -37,9 +37,6 @@ class MoCo(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
-    queue: Tensor
-    queue_pointer: Tensor
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -52,46 +49,26 @@ class MoCo(SSLMethod):
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.teacher_backbone = frozen_copy(backbone)
-        self.teacher_projector = frozen_copy(self.projector)
+        self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = loss
-        self.ema = teacher
         self.symmetric = symmetric
-        # Random directions until real keys have filled the queue, as in the paper's code.
-        self.register_buffer("queue", normalize(torch.randn(queue_size, int(self.projector.out_dim))))  # type: ignore[arg-type]
-        self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
+        self.queue = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
 
-    def teacher_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.backbone, self.teacher_backbone), (self.projector, self.teacher_projector)]
-
-    def teachers(self) -> Sequence[Callback]:
-        return [self.ema]
-
-    @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:
-        return normalize(self.teacher_projector(self.teacher_backbone(x)))  # (B, P)
-
-    @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Writes keys (B, P) of all ranks over the oldest ones; of more than K keys the last K stay."""
-        size = len(self.queue)
-        keys = gather_rows(keys)[-size:].to(self.queue.dtype)  # (W*B, P)
-        slots = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % size
-        self.queue[slots] = keys
-        self.queue_pointer.copy_((self.queue_pointer + len(keys)) % size)
+        return normalize(self.teacher(x))  # (B, P)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views
-        negatives = self.queue.clone()  # (K, P): the backward pass still needs them when the queue has moved on
+        negatives = self.queue.snapshot()  # (K, P)
         features = self.backbone(x1)  # (B, D)
         q1, k2 = self.projector(features), self.keys(x2)  # (B, P)
         if not self.symmetric:
             loss = self.loss(q1, k2, negatives)
-            self.enqueue(k2)
+            self.queue.push(k2)
             return self.output(loss, features, q1, k2)
         features = torch.cat([features, self.backbone(x2)])  # (2B, D)
         q2, k1 = self.projector(features[len(x1) :]), self.keys(x1)
         loss = (self.loss(q1, k2, negatives) + self.loss(q2, k1, negatives)) / 2
-        self.enqueue(k1)
-        self.enqueue(k2)
+        self.queue.push(k1)
+        self.queue.push(k2)
         return self.output(loss, features, q1, q2)

@@ -38,8 +38,12 @@ class ConvNetSmall(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The feature map, before the mean over places: (B, 3, H, W) -> (B, 4 * width, H/8, W/8)."""
         x = F.relu(self.conv1(x))  # (B, width, H/2, W/2)
         x = F.relu(self.conv2(x))  # (B, 2 width, H/4, W/4)
         x = F.relu(self.conv3(x))  # (B, 4 width, H/8, W/8)
-        return self.block(x).mean(dim=(2, 3))  # (B, 4 width)
+        return self.block(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_features(x).mean(dim=(2, 3))  # (B, 4 width)

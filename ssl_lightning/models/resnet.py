@@ -6,7 +6,8 @@ appendix B.9, https://arxiv.org/abs/2002.05709.
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision import models
 
 from ssl_lightning.errors import UserError, did_you_mean
@@ -26,7 +27,21 @@ RESNETS = (
 STEMS = ("imagenet", "cifar")
 
 
-def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: bool = False) -> models.ResNet:
+class ResNet(models.ResNet):
+    """torchvision's, without a classifier, that also gives its feature map, under the name timm has for it."""
+
+    out_dim: int
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, out_dim, h, w), before the mean over places."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.flatten(self.avgpool(self.forward_features(x)), 1)  # (B, out_dim)
+
+
+def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: bool = False) -> ResNet:
     """torchvision's ResNet `name` as a backbone: (B, 3, H, W) -> (B, out_dim).
 
     The state_dict has torchvision's own keys, without `fc`. `stem="cifar"` makes the first convolution 3x3 with
@@ -47,4 +62,5 @@ def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: b
         net.maxpool = nn.Identity()
     net.out_dim = net.fc.in_features
     net.fc = nn.Identity()
+    net.__class__ = ResNet  # torchvision's builders name their class; ours has the same layers and one method more
     return net

@@ -1,6 +1,6 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -39,21 +39,34 @@ class OptimizerRecipe:
         """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""
         return self.base_lr * global_batch / 256
 
-    def build(self, module: nn.Module, global_batch: int, total_steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    def build(
+        self,
+        module: nn.Module,
+        global_batch: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        constant: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
-        Steps are optimizer steps, that is batches over accumulation.
+        Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
+        at the peak rate from the first step to the last (SimSiam's predictor).
         """
-        return self.build_groups(split_decay(module.named_parameters()), global_batch, total_steps, steps_per_epoch)
+        named = list(module.named_parameters())
+        still = [(name, p) for name, p in named if name.split(".")[0] in constant]
+        groups = split_decay((name, p) for name, p in named if name.split(".")[0] not in constant)
+        groups += [{**group, "constant": True} for group in split_decay(still)] if still else []
+        return self.build_groups(groups, global_batch, total_steps, steps_per_epoch)
 
     def build_groups(
         self, groups: list[dict[str, Any]], global_batch: int, total_steps: int, steps_per_epoch: int
     ) -> dict[str, Any]:
-        """The same for groups of one's own; a group's own lr or weight decay wins over the recipe's."""
+        """The same for groups of one's own; a group's own lr or weight decay wins, and "constant" has no schedule."""
         peak = self.lr(global_batch)
         optimizer = self.optimizer(groups, lr=peak, weight_decay=self.weight_decay)
 
         def factor(step: int) -> float:
             return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
 
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        factors = [(lambda step: 1.0) if group.get("constant") else factor for group in groups]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factors), "interval": "step"}}

@@ -56,6 +56,8 @@ def run(
         temperature: weight of a neighbour, exp(cosine / temperature).
     """
     watch = Stopwatch()
+    if data.views is not None:
+        method.check_views([view.size for view in data.views.list()])
     random_backbone = copy.deepcopy(method.backbone)  # the baseline: the very weights this run begins with
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

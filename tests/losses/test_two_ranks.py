@@ -10,23 +10,56 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ssl_lightning import distributed
 from ssl_lightning.losses import nt_xent
+from ssl_lightning.losses.barlow_twins import BarlowTwinsLoss
 from ssl_lightning.losses.byol import BYOLLoss
+from ssl_lightning.losses.dcl import DCL
+from ssl_lightning.losses.hard_negative import HardNegative
 from ssl_lightning.losses.info_nce import InfoNCE
 from ssl_lightning.losses.nt_xent import NTXent
+from ssl_lightning.losses.ressl import ReSSLLoss
+from ssl_lightning.losses.sig_reg import SIGReg
+from ssl_lightning.losses.sinkhorn import sinkhorn
+from ssl_lightning.losses.sup_con import SupConLoss
+from ssl_lightning.losses.swav import SwAVLoss
+from ssl_lightning.losses.tico import TiCoLoss
+from ssl_lightning.losses.vicreg import VICRegLoss
+from ssl_lightning.losses.w_mse import WMSELoss
 from tests.gloo import run_two
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+QUEUE = torch.eye(5)[:3]
+
+
+def joint() -> dict[str, Loss]:
+    """The joint-embedding methods' losses, on rows of 5 numbers; W-MSE whitens slices that span the ranks."""
+    directions = normalize(torch.arange(15.0, dtype=torch.float64).view(5, 3).cos(), dim=0)
+    found: dict[str, Loss] = {
+        "barlow_twins": BarlowTwinsLoss(),
+        "vicreg": VICRegLoss(),
+        "w_mse": WMSELoss(8),
+        "sig_reg": lambda z1, z2: SIGReg()(z1, directions) + SIGReg()(z2, directions),
+        "tico": lambda z1, z2: TiCoLoss()(z1, z2, torch.eye(5))[0],
+        "ressl": lambda z1, z2: ReSSLLoss()(z1, z2, QUEUE),
+        "sup_con": lambda z1, z2: SupConLoss()(z1, z2, (z1[:, 0].detach() > 0).long()),
+        "swav": lambda z1, z2: SwAVLoss()([z1, z2], [sinkhorn(normalize(z)) for z in (z1, z2)]),
+    }
+    for name, loss in (("dcl", DCL(0.2)), ("dclw", DCL(0.2, 0.5)), ("hard_negative", HardNegative())):
+        found[name] = loss
+        found[f"{name} queue"] = lambda q, k, loss=loss: loss(q, k, QUEUE)
+        found[f"{name} keys"] = lambda q, k, loss=loss: loss(q, k, None)
+    return found
 
 
 def losses() -> dict[str, Loss]:
-    found: dict[str, Loss] = {"byol": BYOLLoss()}
+    found: dict[str, Loss] = {"byol": BYOLLoss(), **joint()}
     for form in ("matrix", "streamed"):
         found[f"nt_xent {form}"] = NTXent(0.2, form)
         found[f"nt_xent {form} cold"] = NTXent(0.01, form)
-        found[f"info_nce {form} queue"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, torch.eye(5)[:3])
+        found[f"info_nce {form} queue"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, QUEUE)
         found[f"info_nce {form}"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, None)
         found[f"info_nce {form} one side"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k.detach(), None)
     return found

@@ -14,6 +14,7 @@ from tests.methods.harness import METHODS, gradients, random_batch, rows, tiny_m
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
     """Plain SGD on the rank's share of `steps` global batches, with gradients averaged as DDP averages them."""
     method = tiny_method(name)
+    method.on_train_epoch_start()
     losses: list[Tensor] = []
     share = 8 // world_size
     for step in range(steps):

@@ -42,9 +42,9 @@ def naive_info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> f
 
 def test_the_loss_is_the_papers_equation() -> None:
     method, batch = moco(symmetric=False), random_batch(8)
-    queue = method.queue.clone()
+    queue = method.queue.snapshot()
     q = method.projector(method.backbone(batch.views[0])).detach()
-    k = method.teacher_projector(method.teacher_backbone(batch.views[1]))
+    k = method.teacher(batch.views[1])
     loss = method.training_step(batch, 0)["loss"].detach()
     assert float(loss) == pytest.approx(naive_info_nce(q, k, queue, 0.2), abs=1e-10)
 
@@ -76,29 +76,29 @@ def test_the_queue_holds_the_last_keys_oldest_out_first() -> None:
     method = moco(symmetric=False)
     keys = normalize(torch.randn(5 * 8, 5, dtype=torch.float64))
     for step in range(5):
-        method.enqueue(keys[step * 8 : (step + 1) * 8])
+        method.queue.push(keys[step * 8 : (step + 1) * 8])
         newest = keys[: (step + 1) * 8][-16:]
-        start = int(method.queue_pointer) - len(newest)
-        held = method.queue[torch.arange(start, start + len(newest)) % 16]
+        start = int(method.queue.pointer) - len(newest)
+        held = method.queue.vectors[torch.arange(start, start + len(newest)) % 16]
         assert torch.equal(held, newest)
 
 
 def test_a_batch_larger_than_the_queue_leaves_its_last_keys() -> None:
     method = moco(symmetric=False)
     keys = normalize(torch.randn(21, 5, dtype=torch.float64))
-    method.enqueue(keys)
-    assert torch.equal(method.queue, keys[-16:])
+    method.queue.push(keys)
+    assert torch.equal(method.queue.vectors, keys[-16:])
 
 
 def test_the_gradient_is_right_though_the_queue_moved_on() -> None:
     method, batch = moco(symmetric=True), random_batch(8)
     loss = method.training_step(batch, 0)["loss"]  # the queue has changed by now
     loss.backward()
-    found = method.backbone[1].weight.grad[0, 0].item()
+    found = method.backbone[0].weight.grad[0, 0, 0, 0].item()
     values = []
     for shift in (1e-6, -1e-6):
         other = moco(symmetric=True)
         with torch.no_grad():
-            other.backbone[1].weight[0, 0] += shift
+            other.backbone[0].weight[0, 0, 0, 0] += shift
         values.append(float(other.training_step(batch, 0)["loss"].detach()))
     assert found == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-8)

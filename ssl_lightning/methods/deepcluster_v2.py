@@ -1,0 +1,99 @@
+"""DeepCluster v2: cluster a memory of all images once an epoch, and learn to tell the clusters apart.
+
+Caron et al. 2020, section 4 and appendix of "Unsupervised Learning of Visual Features by Contrasting Cluster
+Assignments", https://arxiv.org/abs/2006.09882
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.distributed import gather_rows
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.kmeans import spherical_kmeans
+
+
+class DeepClusterV2(SSLMethod):
+    """The memory holds the newest projection of each image's two global views; centroids are the classifiers' weights.
+
+    Args:
+        backbone: images of any size -> features (B, D), with `out_dim`.
+        projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
+        memory_size: N, no fewer than the images that are trained on.
+        prototypes: K, clusters of each head.
+        heads: how many clusterings stand beside each other; they take turns between the two views.
+        temperature: t > 0 of the classifiers; 0.1 in the paper.
+        iterations: of k-means.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    uses_local_views = True
+    memory: Tensor
+    centroids: Tensor
+    assignments: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        memory_size: int = 50000,
+        prototypes: int = 3000,
+        heads: int = 3,
+        temperature: float = 0.1,
+        iterations: int = 10,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if prototypes > memory_size:
+            raise UserError(f"{prototypes} prototypes for {memory_size} images; lower method.prototypes")
+        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        dim = int(self.projector.out_dim)  # type: ignore[arg-type]
+        self.temperature, self.iterations = temperature, iterations
+        self.register_buffer("memory", normalize(torch.randn(2, memory_size, dim), dim=2))
+        self.register_buffer("centroids", normalize(torch.randn(heads, prototypes, dim), dim=2))
+        self.register_buffer("assignments", torch.zeros(heads, memory_size, dtype=torch.long))
+
+    @torch.no_grad()
+    def remember(self, indices: Tensor, *z: Tensor) -> None:
+        """Writes the projections (B, P) of two views of the images (B,) of all ranks."""
+        rows = gather_rows(indices)
+        for view, z_v in enumerate(z):
+            self.memory[view, rows] = gather_rows(z_v).to(self.memory.dtype)
+
+    def on_train_start(self) -> None:
+        """A first pass over the images, so that the first epoch has something to cluster."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        images, room = len(data.train_set), self.memory.shape[1]
+        if images != room:
+            raise UserError(f"the memory is for {room} images and there are {images}: set method.memory_size={images}")
+        if self.trainer.global_step:
+            return
+        for raw in self.trainer.train_dataloader:  # type: ignore[union-attr]
+            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, self.device, 0))
+            with torch.no_grad():
+                z = [normalize(self.projector(f)) for f in self.features_of(batch.global_views)]
+            self.remember(batch.indices, *z)
+
+    def on_train_epoch_start(self) -> None:
+        for head in range(len(self.centroids)):
+            generator = torch.Generator().manual_seed(1000 * self.current_epoch + head)
+            memory, count = self.memory[head % 2], self.centroids.shape[1]
+            found = spherical_kmeans(memory, count, self.iterations, generator)
+            self.centroids[head], self.assignments[head] = found
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        features = self.features_of(batch.views)  # (B, D) each
+        z = [normalize(self.projector(f)) for f in features]  # (B, P) each
+        targets = self.assignments[:, batch.indices].repeat(1, len(z))  # (H, VB)
+        with full_precision(z[0]):
+            logits = widen(torch.cat(z)) @ self.centroids.transpose(1, 2) / self.temperature  # (H, VB, K)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        self.remember(batch.indices, *(z_v.detach() for z_v in z[:2]))
+        return self.output(loss, torch.cat(features[:2]), *z[:2])

@@ -1,0 +1,98 @@
+"""DenseCL: contrast of whole images as in MoCo v2, and beside it of the places of their feature maps.
+
+Wang et al. 2021, "Dense Contrastive Learning for Self-Supervised Visual Pre-Training", https://arxiv.org/abs/2011.09157
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.errors import UserError
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.queue import Queue
+
+
+class FeatureMap(nn.Module):
+    """A backbone's features before the mean over places: (B, 3, H, W) -> (B, D, h, w)."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone.forward_features(x)  # type: ignore[operator]
+
+
+class DenseHead(nn.Module):
+    """The two projectors of section 3.2: (B, D, h, w) -> one projection (B, P), and one for each place (B, S, P)."""
+
+    def __init__(self, projector: nn.Module, dense_projector: nn.Module) -> None:
+        super().__init__()
+        self.projector, self.dense_projector = projector, dense_projector
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        places = features.flatten(2).transpose(1, 2)  # (B, S, D)
+        return self.projector(places.mean(1)), self.dense_projector(places)
+
+
+def match(features: Tensor, other: Tensor) -> Tensor:
+    """For each place of `features` (B, D, h, w) the most similar place of `other`, by cosine: (B, S) in 0 .. S - 1."""
+    a, b = (normalize(x.flatten(2), dim=1) for x in (features, other))  # (B, D, S)
+    return (a.transpose(1, 2) @ b).argmax(2)
+
+
+class DenseCL(SSLMethod):
+    """Section 3 of the paper: eq. 1 of whole images plus eq. 2 of places, each with a queue of its own.
+
+    Args:
+        backbone: images -> features (B, D), with `out_dim`, and `forward_features` -> (B, D, h, w), as the ResNets,
+            `ConvNetSmall` and timm's convolutional networks have it. Its features are the mean of that map.
+        projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
+        dense_projector: the same for each place, layer by layer a 1x1 convolution, without BatchNorm.
+        loss: scores queries, their keys and a queue, e.g. `InfoNCE`.
+        teacher: how the key networks follow; the paper holds momentum at 0.999.
+        queue_size: K, of each queue.
+        weight: lambda, share of the dense loss; 0.5 in the paper.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        dense_projector: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        teacher: EMATeacher,
+        queue_size: int = 65536,
+        weight: float = 0.5,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if not hasattr(backbone, "forward_features"):
+            raise UserError("densecl needs a backbone with a feature map; choose a ResNet, convnet_small or timm's")
+        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        head = DenseHead(projector(dim), dense_projector(dim))
+        self.head = head
+        self.teacher = Teacher(teacher, FeatureMap(backbone), head)
+        self.loss, self.weight = loss, weight
+        self.queue = Queue(queue_size, int(head.projector.out_dim))  # type: ignore[arg-type]
+        self.dense_queue = Queue(queue_size, int(head.dense_projector.out_dim))  # type: ignore[arg-type]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        x1, x2 = batch.global_views
+        features = self.backbone.forward_features(x1)  # type: ignore[operator]  # (B, D, h, w)
+        q, dense_q = self.head(features)  # (B, P), (B, S, P)
+        other, (k, dense_k) = self.teacher.states(x2)  # (B, D, h, w), as above
+        place = match(features.detach(), other)  # (B, S)
+        matched = dense_k.gather(1, place[..., None].expand_as(dense_k))  # (B, S, P)
+        whole = self.loss(q, k, self.queue.snapshot())
+        dense = self.loss(dense_q.flatten(0, 1), matched.flatten(0, 1), self.dense_queue.snapshot())
+        self.queue.push(normalize(k))
+        self.dense_queue.push(normalize(dense_k.mean(1)))
+        loss = (1 - self.weight) * whole + self.weight * dense
+        return self.output(loss, features.mean((2, 3)), q, k, dense=dense.detach())

@@ -1,0 +1,40 @@
+"""SupCon: SimCLR with labels, where all images of a class attract each other. The upper bound of the contrastive ones.
+
+Khosla et al. 2020, "Supervised Contrastive Learning", https://arxiv.org/abs/2004.11362
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+
+
+class SupCon(SSLMethod):
+    """Section 3.2.2 of the paper. An image without a label attracts its own other view alone, as in SimCLR.
+
+    Args:
+        backbone: images -> features (B, D), with `out_dim`.
+        projector: called with D, gives the module from features to projections (B, P).
+        loss: scores two batches of projections and their labels, e.g. `SupConLoss`.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.loss = loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        features = self.backbone(torch.cat(batch.global_views))  # (2B, D)
+        z1, z2 = self.projector(features).chunk(2)  # (B, P) each
+        return self.output(self.loss(z1, z2, batch.labels), features, z1, z2)
