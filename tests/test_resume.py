@@ -20,7 +20,7 @@ STEPS_PER_EPOCH = 10
 
 SMALL = {
     "wmse": ["method.loss.size=16"],
-    "swav": ["recipe.prototypes=10", "recipe.swav_queue=64", "recipe.queue_epoch=1"],
+    "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
     "deepcluster_v2": ["recipe.prototypes=10"],
 }
 
