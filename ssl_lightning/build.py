@@ -37,7 +37,7 @@ def main(asked: Arguments) -> int:
         if not is_main_process():
             return 0  # Lightning kills all ranks when one exits with another status before the first has
         again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
-        saved = RunFolder(config.path).checkpoint
+        saved = RunFolder(config.path).saved
         where = f"its state is in {saved}" if saved else "nothing was saved yet"
         print(f"interrupted; {where}. Go on with: {program()} {again}".rstrip(), file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else 130
@@ -146,7 +146,7 @@ def run(config: Config) -> dict[str, Any]:
             table.show_results(results, str(folder.path))
             return results
         if is_main_process():
-            print(f"resuming {folder.path} from {folder.checkpoint}" if status == "resumed" else f"run: {folder.path}")
+            print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
         results = _call_stage(config, folder)
         folder.write_results(results)
         if is_main_process():

@@ -105,6 +105,12 @@ class RunFolder:
         return last if last.is_file() else None
 
     @property
+    def saved(self) -> Path | None:
+        """What an interrupted run has kept: its checkpoint, or that of the part a stage of several trainings was in."""
+        parts = sorted(self.path.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        return self.checkpoint or (parts[-1] if parts else None)
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 
@@ -132,7 +138,7 @@ class RunFolder:
     def open(self, config: Mapping[str, Any], resume: str = "auto") -> Status:
         """Claim the folder for a run with this (plain, resolved) config.
 
-        "new": nothing to go on from; "resumed": `checkpoint` is; "finished": `results()` are there already.
+        "new": nothing to go on from; "resumed": `saved` is; "finished": `results()` are there already.
         Raises UserError when the folder holds a run with another config, cannot be written, or holds nothing to
         resume and resume="must". With resume="never" an earlier folder is moved aside, never deleted.
         """
@@ -145,7 +151,7 @@ class RunFolder:
             raise UserError(reason)
         if self.finished:
             return "finished"
-        if resume == "must" and self.checkpoint is None:
+        if resume == "must" and self.saved is None:
             raise UserError(f"{self.path} holds no checkpoint to resume from; leave resume=must out to begin it")
         if is_main_process():
             with writing(self.path):
@@ -154,7 +160,7 @@ class RunFolder:
                     _write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
                 _write(self.path / ".writable", "")
                 (self.path / ".writable").unlink()
-        return "resumed" if self.checkpoint else "new"
+        return "resumed" if self.saved else "new"
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`, whole or not at all; only the main process does."""

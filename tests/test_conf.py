@@ -20,7 +20,7 @@ def overrides_of(option: str) -> list[str]:
     group, name = option.split("=")
     if group.startswith("experiment/"):  # experiment/cifar10=moco is written experiment=cifar10/moco
         group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
-    needed = ["data.root=photos"] if option in ("data=folder", "data=array") else []
+    needed = ["data.root=photos"] if option in ("data=folder", "data=array") or "imagenet100" in option else []
     return [f"{group}={name}", *WITH.get(option, []), *needed]
 
 
@@ -70,7 +70,13 @@ def test_a_methods_recipe_goes_with_its_optimizer_only() -> None:
 
 
 def test_published_recipes_are_the_published_numbers() -> None:
-    expected = {"simclr": ("lars", 0.4, 1e-4), "moco": ("sgd", 0.3, 1e-4), "byol": ("lars", 1.0, 1e-5)}
+    expected = {
+        "simclr": ("lars", 0.4, 1e-4), "moco": ("sgd", 0.3, 1e-4), "byol": ("lars", 1.0, 1e-5),
+        "moco_v3": ("lars", 0.3, 1e-6), "simsiam": ("sgd", 0.5, 1e-5), "barlow_twins": ("lars", 0.3, 1e-4),
+        "vicreg": ("lars", 0.3, 1e-4), "swav": ("lars", 0.6, 1e-6), "nnclr": ("lars", 0.4, 1e-5),
+        "ressl": ("sgd", 0.05, 1e-4), "supcon": ("sgd", 0.4, 1e-5), "wmse": ("adam", 2e-3, 1e-6),
+        "deepcluster_v2": ("lars", 0.6, 1e-6),
+    }  # fmt: skip
     for name, (optimizer, lr, decay) in expected.items():
         config = compose([f"experiment=cifar10/{name}"])
         assert config.choices["optimizer"] == optimizer

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ssl_lightning.distributed import gather_rows, is_main, world_size
-from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, uniformity
+from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, uniformity
 
 log = logging.getLogger("ssl_lightning")
 
@@ -34,8 +34,9 @@ def diagnose(std: float, rank: float, min_std: float = 0.1, min_rank: float = 2.
 class Collapse(Callback):
     """Measures embeddings every n steps and features at each validation; warns once per event.
 
-    Logs `train/embedding_std`, `train/embedding_rank` (effective rank), `train/alignment`, `train/uniformity` (of rank
-    0's batch) through the StepLogger, and `val/feature_std`, `val/feature_rank` of the queries.
+    Logs `train/embedding_std`, `train/embedding_rank` (effective rank), `train/uniformity`, `train/alignment` and what
+    `pair_statistics` tells (of rank 0's batch) through the StepLogger, and `val/feature_std`, `val/feature_rank` of the
+    queries.
 
     Args:
         every_n_steps: optimizer steps from one look at the embeddings to the next.
@@ -73,8 +74,9 @@ class Collapse(Callback):
         rows = torch.cat(views)[:MAX_ROWS].float()
         std, rank = feature_std(rows), effective_rank(rows)
         self._metrics = {"embedding_std": std, "embedding_rank": rank, "uniformity": uniformity(rows)}
-        if len(views) > 1:
-            self._metrics["alignment"] = alignment(views[0].float(), views[1].float())
+        if len(views) > 1 and len(views[0]) > 1:
+            first, second = views[0][:MAX_ROWS].float(), views[1][:MAX_ROWS].float()
+            self._metrics |= {"alignment": alignment(first, second), **pair_statistics(first, second)}
         self._judge("embeddings", std, rank, rows.shape[1], step)
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:

@@ -39,8 +39,9 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 class StepLogger(Callback):
-    """Logs `train/loss`, what the method watches, `train/lr`, `train/images_per_second`, `train/memory_mb`, and what
-    the other callbacks have to say of the step (`step_metrics`), at the first step and then every n optimizer steps.
+    """Logs `train/loss`, `train/grad_norm` (of rank 0 before clipping), what the method watches, `train/lr`,
+    `train/images_per_second`, `train/memory_mb`, and what the other callbacks have to say of the step
+    (`step_metrics`), at the first step and then every n optimizer steps.
 
     The loss is that of the step itself, not a running mean, which would begin anew after a resume. The row of the k-th
     optimizer step has step k - 1, as Lightning counts for its own metrics.
@@ -54,6 +55,7 @@ class StepLogger(Callback):
         self._every = 1
         self._logged_at = 0
         self._lr = 0.0
+        self._grad_norm: Tensor | float = 0.0
         self._images = 0
         self._since = 0.0
         self._paused_at = 0.0
@@ -66,12 +68,22 @@ class StepLogger(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # the scheduler moves it on before on_train_batch_end
 
+    def _due(self, step: int) -> bool:
+        return step % self._every == 0 or step == 1
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._due(trainer.global_step + 1):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch.labels)
         step = trainer.global_step
-        if step == self._logged_at or not (step % self._every == 0 or step == 1):
+        if step == self._logged_at or not self._due(step):
             return
         self._logged_at = step
         if trainer.is_global_zero:
@@ -86,7 +98,8 @@ class StepLogger(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
         # Lightning hands over the loss already divided by the number of accumulated micro-batches.
-        values: Values = {"loss": outputs["loss"] * trainer.accumulate_grad_batches, **outputs.get("watch", {})}
+        loss = outputs["loss"] * trainer.accumulate_grad_batches
+        values: Values = {"loss": loss, "grad_norm": self._grad_norm, **outputs.get("watch", {})}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, HasStepMetrics):
                 values |= callback.step_metrics(trainer)

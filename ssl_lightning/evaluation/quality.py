@@ -5,9 +5,13 @@ https://www.eurasip.org/Proceedings/Eusipco/Eusipco2007/Papers/a5p-h05.pdf. Alig
 2020, https://arxiv.org/abs/2005.10242. Spread: Chen & He 2020 (SimSiam), https://arxiv.org/abs/2011.10566.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+BOUND_TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
 
 
 def rankme(x: Tensor, eps: float = 1e-7) -> float:
@@ -34,6 +38,26 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> float:
     """Mean distance, to the power alpha, of the normalised features of positive pairs (N, D), (N, D): 0 is best."""
     x, y = F.normalize(_double(x), dim=1), F.normalize(_double(y), dim=1)
     return (x - y).norm(dim=1).pow(alpha).mean().item()
+
+
+def pair_statistics(x: Tensor, y: Tensor) -> dict[str, float]:
+    """What contrastive theory reasons with, from embeddings (N, P), (N, P) of two views of the same N images, N > 1.
+
+    - positive_similarity, negative_similarity: mean cosine of an image's two views, and of views of different images;
+    - positive_top1: how often the other view of an image is the nearest of all N;
+    - mutual_information: a lower bound in nats, log N - InfoNCE (van den Oord et al. 2018, eq. 5,
+      https://arxiv.org/abs/1807.03748), the highest over temperatures; no N images can show more than log N.
+    """
+    cosines = F.normalize(_double(x), dim=1) @ F.normalize(_double(y), dim=1).T  # (N, N)
+    count = len(cosines)
+    positive, own = cosines.diagonal(), torch.arange(count, device=cosines.device)
+    losses = [F.cross_entropy(cosines / t, own) for t in BOUND_TEMPERATURES]
+    return {
+        "positive_similarity": positive.mean().item(),
+        "negative_similarity": ((cosines.sum() - positive.sum()) / (count * (count - 1))).item(),
+        "positive_top1": (cosines.argmax(1) == own).double().mean().item(),
+        "mutual_information": math.log(count) - min(losses).item(),
+    }
 
 
 def uniformity(x: Tensor, t: float = 2.0, max_rows: int = 10_000, chunk: int = 1024) -> float:

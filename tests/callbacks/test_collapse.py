@@ -73,7 +73,8 @@ def test_measures_equal_their_definitions() -> None:
 
 def test_looks_only_when_due_and_leaves_nan_to_the_guard() -> None:
     callback = Collapse(every_n_steps=10)
-    assert set(look(callback, healthy(), 1)) == {"embedding_std", "embedding_rank", "uniformity", "alignment"}
+    of_pairs = {"alignment", "positive_similarity", "negative_similarity", "positive_top1", "mutual_information"}
+    assert set(look(callback, healthy(), 1)) == {"embedding_std", "embedding_rank", "uniformity", *of_pairs}
     assert look(callback, healthy(), 2) == {}
     assert look(callback, healthy(), 10) != {}
     assert look(callback, healthy() * float("nan"), 20) == {}

@@ -37,10 +37,15 @@ class Losses(Callback):
 
     def __init__(self) -> None:
         self.seen: dict[int, tuple[float, float]] = {}
+        self.norms: dict[int, float] = {}
 
     def on_before_backward(self, trainer, pl_module, loss):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.seen[trainer.global_step] = (loss.item() * trainer.accumulate_grad_batches, rate)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        squares = [p.grad.double().square().sum() for p in pl_module.parameters() if p.grad is not None]
+        self.norms[trainer.global_step] = sum(squares).sqrt().item()
 
 
 class Warming(ToyMethod):
@@ -63,6 +68,7 @@ def test_rows_say_what_happened_at_their_step(tmp_path: Path, accumulate: int) -
         loss, rate = losses.seen[step]
         assert row["train/loss"] == pytest.approx(loss, rel=1e-5)
         assert row["train/lr"] == pytest.approx(rate)
+        assert row["train/grad_norm"] == pytest.approx(losses.norms[step], rel=1e-5)
         assert row["train/teacher_momentum"] == pytest.approx(method.ema.current(step, total))  # type: ignore[union-attr]
         assert row["train/spread"] > 0
         assert row["train/images_per_second"] > 0

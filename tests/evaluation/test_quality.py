@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, rankme, uniformity
+from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, rankme, uniformity
 
 
 def exp_entropy(values: list[float], eps: float = 0.0) -> float:
@@ -70,6 +70,29 @@ def test_feature_std_equals_the_loop() -> None:
     assert feature_std(x) == pytest.approx(sum(stds) / 4 * 2, rel=1e-9)
     assert feature_std(torch.ones(13, 4)) == pytest.approx(0, abs=1e-12)
     assert feature_std(torch.randn(4000, 64)) == pytest.approx(1, abs=0.02)
+
+
+def test_pair_statistics_equal_the_loop() -> None:
+    x = torch.randn(9, 4)
+    y = x + 0.8 * torch.randn(9, 4)
+    s = [[sum(a * b for a, b in zip(u, v)) for v in unit_rows(y)] for u in unit_rows(x)]
+    found = pair_statistics(x, y)
+    assert found["positive_similarity"] == pytest.approx(sum(s[i][i] for i in range(9)) / 9)
+    others = [s[i][j] for i in range(9) for j in range(9) if i != j]
+    assert found["negative_similarity"] == pytest.approx(sum(others) / 72)
+    assert found["positive_top1"] == sum(max(row) == row[i] for i, row in enumerate(s)) / 9
+    bounds = []
+    for t in (0.03, 0.1, 0.3, 1.0):
+        rows = [math.exp(s[i][i] / t) / sum(math.exp(v / t) for v in s[i]) for i in range(9)]
+        bounds.append(math.log(9) + sum(map(math.log, rows)) / 9)
+    assert found["mutual_information"] == pytest.approx(max(bounds))
+
+
+def test_pair_statistics_at_known_points() -> None:
+    apart = pair_statistics(torch.eye(16), 3 * torch.eye(16))  # all that 16 images can show
+    assert apart["mutual_information"] == pytest.approx(math.log(16), abs=1e-9)
+    assert (apart["positive_similarity"], apart["negative_similarity"], apart["positive_top1"]) == (1, 0, 1)
+    assert pair_statistics(torch.ones(16, 3), torch.ones(16, 3))["mutual_information"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("measure", [uniformity, feature_std])
