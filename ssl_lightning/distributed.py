@@ -5,7 +5,7 @@ the gradient of every rank's loss. DDP then averages over ranks, so a loss that 
 batch, or a mean whose parts the ranks share out, gets exactly the gradient that one process would get on that batch.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -56,17 +56,33 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if is_active() else x
 
 
-def gather_rows(x: Tensor) -> Tensor:
+def broadcast(x: Tensor) -> Tensor:
+    """Rank 0's values, written into `x` on every rank; returns it."""
+    if is_active():
+        dist.broadcast(x, src=0)
+    return x
+
+
+def reduce(x: Tensor, how: Literal["sum", "max"] = "sum") -> Tensor:
+    """The sum or maximum over ranks, without gradient, written into `x`; returns it."""
+    if is_active():
+        dist.all_reduce(x, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX)
+    return x
+
+
+def gather_rows(x: Tensor, equal: bool = False) -> Tensor:
     """The rows of all ranks in rank order, without gradient; ranks may hold different numbers of rows, or none.
 
     (B_r, ...) on rank r -> (sum of B_r, ...) on every rank, on the device of `x`. Shapes after the first dimension and
-    dtypes must agree.
+    dtypes must agree. With `equal` all ranks hold the same number, as training batches do, and none needs to ask.
     """
     x = x.detach()
     if not is_active():
         return x
     if x.device.type == "cpu" and dist.get_backend() == "nccl":  # which carries tensors of the GPU only
-        return gather_rows(x.cuda()).cpu()
+        return gather_rows(x.cuda(), equal).cpu()
+    if equal:
+        return _all_gather(x)
     count = torch.tensor([x.shape[0]], device=x.device)
     counts = _all_gather(count).tolist()
     longest = max(counts)

@@ -1,5 +1,6 @@
 """Exact resume: a run killed at a random step and started again ends bitwise where an uninterrupted one ends."""
 
+import json
 import os
 import random
 import signal
@@ -15,21 +16,25 @@ from torch import Tensor
 
 from tests.methods.harness import METHODS
 
-STEPS_PER_EPOCH = 10
-
-
+STEPS = 30  # 3 epochs of 10
 SMALL = {
     "wmse": ["method.loss.size=16"],
     "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
     "deepcluster_v2": ["recipe.prototypes=10"],
 }
+# Runs command lines one after another in one process (to import torch takes longer than to train) and tells their ends.
+IN_TURN = """
+import json, sys
+from ssl_lightning.__main__ import main
+print(json.dumps({name: main(words) for name, words in json.loads(sys.argv[1]).items()}))
+"""
 
 
-def command(method: str, name: str, folder: Path) -> list[str]:
+def words(method: str, name: str, folder: Path) -> list[str]:
     heads = ["method.projector.hidden_dim=16", "method.projector.out_dim=8"]
     small = ["data.size=320", "data.test_size=64", "data.batch_size=32", "backbone.width=8", "recipe.queue_size=100"]
     often = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=1", "stage.judge=false"]
-    start = [sys.executable, "-m", "ssl_lightning", f"method={method}", f"name={name}", f"runs_dir={folder}"]
+    start = [f"method={method}", f"name={name}-{method}", f"runs_dir={folder}"]
     return [*start, *small, *heads, *often, *SMALL.get(method, [])]
 
 
@@ -41,15 +46,26 @@ def last_checkpoint(folder: Path, name: str) -> Path:
     return folder / name / "checkpoints" / "last.ckpt"
 
 
-def kill_after(process: "subprocess.Popen[bytes]", checkpoint: Path, saves: int) -> None:
-    """SIGKILL once the checkpoint has been written `saves` times: anywhere in a step, even inside a write."""
+def all_in_turn(name: str, folder: Path) -> "subprocess.Popen[str]":
+    commands = json.dumps({method: words(method, name, folder) for method in METHODS})
+    log = open(folder / f"{name}.txt", "w")  # noqa: SIM115  (the process writes to it)
+    command = [sys.executable, "-c", IN_TURN, commands]
+    return subprocess.Popen(command, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True)
+
+
+def run_and_kill(method: str, folder: Path) -> int:
+    """SIGKILL once the checkpoint was written a random number of times: anywhere in a step, even inside a write."""
+    command = [sys.executable, "-m", "ssl_lightning", *words(method, "cut", folder)]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment(folder), stdout=nowhere, stderr=nowhere)
+    checkpoint, saves = last_checkpoint(folder, f"cut-{method}"), random.Random(method).randint(3, STEPS - 5)
     seen, stamp = 0, 0
     while seen < saves and process.poll() is None:
         if checkpoint.exists() and (now := checkpoint.stat().st_mtime_ns) != stamp:
             seen, stamp = seen + 1, now
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    return process.wait()
 
 
 def leaves(value: Any, name: str = "") -> dict[str, Any]:
@@ -63,25 +79,36 @@ def leaves(value: Any, name: str = "") -> dict[str, Any]:
     return {path: leaf for key, child in items for path, leaf in leaves(child, key).items()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_killed_and_resumed_equals_uninterrupted(method: str, tmp_path: Path) -> None:
-    once = command(method, "whole", tmp_path)
-    whole = subprocess.run(once, env=environment(tmp_path), capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    cut = command(method, "cut", tmp_path)
-    saves = random.Random(method).randint(3, 3 * STEPS_PER_EPOCH - 5)
-    process = subprocess.Popen(cut, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    kill_after(process, last_checkpoint(tmp_path, "cut"), saves)
-    assert process.returncode == -signal.SIGKILL
-    stopped_at = torch.load(last_checkpoint(tmp_path, "cut"), weights_only=True)["global_step"]
-    assert 0 < stopped_at < 3 * STEPS_PER_EPOCH
-    again = subprocess.run(cut, env=environment(tmp_path), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "resum" in (again.stdout + again.stderr).lower()
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every method uninterrupted, killed, and resumed; what the processes ended with, and where they were killed."""
+    folder = tmp_path_factory.mktemp("resume")
+    whole = all_in_turn("whole", folder)
+    ends = {method: run_and_kill(method, folder) for method in METHODS}
+    stopped = {
+        method: torch.load(last_checkpoint(folder, f"cut-{method}"), weights_only=True)["global_step"]
+        for method in METHODS
+    }
+    assert whole.wait() == 0, (folder / "whole.txt").read_text()
+    again = all_in_turn("cut", folder)
+    assert again.wait() == 0, (folder / "cut.txt").read_text()
+    said = (folder / "cut.txt").read_text()
+    return {"folder": folder, "killed": ends, "stopped": stopped, "said": said}
 
-    one, two = (torch.load(last_checkpoint(tmp_path, name), weights_only=True) for name in ("whole", "cut"))
-    assert one["global_step"] == two["global_step"] == 3 * STEPS_PER_EPOCH
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_and_resumed_equals_uninterrupted(method: str, runs: dict[str, Any]) -> None:
+    folder, stopped_at = runs["folder"], runs["stopped"][method]
+    assert runs["killed"][method] == -signal.SIGKILL
+    assert 0 < stopped_at < STEPS
+    assert f"resuming {folder / f'cut-{method}'} from" in runs["said"]
+    ends = [json.loads((folder / f"{name}.txt").read_text().splitlines()[-1]) for name in ("whole", "cut")]
+    assert [end[method] for end in ends] == [0, 0]
+
+    one, two = (torch.load(last_checkpoint(folder, f"{n}-{method}"), weights_only=True) for n in ("whole", "cut"))
+    assert one["global_step"] == two["global_step"] == STEPS
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         left, right = leaves(one[part]), leaves(two[part])
         assert left.keys() == right.keys()

@@ -7,13 +7,12 @@ number, builds no graph, and the run is the same with and without it.
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
-from ssl_lightning.distributed import gather_rows, is_active
+from ssl_lightning.distributed import gather_rows, is_active, reduce
 from ssl_lightning.errors import UserError
 
 SLOWEST = 0.02  # weight of the newest batch in the running statistics once they have settled
@@ -176,7 +175,6 @@ def _sum_over_ranks(parts: list[Tensor]) -> list[Tensor]:
     """Each tensor summed over the ranks, in one collective."""
     if not is_active():
         return parts
-    flat = torch.cat([part.flatten() for part in parts])
-    dist.all_reduce(flat)
+    flat = reduce(torch.cat([part.flatten() for part in parts]))
     pieces = flat.split([part.numel() for part in parts])
     return [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]

@@ -1,5 +1,6 @@
 """`DataModule`: a source of images becomes training batches of views, and evaluation batches of one view."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -31,7 +32,8 @@ class DataModule(LightningDataModule):
         mean, std: per channel, for images in [0, 1].
         num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
         engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
-        label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all.
+        label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all. Training
+            batches bear these labels and no others.
         bank_size: training images in the kNN bank during training; None = all.
         query_size: evaluation images scored during training; None = all.
         seed: of the shuffle, the views and all subsets.
@@ -152,7 +154,7 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         if self.views is None:
             raise UserError("this data has no views to train on; choose some with views=, for example views=sym")
-        images = self.train_set
+        images = self._with_usable_labels(self.train_set)
         sampler = TrainSampler(
             len(images), self.batch_size, self.seed, distributed.rank(), distributed.world_size(), self.position
         )
@@ -211,6 +213,14 @@ class DataModule(LightningDataModule):
         if split not in ("train", "test"):
             raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
         return self.probe_set if split == "train" else self.test_set
+
+    def _with_usable_labels(self, images: ImageSet) -> ImageSet:
+        """The training images, -1 for each label that `labelled_indices` does not give out."""
+        if images is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
+            return images
+        images, usable = copy.copy(images), self.labelled_indices("train")
+        images.labels = torch.full_like(images.labels, -1).index_copy_(0, usable, images.labels[usable])
+        return images
 
     def _subset(self, images: ImageSet, size: int | None, name: str) -> Tensor:
         if size is None or size >= len(images):

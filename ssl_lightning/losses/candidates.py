@@ -17,7 +17,7 @@ class Candidates(NamedTuple):
     Args:
         positive: (M,), with the anchor's own positive.
         negatives: (M, N), with its negatives; neither itself nor its positive is among them.
-        pairs: (M,), `positive` of all ranks' anchors, (M*W,).
+        pairs: (M*W,), `positive` of the anchors of all ranks.
     """
 
     positive: Tensor
@@ -45,6 +45,9 @@ class CandidateLoss(nn.Module):
     def forward(self, z1: Tensor, z2: Tensor, *queue: Tensor | None) -> Tensor:
         """z1, z2 (B, P) of any length, row i of both from the same image, and a queue (K, P) or None -> scalar."""
         same_shape(z1=z1, z2=z2)
+        if any(rows is not None and rows.ndim != 2 for rows in queue):
+            name = type(self).__name__
+            raise UserError(f"{name} takes a queue of vectors and no labels; choose another method/loss=")
         with full_precision(z1):
             z1 = F.normalize(widen(z1), dim=1)
             z2 = F.normalize(z2.to(z1.dtype), dim=1)

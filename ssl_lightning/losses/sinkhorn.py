@@ -1,10 +1,9 @@
 """Sinkhorn-Knopp: equal shares of the batch for every prototype. SwAV's appendix A, https://arxiv.org/abs/2006.09882."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from ssl_lightning.distributed import is_active
+from ssl_lightning.distributed import reduce
 from ssl_lightning.losses.forms import full_precision, widen
 
 
@@ -16,15 +15,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     """
     with full_precision(scores):
         q = widen(scores.detach()) / epsilon
-        q = (q - _reduce(q.max(), dist.ReduceOp.MAX)).exp()  # (B, K); a common factor does not matter
+        q = (q - reduce(q.max(), "max")).exp()  # (B, K); a common factor does not matter
         for _ in range(iterations):
-            q = q / _reduce(q.sum(0), dist.ReduceOp.SUM)  # every prototype the same
+            q = q / reduce(q.sum(0))  # every prototype the same
             q = q / q.sum(1, keepdim=True)  # every sample the same
         return q
-
-
-def _reduce(x: Tensor, op: dist.ReduceOp.RedOpType) -> Tensor:
-    """Over all ranks."""
-    if is_active():
-        dist.all_reduce(x, op)
-    return x

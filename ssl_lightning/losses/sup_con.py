@@ -33,6 +33,6 @@ class SupConLoss(nn.Module):
             logits = (z @ gather(z).T / self.temperature).scatter(1, own[:, None], float("-inf"))  # (2B, 2BW)
             log_p = logits.log_softmax(1)
             labels = labels.repeat(2)
-            positive = (labels[:, None] == gather_rows(labels)) & (labels >= 0)[:, None]
+            positive = (labels[:, None] == gather_rows(labels, equal=True)) & (labels >= 0)[:, None]
             positive = positive.scatter(1, own.roll(len(z1))[:, None], True).scatter(1, own[:, None], False)
             return -(log_p.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()

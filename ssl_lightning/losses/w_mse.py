@@ -45,5 +45,9 @@ class WMSELoss(nn.Module):
         z = z - z.mean(1, keepdim=True)
         covariance = z.transpose(1, 2) @ z / (self.size - 1)  # (slices, P, P)
         shrunk = (1 - self.eps) * covariance + self.eps * torch.eye(dim, dtype=z.dtype, device=z.device)
-        whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(shrunk), z.transpose(1, 2), upper=False)
+        # Where a covariance is singular the loss is nan, for which a run is stopped in words; the check of
+        # `linalg.cholesky` would stop it with a traceback, and an accelerator at each step.
+        lower, failed = torch.linalg.cholesky_ex(shrunk)
+        lower = lower.masked_fill((failed > 0)[:, None, None], float("nan"))
+        whitened = torch.linalg.solve_triangular(lower, z.transpose(1, 2), upper=False)
         return whitened.transpose(1, 2).reshape(rows, dim)

@@ -34,7 +34,7 @@ class BarlowTwins(SSLMethod):
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.loss = loss
+        self.loss = self.scoring(loss, "z1", "z2")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

@@ -1,6 +1,7 @@
 """What every method shares: a backbone, one readout, an optimizer recipe, and what its step hands to the callbacks."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypedDict
 
@@ -18,8 +19,8 @@ class StepOutput(TypedDict):
     """What a training step tells the callbacks; they read this and nothing else of a method's insides."""
 
     loss: Tensor  # scalar, with gradient
-    features: Tensor  # (V*B, D), detached, views stacked in order
-    embeddings: Tensor  # (V*B, P), detached, views stacked in order
+    features: Tensor  # (V*B, D), detached, of the views that the student sees, stacked in order
+    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order
     watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
 
 
@@ -40,6 +41,7 @@ class SSLMethod(LightningModule):
     """
 
     uses_local_views = False  # whether the step makes something of multi-crop's small views
+    global_views: int | None = 2  # how many it needs; None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
 
     def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
@@ -53,6 +55,15 @@ class SSLMethod(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
+
+    def scoring(self, loss: Callable[..., Any], *handed: str) -> Callable[..., Any]:
+        """`loss`, if it takes what this method hands it; raises UserError for one that was made for other methods."""
+        try:
+            inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).bind(*handed)
+        except TypeError as error:
+            name = type(loss).__name__
+            raise UserError(f"{name} does not take {', '.join(handed)}; choose another method/loss=") from error
+        return loss
 
     def features_of(self, views: Sequence[Tensor]) -> list[Tensor]:
         """V views (B, 3, h, w) -> V features (B, D); all views of one size pass the backbone in one call."""
@@ -85,11 +96,15 @@ class SSLMethod(LightningModule):
 
     def check_views(self, sizes: Sequence[int]) -> None:
         """Refuses views (their sides in pixels, in order) that this method cannot use, before anything is loaded."""
-        name, count = type(self).__name__, sum(size >= sizes[0] for size in sizes)
-        if count < len(sizes) and not self.uses_local_views:
-            raise UserError(f"{name} has no use for local views; choose views= without them, for example views=sym")
-        if count != 2:
-            raise UserError(f"{name} needs two global views and got {count}; mend views.*.count")
+        count = sum(size >= sizes[0] for size in sizes)
+        if count < 2 or count > (self.global_views or count):
+            raise UserError(f"this method needs two global views and got {count}; mend views.*.count")
+        if count == len(sizes):
+            return
+        if not self.uses_local_views:
+            raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
+        if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
+            raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
 
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""

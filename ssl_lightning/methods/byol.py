@@ -42,7 +42,7 @@ class BYOL(SSLMethod):
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.loss = loss
+        self.loss = self.scoring(loss, "p", "t")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

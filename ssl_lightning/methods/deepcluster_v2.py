@@ -13,20 +13,25 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.distributed import gather_rows
+from ssl_lightning.distributed import broadcast, gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.kmeans import spherical_kmeans
 
+NOT_SEEN = -100  # the target that cross-entropy leaves out
+
 
 class DeepClusterV2(SSLMethod):
     """The memory holds the newest projection of each image's two global views; centroids are the classifiers' weights.
 
+    An image that has not been seen yet (in the incomplete last batch of an epoch, say) belongs to no cluster, and is
+    not learned from until it does.
+
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`.
         projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
-        memory_size: N, no fewer than the images that are trained on.
+        memory_size: N, the number of images that are trained on.
         prototypes: K, clusters of each head.
         heads: how many clusterings stand beside each other; they take turns between the two views.
         temperature: t > 0 of the classifiers; 0.1 in the paper.
@@ -38,6 +43,7 @@ class DeepClusterV2(SSLMethod):
     memory: Tensor
     centroids: Tensor
     assignments: Tensor
+    seen: Tensor
 
     def __init__(
         self,
@@ -51,21 +57,33 @@ class DeepClusterV2(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        if prototypes > memory_size:
-            raise UserError(f"{prototypes} prototypes for {memory_size} images; lower method.prototypes")
+        if not 1 <= prototypes <= memory_size:
+            raise UserError(f"{prototypes} prototypes for {memory_size} images; mend method.prototypes")
+        if heads < 1 or iterations < 1 or not temperature > 0:
+            raise UserError(
+                f"deepcluster_v2 got heads={heads}, iterations={iterations}, temperature={temperature}; "
+                "give 1 or more of the first two, and a temperature above 0"
+            )
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         dim = int(self.projector.out_dim)  # type: ignore[arg-type]
         self.temperature, self.iterations = temperature, iterations
         self.register_buffer("memory", normalize(torch.randn(2, memory_size, dim), dim=2))
         self.register_buffer("centroids", normalize(torch.randn(heads, prototypes, dim), dim=2))
-        self.register_buffer("assignments", torch.zeros(heads, memory_size, dtype=torch.long))
+        self.register_buffer("assignments", torch.full((heads, memory_size), NOT_SEEN))
+        self.register_buffer("seen", torch.zeros(memory_size, dtype=torch.bool))
 
     @torch.no_grad()
     def remember(self, indices: Tensor, *z: Tensor) -> None:
         """Writes the projections (B, P) of two views of the images (B,) of all ranks."""
-        rows = gather_rows(indices)
+        rows = gather_rows(indices, equal=True)
+        self.seen[rows] = True
         for view, z_v in enumerate(z):
-            self.memory[view, rows] = gather_rows(z_v).to(self.memory.dtype)
+            self.memory[view, rows] = gather_rows(z_v, equal=True).to(self.memory.dtype)
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> None:
+        """Remembers a batch without learning from it."""
+        self.remember(batch.indices, *(normalize(self.projector(f)) for f in self.features_of(batch.views[:2])))
 
     def on_train_start(self) -> None:
         """A first pass over the images, so that the first epoch has something to cluster."""
@@ -73,20 +91,28 @@ class DeepClusterV2(SSLMethod):
         images, room = len(data.train_set), self.memory.shape[1]
         if images != room:
             raise UserError(f"the memory is for {room} images and there are {images}: set method.memory_size={images}")
-        if self.trainer.global_step:
+        if self.seen.any():
             return
-        for raw in self.trainer.train_dataloader:  # type: ignore[union-attr]
+        batches = range(int(self.trainer.num_training_batches))
+        for raw, _ in zip(self.trainer.train_dataloader, batches):  # type: ignore[arg-type]
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, self.device, 0))
-            with torch.no_grad():
-                z = [normalize(self.projector(f)) for f in self.features_of(batch.global_views)]
-            self.remember(batch.indices, *z)
+            self.look(batch)
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Clusters at an epoch's first batch. (The hook of the epoch's start is not called where a run goes on from a
+        checkpoint of an epoch's last batch.)"""
+        if batch_idx == 0:
+            self.cluster()
+
+    def cluster(self) -> None:
+        """k-means for each head, on rank 0's numbers: a sum on a GPU may differ in its last digits between ranks."""
+        rows, count = self.seen.nonzero().squeeze(1), self.centroids.shape[1]
+        if len(rows) < count:
+            raise UserError(f"{len(rows)} images were seen for {count} prototypes; lower method.prototypes")
         for head in range(len(self.centroids)):
             generator = torch.Generator().manual_seed(1000 * self.current_epoch + head)
-            memory, count = self.memory[head % 2], self.centroids.shape[1]
-            found = spherical_kmeans(memory, count, self.iterations, generator)
-            self.centroids[head], self.assignments[head] = found
+            found = spherical_kmeans(self.memory[head % 2, rows], count, self.iterations, generator)
+            self.centroids[head], self.assignments[head, rows] = broadcast(found[0]), broadcast(found[1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.features_of(batch.views)  # (B, D) each

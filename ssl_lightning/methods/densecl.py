@@ -3,15 +3,18 @@
 Wang et al. 2021, "Dense Contrastive Learning for Self-Supervised Visual Pre-Training", https://arxiv.org/abs/2011.09157
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.queue import Queue
@@ -42,8 +45,9 @@ class DenseHead(nn.Module):
 
 def match(features: Tensor, other: Tensor) -> Tensor:
     """For each place of `features` (B, D, h, w) the most similar place of `other`, by cosine: (B, S) in 0 .. S - 1."""
-    a, b = (normalize(x.flatten(2), dim=1) for x in (features, other))  # (B, D, S)
-    return (a.transpose(1, 2) @ b).argmax(2)
+    with full_precision(features):
+        a, b = (normalize(widen(x).flatten(2), dim=1) for x in (features, other))  # (B, D, S)
+        return (a.transpose(1, 2) @ b).argmax(2)
 
 
 class DenseCL(SSLMethod):
@@ -73,15 +77,24 @@ class DenseCL(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        if not hasattr(backbone, "forward_features"):
-            raise UserError("densecl needs a backbone with a feature map; choose a ResNet, convnet_small or timm's")
         dim = int(backbone.out_dim)  # type: ignore[arg-type]
         head = DenseHead(projector(dim), dense_projector(dim))
         self.head = head
         self.teacher = Teacher(teacher, FeatureMap(backbone), head)
-        self.loss, self.weight = loss, weight
+        self.loss, self.weight = self.scoring(loss, "q", "k", "queue"), weight
         self.queue = Queue(queue_size, int(head.projector.out_dim))  # type: ignore[arg-type]
         self.dense_queue = Queue(queue_size, int(head.dense_projector.out_dim))  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def check_views(self, sizes: Sequence[int]) -> None:
+        """Also refuses a backbone whose features are not the mean of a feature map: a ViT, or one with more layers."""
+        super().check_views(sizes)
+        net = copy.deepcopy(self.backbone).eval()
+        x = torch.randn(2, 3, sizes[0], sizes[0]).to(next(net.parameters()))
+        places = net.forward_features(x) if hasattr(net, "forward_features") else x.flatten(2)  # type: ignore[operator]
+        if places.ndim != 4 or not torch.allclose(places.mean((2, 3)), net(x), rtol=1e-3, atol=1e-4):
+            mend = "choose a ResNet or convnet_small"
+            raise UserError(f"densecl needs a backbone whose features are the mean of its feature map; {mend}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

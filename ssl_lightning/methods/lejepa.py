@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -28,7 +30,7 @@ class LeJEPA(SSLMethod):
     """
 
     uses_local_views = True
-    steps: Tensor
+    global_views = None
 
     def __init__(
         self,
@@ -41,23 +43,25 @@ class LeJEPA(SSLMethod):
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.loss, self.weight, self.directions = loss, weight, directions
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        if not 0 <= weight <= 1 or directions < 1:
+            raise UserError(f"lejepa got weight={weight}, directions={directions}; give 0 to 1, and 1 or more")
+        self.loss, self.weight = self.scoring(loss, "z", "directions"), weight
+        self.directions = directions
 
-    def draw(self, dim: int, like: Tensor) -> Tensor:
-        """Unit columns (dim, M): a function of the step alone, so that all ranks and a resumed run draw the same."""
-        generator = torch.Generator().manual_seed(int(self.steps))
-        self.steps += 1
-        return normalize(torch.randn(dim, self.directions, generator=generator), dim=0).to(like)
+    def draw(self, step: int, like: Tensor) -> Tensor:
+        """Unit columns (P, M) for `like` (B, P): a function of the step alone, the same on all ranks and on resume."""
+        generator = torch.Generator(like.device).manual_seed(step)
+        size = (like.shape[1], self.directions)
+        return normalize(torch.randn(size, generator=generator, dtype=like.dtype, device=like.device), dim=0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.features_of(batch.views)  # (B, D) each
-        z = [self.projector(f) for f in features]  # (B, P) each
+        z = [widen(self.projector(f)) for f in features]  # (B, P) each
         first = slice(len(batch.global_views))
         center = torch.stack(z[first]).mean(0)  # (B, P)
         prediction = torch.stack([(z_v - center).square().mean() for z_v in z]).mean()
-        directions = self.draw(center.shape[1], center)
+        directions = self.draw(self.global_step, center)  # (P, M)
         gaussian = torch.stack([self.loss(z_v, directions) for z_v in z]).mean()
         loss = (1 - self.weight) * prediction + self.weight * gaussian
         watch = {"prediction": prediction.detach(), "sig_reg": gaussian.detach()}
-        return self.output(loss, torch.cat(features[first]), *z[first], **watch)
+        return self.output(loss, torch.cat(features[:2]), *z[:2], **watch)

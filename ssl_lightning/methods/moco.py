@@ -50,7 +50,7 @@ class MoCo(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.loss = loss
+        self.loss = self.scoring(loss, "q", "k", "queue")
         self.symmetric = symmetric
         self.queue = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
 

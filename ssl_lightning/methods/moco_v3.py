@@ -48,7 +48,7 @@ class MoCoV3(SSLMethod):
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.loss = loss
+        self.loss = self.scoring(loss, "q", "k", "no queue")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.losses.forms import full_precision
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.queue import Queue
 
@@ -41,14 +42,15 @@ class NNCLR(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
-        self.loss = loss
+        self.loss = self.scoring(loss, "q", "k", "no queue")
         self.support = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """(B, P) -> the support set's nearest vectors (B, P), by cosine."""
         vectors = self.support.vectors
-        return vectors[(normalize(z).to(vectors.dtype) @ vectors.T).argmax(1)]
+        with full_precision(z):  # in bfloat16 hundreds of neighbours would be equally near
+            return vectors[(normalize(z.to(vectors.dtype)) @ vectors.T).argmax(1)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

@@ -40,7 +40,7 @@ class ReSSL(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.loss = loss
+        self.loss = self.scoring(loss, "z", "t", "queue")
         self.queue = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:

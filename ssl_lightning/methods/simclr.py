@@ -32,7 +32,7 @@ class SimCLR(SSLMethod):
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.loss = loss
+        self.loss = self.scoring(loss, "z1", "z2")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.backbone(torch.cat(batch.global_views))  # (2B, D)

@@ -39,7 +39,7 @@ class SimSiam(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
-        self.loss = loss
+        self.loss = self.scoring(loss, "p", "z")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -32,7 +33,11 @@ class SupCon(SSLMethod):
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.loss = loss
+        self.loss = self.scoring(loss, "z1", "z2", "labels")
+
+    def on_fit_start(self) -> None:
+        if not (self.trainer.datamodule.train_set.labels >= 0).any():  # type: ignore[attr-defined]
+            raise UserError("supcon learns from labels, and these images have none; choose another method")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.backbone(torch.cat(batch.global_views))  # (2B, D)

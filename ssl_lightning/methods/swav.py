@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.distributed import rank, world_size
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.queue import Queue
@@ -49,28 +51,39 @@ class SwAV(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
+        if not epsilon > 0 or min(iterations, prototypes) < 1 or queue_size < 0:
+            raise UserError(
+                f"swav got epsilon={epsilon}, iterations={iterations}, prototypes={prototypes} and "
+                f"queue_size={queue_size}; epsilon must be above 0, iterations and prototypes 1 or more, "
+                "queue_size 0 or more"
+            )
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         dim = int(self.projector.out_dim)  # type: ignore[arg-type]
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
-        self.loss = loss
+        self.loss = self.scoring(loss, "scores", "codes")
         self.epsilon, self.iterations = epsilon, iterations
         self.queues = nn.ModuleList(Queue(queue_size, dim) for _ in range(2 if queue_size else 0))
         self.queue_epoch, self.frozen_epochs = queue_epoch, frozen_epochs
+
+    def score(self, z: Tensor) -> Tensor:
+        """Cosines with the prototypes (B, K); a twentieth of them is what decides a code, too fine for bfloat16."""
+        with full_precision(z):
+            return self.prototypes(z.to(self.prototypes.weight.dtype))
 
     @torch.no_grad()
     def codes(self, view: int, scores: Tensor) -> Tensor:
         """Soft assignments (B, K) of one global view; the queue's share of this rank is assigned along with it."""
         if self.queues and self.current_epoch >= self.queue_epoch:
-            past = self.queues[view].vectors.tensor_split(world_size())[rank()].to(scores.dtype)  # type: ignore[union-attr, operator]
-            scores = torch.cat([scores, self.prototypes(past)])
+            past = self.queues[view].vectors.tensor_split(world_size())[rank()]  # type: ignore[union-attr, operator]
+            scores = torch.cat([scores, self.score(past)])
         return sinkhorn(scores, self.epsilon, self.iterations)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         with torch.no_grad():
             self.prototypes.weight.copy_(normalize(self.prototypes.weight))
         features = self.features_of(batch.views)  # (B, D) each
-        z = [normalize(self.projector(f)) for f in features]  # (B, P) each
-        scores = [self.prototypes(z_v) for z_v in z]  # (B, K) each
+        z = [normalize(widen(self.projector(f))) for f in features]  # (B, P) each
+        scores = [self.score(z_v) for z_v in z]  # (B, K) each
         codes = [self.codes(v, scores[v].detach())[: len(z[v])] for v in range(2)]
         for queue, z_v in zip(self.queues, z):
             queue.push(z_v.detach())  # type: ignore[operator]

@@ -39,7 +39,7 @@ class TiCo(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.loss = loss
+        self.loss = self.scoring(loss, "z", "t", "covariance")
         dim = int(self.projector.out_dim)  # type: ignore[arg-type]
         self.register_buffer("covariance", torch.zeros(dim, dim))
 

@@ -36,7 +36,7 @@ class Queue(nn.Module):
     def push(self, vectors: Tensor) -> None:
         """Writes the vectors (B, P) of all ranks over the oldest ones; of more than K the last K stay."""
         size = len(self.vectors)
-        new = gather_rows(vectors)[-size:].to(self.vectors.dtype)  # (W*B, P)
+        new = gather_rows(vectors, equal=True)[-size:].to(self.vectors.dtype)  # (W*B, P)
         slots = (self.pointer + torch.arange(len(new), device=new.device)) % size
         self.vectors[slots] = new
         self.pointer.copy_((self.pointer + len(new)) % size)

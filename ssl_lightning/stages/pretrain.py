@@ -61,8 +61,8 @@ def run(
     random_backbone = copy.deepcopy(method.backbone)  # the baseline: the very weights this run begins with
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compile:
-        method.backbone.compile()
+    for network in (method.backbone, *(teacher for _, teacher in method.teacher_pairs())) if compile else ():
+        network.compile()
     fit = trainer()
     throughput = Throughput()
     fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]

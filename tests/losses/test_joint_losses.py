@@ -184,6 +184,10 @@ def test_whitening_whitens() -> None:
         torch.testing.assert_close(part.T.cov(), torch.eye(5, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
+def test_a_singular_covariance_gives_nan_and_no_traceback() -> None:
+    assert WMSELoss(8)(torch.zeros(8, 5), torch.zeros(8, 5)).isnan()
+
+
 def test_kmeans_steps_are_the_papers() -> None:
     x = normalize(drawn(40, 4), dim=1)
     seen, _ = spherical_kmeans(x, 5, 0, torch.Generator().manual_seed(0))  # the start

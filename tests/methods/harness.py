@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ssl_lightning.build import compose
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.instantiate import instantiate
-from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 
 CONF = Path(__file__).parents[2] / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
@@ -74,6 +75,14 @@ def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int =
 
 def rows(batch: Batch, start: int, stop: int) -> Batch:
     return Batch([view[start:stop] for view in batch.views], batch.labels[start:stop], batch.indices[start:stop])
+
+
+def step(method: SSLMethod, batch: Batch, batch_idx: int = 0) -> StepOutput:
+    """A training step with what the trainer calls before it."""
+    if batch_idx == 0 and isinstance(method, DeepClusterV2):
+        method.look(batch)
+    method.on_train_batch_start(batch, batch_idx)
+    return method.training_step(batch, batch_idx)  # type: ignore[operator, no-any-return]
 
 
 def gradients(method: SSLMethod) -> dict[str, Tensor]:

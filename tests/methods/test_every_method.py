@@ -8,19 +8,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.gloo import run_two
-from tests.methods.harness import METHODS, gradients, random_batch, rows, tiny_method
+from tests.methods.harness import METHODS, gradients, random_batch, rows, step, tiny_method
 
 
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
     """Plain SGD on the rank's share of `steps` global batches, with gradients averaged as DDP averages them."""
     method = tiny_method(name)
-    method.on_train_epoch_start()
     losses: list[Tensor] = []
     share = 8 // world_size
-    for step in range(steps):
-        batch = rows(random_batch(8, seed=step), rank * share, (rank + 1) * share)
+    for n in range(steps):
+        batch = rows(random_batch(8, seed=n), rank * share, (rank + 1) * share)
         method.zero_grad()
-        loss = method.training_step(batch, step)["loss"]
+        loss = step(method, batch, n)["loss"]
         loss.backward()
         losses.append(loss.detach().clone())
         for parameter in method.parameters():
@@ -73,7 +72,7 @@ def test_teachers_start_as_frozen_copies(name: str) -> None:
             assert torch.equal(s, t)
             assert s.data_ptr() != t.data_ptr()
             assert id(t) not in trained
-    method.training_step(random_batch(), 0)["loss"].backward()
+    step(method, random_batch())["loss"].backward()
     for _, teacher in method.teacher_pairs():
         assert all(p.grad is None for p in teacher.parameters())
     assert bool(method.teacher_pairs()) == bool(method.configure_callbacks())
@@ -83,7 +82,7 @@ def test_teachers_start_as_frozen_copies(name: str) -> None:
 def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
     """A head that is built but not used crashes DDP and is a sign of a wrong step."""
     method = tiny_method(name)
-    method.training_step(random_batch(), 0)["loss"].backward()
+    step(method, random_batch())["loss"].backward()
     missing = [n for n, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     # The bias of a last layer cancels in some losses; everything else must move.
     assert [n for n in missing if not n.endswith("bias")] == []
@@ -93,7 +92,7 @@ def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
 def test_output_feeds_the_callbacks(name: str) -> None:
     method = tiny_method(name)
     batch = random_batch(8)
-    output = method.training_step(batch, 0)
+    output = step(method, batch)
     assert output["loss"].ndim == 0
     assert len(output["features"]) % 8 == 0
     assert output["features"].shape[1] == method.backbone.out_dim
@@ -107,8 +106,8 @@ def test_output_feeds_the_callbacks(name: str) -> None:
 def test_the_state_dict_is_the_whole_state(name: str) -> None:
     """A fresh method that loads the state takes the same next step: nothing lives outside parameters and buffers."""
     first = tiny_method(name)
-    for step in range(3):
-        first.training_step(random_batch(seed=step), step)
+    for n in range(3):
+        step(first, random_batch(seed=n), n)
     second = tiny_method(name)
     second.load_state_dict(first.state_dict())
     batch = random_batch(seed=9)
@@ -122,9 +121,9 @@ def test_bf16_autocast_stays_close_to_float32(name: str) -> None:
     method = tiny_method(name).float()
     batch = random_batch(8)
     batch = batch._replace(views=[view.float() for view in batch.views])
-    full = method.training_step(batch, 0)["loss"]
+    full = step(method, batch)["loss"]
     method = tiny_method(name).float()
     with torch.autocast("cpu", torch.bfloat16):
-        half = method.training_step(batch, 0)["loss"]
+        half = step(method, batch)["loss"]
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0.03, atol=0.03)

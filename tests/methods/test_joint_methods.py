@@ -14,7 +14,7 @@ from ssl_lightning.methods.nnclr import NNCLR
 from ssl_lightning.methods.swav import SwAV
 from tests.losses import reference
 from tests.losses import reference_joint as paper
-from tests.methods.harness import METHODS, random_batch, tiny_method
+from tests.methods.harness import METHODS, random_batch, rows, tiny_method
 
 
 def project(method: SSLMethod, x: Tensor) -> Tensor:
@@ -124,12 +124,11 @@ def test_lejepa_with_local_views() -> None:
     method, batch = tiny_method("lejepa"), with_local_views(random_batch(6))
     assert isinstance(method, LeJEPA)
     z = [project(method, x) for x in batch.views]
-    directions = method.draw(5, z[0])
+    directions = method.draw(0, z[0])
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(256, dtype=torch.float64))
-    method.steps.zero_()
     expected = paper.lejepa(z, 2, directions, 0.02, 33, 3.0)
     same(method.training_step(batch, 0)["loss"], expected)
-    assert not torch.equal(method.draw(5, z[0]), directions)  # anew at each step
+    assert not torch.equal(method.draw(1, z[0]), directions)  # anew at each step
 
 
 @pytest.mark.parametrize("queue", [False, True])
@@ -182,7 +181,7 @@ def test_deepcluster_remembers_and_clusters() -> None:
     method.remember(batch.indices, *z)
     for v in range(2):
         same(method.memory[v], z[v])
-    method.on_train_epoch_start()
+    method.cluster()
     losses = []
     for head in range(3):
         memory = z[head % 2]
@@ -195,18 +194,89 @@ def test_deepcluster_remembers_and_clusters() -> None:
 
 
 def test_deepcluster_is_told_how_many_images_there_are() -> None:
-    with pytest.raises(UserError, match=r"lower method.prototypes"):
-        tiny_method("deepcluster_v2", ("method.heads=1",), prototypes=9)
+    with pytest.raises(UserError, match=r"9 prototypes for 8 images; mend method.prototypes"):
+        tiny_method("deepcluster_v2", prototypes=9)
+
+
+def test_deepcluster_learns_of_no_image_that_it_has_not_seen() -> None:
+    method, batch = tiny_method("deepcluster_v2"), random_batch(8)
+    assert isinstance(method, DeepClusterV2)
+    with pytest.raises(UserError, match="0 images were seen for 3 prototypes"):
+        method.cluster()
+    five = rows(batch, 0, 5)
+    method.look(five)
+    method.cluster()
+    assert (method.assignments[:, 5:] == -100).all()
+    same(method.training_step(batch, 1)["loss"], method.training_step(five, 1)["loss"])
+    assert method.seen.all()
+
+
+def test_deepcluster_clusters_at_the_first_batch_of_an_epoch() -> None:
+    method, batch = tiny_method("deepcluster_v2"), random_batch(8)
+    assert isinstance(method, DeepClusterV2)
+    method.look(batch)
+    method.on_train_batch_start(batch, 3)
+    assert (method.assignments == -100).all()
+    method.on_train_batch_start(batch, 0)
+    assert (method.assignments >= 0).all()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_views_it_cannot_use_are_refused(name: str) -> None:
     method = tiny_method(name)
     method.check_views([32, 32])
-    with pytest.raises(UserError, match="needs two global views and got 3"):
-        method.check_views([32, 32, 32])
+    with pytest.raises(UserError, match="needs two global views and got 1"):
+        method.check_views([32])
+    if method.global_views:
+        with pytest.raises(UserError, match="needs two global views and got 3"):
+            method.check_views([32, 32, 32])
     if method.uses_local_views:
         method.check_views([32, 32, 16, 16])
     else:
         with pytest.raises(UserError, match="has no use for local views"):
             method.check_views([32, 32, 16])
+
+
+def test_a_vit_of_one_size_is_refused_local_views() -> None:
+    method = tiny_method("swav")
+    method.backbone.patch_embed = torch.nn.Identity()
+    method.backbone.patch_embed.strict_img_size = True
+    with pytest.raises(UserError, match=r"\+backbone.dynamic_img_size=true"):
+        method.check_views([32, 32, 16])
+
+
+def test_densecl_refuses_a_backbone_whose_features_are_more_than_a_mean() -> None:
+    method = tiny_method("densecl")
+    method.backbone.forward = lambda x: 2 * method.backbone.forward_features(x).mean((2, 3))
+    with pytest.raises(UserError, match="the mean of its feature map"):
+        method.check_views([4, 4])
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "dcl", "hard_negative"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "moco_v1", "moco_v3", "nnclr", "densecl"])
+def test_contrastive_methods_take_each_others_losses(name: str, loss: str) -> None:
+    method = tiny_method(name, (f"method/loss={loss}",))
+    method.training_step(random_batch(6), 0)["loss"].backward()
+
+
+@pytest.mark.parametrize(("name", "loss"), [("moco", "nt_xent"), ("simclr", "sup_con"), ("vicreg", "ressl")])
+def test_a_loss_of_another_kind_is_refused(name: str, loss: str) -> None:
+    with pytest.raises(UserError, match=r"does not take .*; choose another method/loss="):
+        tiny_method(name, (f"method/loss={loss}",))
+
+
+def test_a_contrastive_loss_takes_no_labels() -> None:
+    method = tiny_method("supcon", ("method/loss=hard_negative",))
+    with pytest.raises(UserError, match="takes a queue of vectors and no labels"):
+        method.training_step(random_batch(6), 0)
+
+
+def test_ressls_teacher_sees_a_weak_view_under_every_recipe() -> None:
+    from ssl_lightning.build import compose
+    from ssl_lightning.instantiate import instantiate
+
+    for overrides in ([], ["experiment=cifar10_cpu"], ["data=cifar10"]):
+        strong, weak = instantiate(compose(["method=ressl", *overrides]).values["views"]).list()
+        assert (weak.jitter_p, weak.grayscale_p, weak.blur_p) == (0, 0, 0)
+        assert strong.jitter_p > 0
+        assert len(instantiate(compose(["method=simclr", *overrides]).values["views"]).list()) == 2
