@@ -155,7 +155,7 @@ MISTAKES = [
     ("method=mocco", "there is no method=mocco. Did you mean 'moco'?"),
     ("method/los=byol", "Did you mean 'method/loss'?"),
     ("method/loss=byl", "Did you mean 'byol'?"),
-    ("method=zzz", "There are: byol, "),
+    ("method=zzz", "There are: barlow_twins, byol, "),
     ("logger=[csv,wandv]", "Did you mean 'wandb'?"),
     ("logger=null", "there is no logger=null"),
     ("method.los.temperature=1", "Did you mean 'method.loss.temperature'?"),

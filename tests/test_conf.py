@@ -13,7 +13,9 @@ from ssl_lightning.run_folder import RunFolder
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
 # An option that is a choice inside one method goes with that method.
-WITH = {"method/loss=info_nce": ["method=moco"], "method/loss=byol": ["method=byol"]}
+METHOD_OF = {"sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
+METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav")}
+WITH = {f"method/loss={loss}": [f"method={method}"] for loss, method in METHOD_OF.items()}
 
 
 def overrides_of(option: str) -> list[str]:

@@ -48,9 +48,9 @@ def last_checkpoint(folder: Path, name: str) -> Path:
 
 def all_in_turn(name: str, folder: Path) -> "subprocess.Popen[str]":
     commands = json.dumps({method: words(method, name, folder) for method in METHODS})
-    log = open(folder / f"{name}.txt", "w")  # noqa: SIM115  (the process writes to it)
     command = [sys.executable, "-c", IN_TURN, commands]
-    return subprocess.Popen(command, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True)
+    with open(folder / f"{name}.txt", "w") as log:
+        return subprocess.Popen(command, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
 def run_and_kill(method: str, folder: Path) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional as F
@@ -168,15 +168,21 @@ def test_wrong_inputs_are_named() -> None:
         ("cpu_short", [64] * 2),
         ("shapes", [64] * 2),
         ("multicrop", [64] * 2 + [28] * 6),
+        ("byol", [64] * 2),
+        ("moco_v1", [64] * 2),
+        ("ressl", [64] * 2),
+        ("vicreg", [64] * 2),
+        ("wmse", [64] * 2),
     ],
 )
 def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text().replace("${data.image_size}", "64"))
-    views = instantiate(node)
+    config = OmegaConf.create({"data": {"image_size": 64}, "views": OmegaConf.load(CONF / f"{name}.yaml")})
+    views = instantiate(OmegaConf.to_container(config, resolve=True)["views"])  # type: ignore[index, call-overload]
     assert isinstance(views, Views)
     assert [view.size for view in views.list()] == sizes
     assert len(DeviceViews(views, MEAN, STD, 0)(images(4, 64, 64), torch.arange(4), 0)) == len(sizes)
 
 
 def test_every_config_is_tested() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop"}
+    tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == tested
