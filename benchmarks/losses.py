@@ -30,7 +30,6 @@ from ssl_lightning.losses.tico import TiCoLoss
 from ssl_lightning.losses.vicreg import VICRegLoss
 from ssl_lightning.losses.w_mse import WMSELoss
 
-ROUNDS = 3
 BATCHES = (256, 4096)
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -118,7 +117,7 @@ def memory(name: str, batch: int, device: str) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def times(names: list[str], batch: int, device: str, rounds: int = ROUNDS) -> dict[str, float]:
+def times(names: list[str], batch: int, device: str, rounds: int = 1) -> dict[str, float]:
     """Median seconds of each, measured in turn."""
     every = steps(device)
     inputs = {name: views(batch, every[name][0], device) for name in names}
