@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-learning lint format bench clean
+.PHONY: help setup demo test lint format bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install the package and the developers' tools into .venv
 
@@ -30,9 +30,6 @@ demo: setup  ## Pretrain SimCLR on the embedded data and judge it (minutes on tw
 
 test: setup  ## Run all tests (no network, no GPU)
 	$(BIN)/python -m pytest -n auto --dist loadfile
-
-test-learning: setup  ## Run the tests that train: every method learns, and collapses without its safeguard
-	$(BIN)/python -m pytest -m learning
 
 lint: setup  ## Check style, formatting and types
 	$(BIN)/ruff check .

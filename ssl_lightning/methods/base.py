@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.recipe import OptimizerRecipe, steps_of
 
 
 class StepOutput(TypedDict):
@@ -115,7 +115,5 @@ class SSLMethod(LightningModule):
         if batch_size is None:
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
         accumulation = self.trainer.accumulate_grad_batches
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = max(1, -(-int(self.trainer.num_training_batches) // accumulation))
         global_batch = batch_size * self.trainer.world_size * accumulation
-        return self.optimizer_recipe.build(self, global_batch, total_steps, steps_per_epoch, self.constant_lr)
+        return self.optimizer_recipe.build(self, global_batch, *steps_of(self.trainer), self.constant_lr)

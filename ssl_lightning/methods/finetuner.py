@@ -15,7 +15,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import layer_decay
-from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.recipe import OptimizerRecipe, steps_of
 
 
 class Finetuner(LightningModule):
@@ -97,10 +97,8 @@ class Finetuner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         accumulation = self.trainer.accumulate_grad_batches
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = max(1, -(-int(self.trainer.num_training_batches) // accumulation))
         batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         global_batch = batch_size * self.trainer.world_size * accumulation
         rate, decay = self.recipe.lr(global_batch), self.recipe.weight_decay
         groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay)
-        return self.recipe.build_groups(groups, global_batch, total_steps, steps_per_epoch)
+        return self.recipe.build_groups(groups, global_batch, *steps_of(self.trainer))

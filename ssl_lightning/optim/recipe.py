@@ -1,5 +1,6 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,19 @@ from ssl_lightning.optim.param_groups import split_decay
 
 class Schedule(Protocol):
     def factor(self, step: int, total_steps: int, steps_per_epoch: int, peak_lr: float) -> float: ...
+
+
+def steps_of(trainer: Any) -> tuple[int, int]:
+    """(optimizer steps of the run, optimizer steps of an epoch) of a Lightning trainer about to fit.
+
+    Raises UserError for a run without an end.
+    """
+    total = trainer.estimated_stepping_batches
+    if math.isinf(total):
+        raise UserError("the run has no end; set trainer.max_epochs or trainer.max_steps")
+    if math.isinf(trainer.num_training_batches):  # with max_steps alone nobody has asked for the data so far
+        trainer.fit_loop.setup_data()
+    return int(total), max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
 
 
 class OptimizerRecipe:
