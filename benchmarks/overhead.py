@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from torch import Tensor, nn
 
@@ -31,9 +31,10 @@ from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.trainers import NoProfiler
 
-STEPS, ROUNDS, BATCH, WARMUP = 200, 5, 256, 20
+STEPS, ROUNDS, BATCH, WARMUP = 600, 7, 256, 20
 
 
 def now() -> float:
@@ -44,12 +45,11 @@ def now() -> float:
     return time.process_time()
 
 
-class Net(LightningModule):
+class Net(SSLMethod):
     """Two linear layers and a loss of a few operations: a step so short that what surrounds it shows."""
 
     def __init__(self, dim: int = 64) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(48, dim), nn.ReLU(), nn.Linear(dim, dim))
+        super().__init__(nn.Sequential(nn.Linear(48, dim), nn.ReLU(), nn.Linear(dim, dim)))
         self.teacher = frozen_copy(self.backbone)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_
 log = logging.getLogger("ssl_lightning")
 
 MAX_ROWS = 1024  # images looked at: enough for the statistics, cheap enough to take often
+UNIFORM_ROWS = 256  # for uniformity, whose cost grows with their square
 ADVICE = {
     "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
     "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
@@ -73,7 +74,8 @@ class Collapse(Callback):
             return
         rows = torch.cat(views)[:MAX_ROWS].float()
         std, rank = feature_std(rows), effective_rank(rows)
-        self._metrics = {"embedding_std": std, "embedding_rank": rank, "uniformity": uniformity(rows)}
+        uniform = uniformity(rows, max_rows=UNIFORM_ROWS)
+        self._metrics = {"embedding_std": std, "embedding_rank": rank, "uniformity": uniform}
         if len(views) > 1 and len(views[0]) > 1:
             first, second = views[0][:MAX_ROWS].float(), views[1][:MAX_ROWS].float()
             self._metrics |= {"alignment": alignment(first, second), **pair_statistics(first, second)}

@@ -15,34 +15,37 @@ from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.distributed import gather_rows, is_active, reduce
 from ssl_lightning.errors import UserError
 
-SLOWEST = 0.02  # weight of the newest batch in the running statistics once they have settled
+SLOWEST = 0.1  # weight of the newest batch in the running statistics once they have settled
 
 
 class OnlineProbe(Callback):
-    """Softmax regression on standardised features, one AdamW step per training batch.
+    """Softmax regression on standardised features: one AdamW step on the first view of every n-th batch.
 
     Features are standardised by running mean and variance, a plain average at first and an exponential one later, so
     that one learning rate fits every backbone. A batch is standardised by the statistics from before it, so that its
     gradient and its own statistics travel over the ranks in a single all-reduce; every rank then holds the same probe,
     that of one process on the global batch.
 
-    Logs `train/probe_loss`, `train/probe_top1` (rank 0's batch, before the update) and `val/probe_top1` (on the
+    Logs `train/probe_loss`, `train/probe_top1` (rank 0's last batch, before its update) and `val/probe_top1` (on the
     queries, validation loader 1). Images labelled -1 are ignored; when the data has no labels it switches itself off.
 
     Args:
         lr: learning rate, constant.
         weight_decay: decoupled.
+        every_n_steps: optimizer steps of the run from one step of the probe to the next.
     """
 
-    def __init__(self, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 1e-2, weight_decay: float = 0.0, every_n_steps: int = 8) -> None:
         self.lr = lr
         self.weight_decay = weight_decay
+        self.every_n_steps = every_n_steps
         self.on = True
         self._steps = 0
+        self._looked_at = 0  # the run's step of the last update; set anew at each start
         # weight (C, D + 1) with the bias as last column, its two moments, and the features' mean (D,) and variance (D,)
         self._state: dict[str, Tensor] = {}
-        self._one_hot = torch.empty(0)  # (C + 1, C), the last row zeros, for label -1; empty until the first batch
-        self._last: tuple[Tensor, Tensor] | None = None  # logits (V*B, C), labels (B,)
+        self._one_hot = torch.empty(0)  # (C, C + 1), the last column zeros, for label -1; empty until the first batch
+        self._last: tuple[Tensor, Tensor] | None = None  # logits (C, B), labels (B,)
         self._hits: list[Tensor] = []
         self._indices: list[Tensor] = []
 
@@ -67,50 +70,53 @@ class OnlineProbe(Callback):
             sizes = f"{columns - 1} features and {classes} classes, this run {dim} and {num_classes}"
             raise UserError(f"the checkpoint's online probe has {sizes}; choose another name=")
         self._state = {name: value.to(device) for name, value in self._state.items()}
-        self._one_hot = torch.eye(num_classes + 1, num_classes, device=device)
+        self._one_hot = torch.eye(num_classes, num_classes + 1, device=device)
 
     # ---- training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on = has_labels(trainer, "the online probe", train_set=True)
 
-    @torch.no_grad()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._looked_at = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self.on:
+        step = trainer.global_step
+        if not self.on or step == self._looked_at or (step % self.every_n_steps and step != 1):
             return
-        features = outputs["features"].float()  # (V*B, D)
+        self._looked_at = step
+        features = outputs["features"][: len(batch.labels)].float()  # (B, D), the first view
         if not len(self._one_hot):
             num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
             self.prepare(num_classes, features.shape[1], features.device)
         self.step(features, batch.labels)
 
+    @torch.no_grad()
     def step(self, features: Tensor, labels: Tensor) -> None:
-        """One update on features (V*B, D), views stacked in order, and labels (B,).
+        """One update on features (B, D) and labels (B,).
 
-        Few and small operations, for this runs at every step: the standardisation is folded into the weights, as
+        Few and small operations, for this runs beside every method: the standardisation is folded into the weights, as
         ((f - mean) scale) W^T = f (W scale)^T - (W scale) mean; and unlabelled rows are multiplied by zero, since to
         select the others a device would first have to say how many they are.
         """
         mean, variance = self._state["mean"], self._state["variance"]
-        logits, scale = self._logits(features)
+        logits, scale = self._logits(features)  # (C, B): classes first, for a softmax of short rows is slow
         self._last = (logits, labels)
-        known, one_hot = (labels >= 0).float(), self._one_hot[labels]  # (B,), (B, C)
-        error = logits.softmax(1)  # (V*B, C), to become the gradient of the summed cross-entropy by the logits
-        error.view(-1, *one_hot.shape).sub_(one_hot).mul_(known[:, None])
-        bias_grad = error.sum(0)  # (C,)
-        grad = torch.addr(error.t() @ features, bias_grad, mean, alpha=-1).mul_(scale)  # (C, D)
-        count = known.sum() * (len(features) // len(labels))
-        rows = count.new_full((), len(features))
-        square = torch.linalg.vector_norm(features, dim=0).square_()  # (D,)
-        parts = [torch.cat([grad, bias_grad[:, None]], 1), features.sum(0), square, count, rows]
+        known = (labels >= 0).float()  # (B,)
+        error = logits.softmax(0).sub_(self._one_hot[:, labels]).mul_(known)  # gradient of the summed cross-entropy
+        bias_grad = error.sum(1)  # (C,)
+        grad = torch.addr(error @ features, bias_grad, mean, alpha=-1).mul_(scale)  # (C, D)
+        ones = torch.ones_like(known)
+        count, rows = known.sum(), ones.sum()
+        parts = [torch.cat([grad, bias_grad[:, None]], 1), ones @ features, ones @ features.square(), count, rows]
         grad, total, square, count, rows = _sum_over_ranks(parts)
-        self._adamw(grad / count.clamp_min(1))
+        self._adamw(grad.div_(count.clamp_min_(1)))
         share = max(1 / self._steps, SLOWEST)
-        batch_mean = total / rows
+        batch_mean = total.div_(rows)
         mean.lerp_(batch_mean, share)
-        variance.lerp_((square / rows).addcmul_(batch_mean, batch_mean, value=-1).clamp_min_(0), share)
+        variance.lerp_(square.div_(rows).addcmul_(batch_mean, batch_mean, value=-1).clamp_min_(0), share)
 
     def _adamw(self, grad: Tensor, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         """Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2; torch's own costs more to call."""
@@ -124,27 +130,27 @@ class OnlineProbe(Callback):
         weight.addcdiv_(first, second.sqrt().div_(bias2**0.5).add_(eps), value=-self.lr / bias1)
 
     def _logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D) -> logits (N, C), and the scale (D,) of the standardisation."""
+        """(N, D) -> logits (C, N), and the scale (D,) of the standardisation."""
         weight = self._state["weight"]
         scale = (self._state["variance"] + 1e-6).rsqrt_()
         scaled = weight[:, :-1] * scale  # (C, D)
-        return torch.addmm(weight[:, -1] - scaled @ self._state["mean"], features, scaled.t()), scale
+        bias = torch.addmv(weight[:, -1], scaled, self._state["mean"], alpha=-1)
+        return torch.addmm(bias[:, None], scaled, features.t()), scale
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
         """For the StepLogger: loss and accuracy on the last training batch."""
         if not self.on or self._last is None:
             return {}
         logits, labels = self._last
-        labels = labels.repeat(len(logits) // len(labels))  # (V*B,)
         count = (labels >= 0).sum().clamp_min(1)
-        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count
-        return {"probe_loss": loss, "probe_top1": (logits.argmax(1) == labels).sum() / count}
+        loss = F.cross_entropy(logits[None], labels[None], ignore_index=-1, reduction="sum") / count
+        return {"probe_loss": loss, "probe_top1": (logits.argmax(0) == labels).sum() / count}
 
     # ---- validation
 
     def predict(self, features: Tensor) -> Tensor:
         """Classes (N,) of features (N, D)."""
-        return self._logits(features.float())[0].argmax(1)
+        return self._logits(features.float())[0].argmax(0)
 
     def on_validation_batch_end(
         self,

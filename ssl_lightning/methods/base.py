@@ -49,6 +49,14 @@ class SSLMethod(LightningModule):
         self.backbone = backbone
         self.optimizer_recipe = optimizer
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of the running hook here some forty times a step, and torch looks at each attribute
+        # whether it is a parameter, a module or a buffer: a tenth of a millisecond.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def embed(self, x: Tensor) -> Tensor:
         """The sole readout, images (B, 3, H, W) -> features (B, D): probes, kNN, fine-tuning and export all use it."""
         return self.backbone(x)

@@ -58,7 +58,7 @@ def test_kept_epochs_stay(tmp_path: Path) -> None:
 
 def test_runs_last_and_holds_the_state_of_the_other_callbacks(tmp_path: Path) -> None:
     method = ToyMethod(teacher=EMATeacher())
-    trainer = fit(method, tmp_path, [Checkpoint(tmp_path), OnlineProbe()], max_epochs=1)
+    trainer = fit(method, tmp_path, [Checkpoint(tmp_path), OnlineProbe(every_n_steps=1)], max_epochs=1)
     assert isinstance(trainer.callbacks[-1], Checkpoint)
     assert isinstance(trainer.checkpoint_callback, Checkpoint)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)

@@ -13,14 +13,14 @@ from ssl_lightning.errors import UserError
 from tests.callbacks.test_ema_teacher import StopAfter
 from tests.callbacks.toy import ToyData, ToyMethod, fit
 
-CLASSES, DIM, BATCH, VIEWS = 4, 6, 10, 2
+CLASSES, DIM, BATCH = 4, 6, 20
 
 
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(5)
     found = []
     for _ in range(count):
-        features = 3 * torch.randn(VIEWS * BATCH, DIM, generator=generator) + 2
+        features = 3 * torch.randn(BATCH, DIM, generator=generator) + 2
         labels = torch.randint(-1, CLASSES, (BATCH,), generator=generator)
         found.append((features, labels))
     return found
@@ -35,11 +35,10 @@ def naive(weight_decay: float) -> tuple[Tensor, Tensor]:
     for t, (features, labels) in enumerate(batches(60)):
         features = features.double()
         losses = []
-        for view in range(VIEWS):
-            for i, label in enumerate(labels.tolist()):
-                if label >= 0:
-                    x = (features[view * BATCH + i] - mean) / (variance + 1e-6).sqrt()
-                    losses.append(F.cross_entropy(weight @ x + bias, torch.tensor(label)))
+        for row, label in zip(features, labels.tolist(), strict=True):
+            if label >= 0:
+                x = (row - mean) / (variance + 1e-6).sqrt()
+                losses.append(F.cross_entropy(weight @ x + bias, torch.tensor(label)))
         optimizer.zero_grad()
         torch.stack(losses).mean().backward()
         optimizer.step()
@@ -53,9 +52,7 @@ def trained(weight_decay: float = 0.0, rows: slice = slice(None)) -> OnlineProbe
     probe = OnlineProbe(0.05, weight_decay)
     probe.prepare(CLASSES, DIM, torch.device("cpu"))
     for features, labels in batches(60):
-        views = features.view(VIEWS, BATCH, DIM)[:, rows]
-        with torch.no_grad():
-            probe.step(views.reshape(-1, DIM), labels[rows])
+        probe.step(features[rows], labels[rows])
     return probe
 
 
@@ -69,7 +66,7 @@ def test_equals_softmax_regression_by_autograd(weight_decay: float) -> None:
 
 def test_learns_separable_classes_and_leaves_no_trace(tmp_path: Path) -> None:
     watched, alone = ToyMethod(), ToyMethod()
-    probe = OnlineProbe(0.05)
+    probe = OnlineProbe(0.05, every_n_steps=1)
     state = torch.get_rng_state()
     trainer = fit(watched, tmp_path, [probe], max_epochs=8)
     after = torch.get_rng_state()
@@ -85,15 +82,24 @@ def test_learns_separable_classes_and_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_resumed_probe_is_bitwise_that_of_a_whole_run(tmp_path: Path) -> None:
-    whole, first, second = OnlineProbe(), OnlineProbe(), OnlineProbe()
+    whole, first, second = (OnlineProbe(every_n_steps=3) for _ in range(3))
     fit(ToyMethod(), tmp_path, [whole], max_epochs=4)
     fit(ToyMethod(), tmp_path, [first, StopAfter(2), Checkpoint(tmp_path)], max_epochs=4)
     fit(ToyMethod(), tmp_path, [second], ckpt_path=tmp_path / "checkpoints/last.ckpt", max_epochs=4)
     one, two = whole.state_dict(), second.state_dict()
-    assert one.pop("steps") == two.pop("steps") == 20
+    assert one.pop("steps") == two.pop("steps") == 7  # of 20: at 1, 3, 6, ... 18
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
     assert not torch.equal(first.state_dict()["weight"], one["weight"])
+
+
+def test_learns_from_the_first_view_once_in_n_optimizer_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(OnlineProbe, "step", lambda probe, features, labels: seen.append((len(features), len(labels))))
+    trainer = fit(ToyMethod(), tmp_path, [OnlineProbe(every_n_steps=2)], max_epochs=2, accumulate_grad_batches=2)
+    assert trainer.global_step == 6
+    assert len(seen) == 4  # steps 1, 2, 4, 6
+    assert all(rows == labels for rows, labels in seen)
 
 
 def test_switches_itself_off_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,8 +117,7 @@ def test_switches_itself_off_without_labels(tmp_path: Path, caplog: pytest.LogCa
 def test_unlabelled_rows_do_not_count() -> None:
     probe = OnlineProbe(0.05)
     probe.prepare(CLASSES, DIM, torch.device("cpu"))
-    with torch.no_grad():
-        probe.step(torch.randn(8, DIM), torch.full((4,), -1))
+    probe.step(torch.randn(4, DIM), torch.full((4,), -1))
     assert torch.equal(probe._state["weight"], torch.zeros(CLASSES, DIM + 1))
 
 
