@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-learning lint format bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Install the package and the developers' tools into .venv
 
@@ -28,8 +28,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Pretrain SimCLR on the embedded data and judge it (minutes on two cores, no download)
 	$(BIN)/python -m ssl_lightning
 
-test: setup  ## Run all tests (no network, no GPU)
+test: setup  ## Run all tests but those that train for a while (no network, no GPU)
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-learning: setup  ## Run those: each method learns, and collapses without its safeguard (minutes)
+	$(BIN)/python -m pytest -n auto -m learning tests/learning
 
 lint: setup  ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -1,8 +1,10 @@
 """Watches for collapse, the silent failure of self-supervised learning, and says in words what is wrong and what helps.
 
-Complete collapse: every image gets the same vector. Dimensional collapse (Jing et al. 2021,
-https://arxiv.org/abs/2110.09348): the vectors differ, but only along a few directions. The spread is that of SimSiam
-(https://arxiv.org/abs/2011.10566, figure 2), scaled so that 1 = uniform on the sphere and 0 = one point.
+Complete collapse: every image gets the same vector. It comes as one direction for all (the spread falls), or, where a
+loss does not normalise, as vectors that shrink to one point (the scale falls; what VICReg's variance term is there
+for, https://arxiv.org/abs/2105.04906). Dimensional collapse (Jing et al. 2021, https://arxiv.org/abs/2110.09348): the
+vectors differ, but only along a few directions. The spread is that of SimSiam (https://arxiv.org/abs/2011.10566,
+figure 2), times the root of the dimensions, so that 1 = uniform on the sphere and 0 = one point.
 """
 
 import logging
@@ -21,21 +23,28 @@ MAX_ROWS = 1024  # images looked at: enough for the statistics, cheap enough to 
 UNIFORM_ROWS = 256  # for uniformity, whose cost grows with their square
 ADVICE = {
     "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
+    "shrinking": "give the term that keeps the embeddings apart more weight, or lower optimizer.base_lr",
     "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
 }
 
 
-def diagnose(std: float, rank: float, min_std: float = 0.1, min_rank: float = 2.0) -> str:
-    """ "complete", "dimensional", or "" for healthy, from the spread (1 = uniform) and the effective rank."""
+def diagnose(
+    std: float, rank: float, scale: float = 1.0, min_std: float = 0.1, min_rank: float = 2.0, min_scale: float = 0.05
+) -> str:
+    """ "complete", "shrinking", "dimensional", or "" for healthy, from spread (1 = uniform), effective rank, and scale
+    (1 = that of the first look)."""
     if std < min_std:
         return "complete"
+    if scale < min_scale:
+        return "shrinking"
     return "dimensional" if rank < min_rank else ""
 
 
 class Collapse(Callback):
     """Measures embeddings every n steps and features at each validation; warns once per event.
 
-    Logs `train/embedding_std`, `train/embedding_rank` (effective rank), `train/uniformity`, `train/alignment` and what
+    Logs `train/embedding_std` (spread), `train/embedding_scale` (mean standard deviation of a dimension, over that of
+    the run's first look), `train/embedding_rank` (effective rank), `train/uniformity`, `train/alignment` and what
     `pair_statistics` tells (of rank 0's batch) through the StepLogger, and `val/feature_std`, `val/feature_rank` of the
     queries.
 
@@ -43,20 +52,34 @@ class Collapse(Callback):
         every_n_steps: optimizer steps from one look at the embeddings to the next.
         min_std: a smaller spread is complete collapse.
         min_rank: a smaller effective rank is dimensional collapse.
+        min_scale: a smaller scale is complete collapse, too.
         patience: how many looks in a row must agree before it warns; the first steps of healthy runs look bad, too.
     """
 
     def __init__(
-        self, every_n_steps: int = 100, min_std: float = 0.1, min_rank: float = 2.0, patience: int = 3
+        self,
+        every_n_steps: int = 100,
+        min_std: float = 0.1,
+        min_rank: float = 2.0,
+        min_scale: float = 0.05,
+        patience: int = 3,
     ) -> None:
         self.every_n_steps = every_n_steps
         self.min_std = min_std
         self.min_rank = min_rank
+        self.min_scale = min_scale
         self.patience = patience
+        self._first_scale: float | None = None
         self._looked_at = 0
         self._metrics: dict[str, Tensor | float] = {}
         self._bad: dict[str, tuple[str, int]] = {}  # what was looked at -> (diagnosis, looks in a row)
         self._rows: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first_scale": self._first_scale}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._first_scale = state_dict["first_scale"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = trainer.global_step
@@ -73,13 +96,15 @@ class Collapse(Callback):
         if not all(torch.isfinite(view).all() for view in views):  # NanGuard's to report
             return
         rows = torch.cat(views)[:MAX_ROWS].float()
-        std, rank = feature_std(rows), effective_rank(rows)
-        uniform = uniformity(rows, max_rows=UNIFORM_ROWS)
-        self._metrics = {"embedding_std": std, "embedding_rank": rank, "uniformity": uniform}
+        std, rank, scale = feature_std(rows), effective_rank(rows), rows.std(0).mean().item()
+        self._first_scale = self._first_scale or scale
+        scale /= self._first_scale or 1.0
+        self._metrics = {"embedding_std": std, "embedding_rank": rank, "embedding_scale": scale}
+        self._metrics["uniformity"] = uniformity(rows, max_rows=UNIFORM_ROWS)
         if len(views) > 1 and len(views[0]) > 1:
             first, second = views[0][:MAX_ROWS].float(), views[1][:MAX_ROWS].float()
             self._metrics |= {"alignment": alignment(first, second), **pair_statistics(first, second)}
-        self._judge("embeddings", std, rank, rows.shape[1], step)
+        self._judge("embeddings", std, rank, rows.shape[1], step, scale)
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
         """For the StepLogger: what was measured at this step, if anything."""
@@ -109,16 +134,17 @@ class Collapse(Callback):
         pl_module.log_dict({"val/feature_std": std, "val/feature_rank": rank}, sync_dist=True, add_dataloader_idx=False)
         self._judge("features", std, rank, features.shape[1], trainer.global_step)
 
-    def _judge(self, what: str, std: float, rank: float, dim: int, step: int) -> None:
+    def _judge(self, what: str, std: float, rank: float, dim: int, step: int, scale: float = 1.0) -> None:
         """Counts looks with the same bad diagnosis; warns at exactly the `patience`-th, so once until it recovers."""
-        found = diagnose(std, rank, self.min_std, self.min_rank)
+        found = diagnose(std, rank, scale, self.min_std, self.min_rank, self.min_scale)
         before, looks = self._bad.get(what, ("", 0))
         looks = looks + 1 if found == before else 1
         self._bad[what] = (found, looks)
-        if found and looks == self.patience and is_main():
-            seen = (
-                f"all images get nearly the same vector (spread {std:.3f}, where 1 is uniform)"
-                if found == "complete"
-                else f"they vary along few directions (effective rank {rank:.1f} of {dim})"
-            )
-            log.warning("%s collapse of the %s at step %d: %s; %s", found, what, step, seen, ADVICE[found])
+        if not found or looks != self.patience or not is_main():
+            return
+        kind, seen = {
+            "complete": ("complete", f"all images get nearly the same vector (spread {std:.3f}, where 1 is uniform)"),
+            "shrinking": ("complete", f"they shrink to one point (their scale is {scale:.3f} of the first look's)"),
+            "dimensional": ("dimensional", f"they vary along few directions (effective rank {rank:.1f} of {dim})"),
+        }[found]
+        log.warning("%s collapse of the %s at step %d: %s; %s", kind, what, step, seen, ADVICE[found])

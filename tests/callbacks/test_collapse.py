@@ -73,11 +73,26 @@ def test_measures_equal_their_definitions() -> None:
 
 def test_looks_only_when_due_and_leaves_nan_to_the_guard() -> None:
     callback = Collapse(every_n_steps=10)
+    of_rows = {"embedding_std", "embedding_rank", "embedding_scale", "uniformity"}
     of_pairs = {"alignment", "positive_similarity", "negative_similarity", "positive_top1", "mutual_information"}
-    assert set(look(callback, healthy(), 1)) == {"embedding_std", "embedding_rank", "uniformity", *of_pairs}
+    assert set(look(callback, healthy(), 1)) == of_rows | of_pairs
     assert look(callback, healthy(), 2) == {}
     assert look(callback, healthy(), 10) != {}
     assert look(callback, healthy() * float("nan"), 20) == {}
+
+
+def test_embeddings_that_shrink_to_a_point_have_collapsed_also_after_a_resume(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, resumed = Collapse(every_n_steps=1, patience=2), Collapse(every_n_steps=1, patience=2)
+    assert look(first, 4 * healthy(), 1)["embedding_scale"] == 1
+    assert look(first, healthy(), 2)["embedding_scale"] == pytest.approx(0.25, rel=0.1)
+    resumed.load_state_dict(first.state_dict())
+    for step in range(3, 6):
+        assert look(resumed, 0.04 * healthy(), step)["embedding_scale"] == pytest.approx(0.01, rel=0.1)
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert message.startswith("complete collapse of the embeddings at step 4: they shrink to one point (their scale is")
+    assert "optimizer.base_lr" in message
 
 
 def test_judges_features_at_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,104 @@
+"""The field's classic experiment: take a method's safeguard away, and it collapses, and the Collapse callback says so.
+
+Two runs each on `shapes`, which differ in the safeguard alone; the sound one must not be warned of. Collapse has two
+faces here. Under a loss of cosines whose projector ends in BatchNorm, each dimension keeps its spread, so that all
+dimensions become one (rank 1: dimensional). Under a loss of distances the vectors shrink to one point (complete).
+Kept out of `make test` for its length: `make test-learning`.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_lightning.callbacks.collapse import Collapse
+from ssl_lightning.methods import swav
+from tests.learning.short_run import short_run
+
+pytestmark = pytest.mark.learning
+STEPS = 300
+DATA = ["data.size=4800", "data.test_size=64", "data.batch_size=64", "scheduler=constant"]
+
+
+def nothing(method: Any) -> None:
+    pass
+
+
+def stop_gradient(method: Any) -> None:
+    """SimSiam on projections that keep their gradient: algorithm 1 of the paper without `z.detach()`."""
+
+    def distance(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return -nn.functional.cosine_similarity(p, z, dim=1).mean()
+
+    def training_step(batch: Any, batch_idx: int) -> Any:
+        x1, x2 = batch.global_views
+        f1, f2 = method.backbone(x1), method.backbone(x2)
+        z1, z2 = method.projector(f1), method.projector(f2)
+        loss = distance(method.predictor(z1), z2) / 2 + distance(method.predictor(z2), z1) / 2
+        return method.output(loss, torch.cat([f1, f2]), z1, z2)
+
+    method.training_step = training_step
+
+
+def predictor(method: Any) -> None:
+    method.predictor = nn.Identity()
+
+
+@dataclass
+class Experiment:
+    """`sound` is the whole method; `without` (overrides) or `remove` (a change to what was built) takes the safeguard."""
+
+    sound: list[str]
+    kind: str  # of collapse without the safeguard
+    without: list[str] = field(default_factory=list)
+    remove: Callable[[Any], None] = nothing
+
+
+# SimSiam keeps more directions at a small rate; at that of the CPU recipe the difference is there, and thinner.
+SIMSIAM = ["method=simsiam", "optimizer.base_lr=1e-3"]
+EXPERIMENTS = {
+    "simsiam: stop-gradient": Experiment(SIMSIAM, "dimensional", remove=stop_gradient),
+    "simsiam: predictor": Experiment(SIMSIAM, "dimensional", remove=predictor),
+    "byol: predictor": Experiment(["method=byol"], "dimensional", remove=predictor),
+    "vicreg: variance": Experiment(["method=vicreg"], "complete", ["method.loss.variance=0"]),
+    "barlow twins: redundancy": Experiment(["method=barlow_twins"], "dimensional", ["method.loss.redundancy=0"]),
+    "tico: covariance": Experiment(["method=tico"], "dimensional", ["method.loss.rho=0"]),
+    "lejepa: SIGReg": Experiment(["method=lejepa"], "complete", ["method.weight=0"]),
+}
+
+
+def watched(folder: Path, overrides: list[str], change: Callable[[Any], None]) -> dict[str, float]:
+    """What the Collapse callback measured last."""
+    watch = Collapse(every_n_steps=10)
+    short_run(folder, [*DATA, *overrides], STEPS, [watch], change)
+    return {name: float(value) for name, value in watch._metrics.items()}
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def test_without_its_safeguard_it_collapses(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    experiment = EXPERIMENTS[name]
+    with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
+        sound = watched(tmp_path / "sound", experiment.sound, nothing)
+        assert "collapse of the embeddings" not in caplog.text, sound
+        broken = watched(tmp_path / "broken", [*experiment.sound, *experiment.without], experiment.remove)
+    assert f"{experiment.kind} collapse of the embeddings" in caplog.text, (sound, broken)
+    measure = "embedding_rank" if experiment.kind == "dimensional" else "embedding_scale"
+    assert broken[measure] < sound[measure] / 2
+
+
+def test_swav_without_sinkhorn_collapses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes that are each image's own softmax: nothing asks for equal shares, and one answer for all is the best."""
+    with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
+        sound = watched(tmp_path / "sound", ["method=swav"], nothing)
+        assert "collapse of the embeddings" not in caplog.text, sound
+        monkeypatch.setattr(swav, "sinkhorn", lambda scores, epsilon, iterations: (scores / epsilon).softmax(1))
+        broken = watched(tmp_path / "broken", ["method=swav"], nothing)
+    assert "complete collapse of the embeddings" in caplog.text, (sound, broken)
+    assert broken["embedding_std"] < 0.1 < sound["embedding_std"]
