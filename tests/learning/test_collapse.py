@@ -51,7 +51,7 @@ def predictor(method: Any) -> None:
 
 @dataclass
 class Experiment:
-    """`sound` is the whole method; `without` (overrides) or `remove` (a change to what was built) takes the safeguard."""
+    """`sound` is the whole method; `without` (overrides) or `remove` (a change to what was built) takes it away."""
 
     sound: list[str]
     kind: str  # of collapse without the safeguard
