@@ -160,9 +160,10 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
     from_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
     if not from_lightning:
         return Checkpoint(ref, state, None, run)
-    state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    prefix = f"{content.get('judged_by', 'backbone')}."
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
-        raise UserError(f"{path} holds no 'backbone.' weights; give a checkpoint of a pretraining run")
+        raise UserError(f"{path} holds no '{prefix}' weights; give a checkpoint of a pretraining run")
     return Checkpoint(ref, state, _card_of(run), run)
 
 

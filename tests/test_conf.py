@@ -13,8 +13,8 @@ from ssl_lightning.run_folder import RunFolder
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
 # An option that is a choice inside one method goes with that method.
-METHOD_OF = {"sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
-METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav")}
+METHOD_OF = {"masked_pixels": "mae", "sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
+METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav", "dino")}
 WITH = {f"method/loss={loss}": [f"method={method}"] for loss, method in METHOD_OF.items()}
 
 

@@ -14,13 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.harness import METHODS
+from tests.methods.harness import METHODS, needs_vit
 
 STEPS = 30  # 3 epochs of 10
 SMALL = {
-    "wmse": ["method.loss.size=16"],
+    "wmse": ["method.loss.size=16", "method.projector.out_dim=8"],
     "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
     "deepcluster_v2": ["recipe.prototypes=10"],
+    "dino": ["recipe.dino.prototypes=10"],
+    "mae": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
 }
 # Runs command lines one after another in one process (to import torch takes longer than to train) and tells their ends.
 IN_TURN = """
@@ -31,8 +33,9 @@ print(json.dumps({name: main(words) for name, words in json.loads(sys.argv[1]).i
 
 
 def words(method: str, name: str, folder: Path) -> list[str]:
-    heads = ["method.projector.hidden_dim=16", "method.projector.out_dim=8"]
-    small = ["data.size=320", "data.test_size=64", "data.batch_size=32", "backbone.width=8", "recipe.queue_size=100"]
+    heads = ["recipe.head.hidden_dim=16", "recipe.head.out_dim=8"]
+    small = ["data.size=320", "data.test_size=64", "data.batch_size=32", "recipe.queue_size=100"]
+    small += ["backbone.dim=16", "backbone.heads=2"] if needs_vit(method) else ["backbone.width=8"]
     often = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=1", "stage.judge=false"]
     start = [f"method={method}", f"name={name}-{method}", f"runs_dir={folder}"]
     return [*start, *small, *heads, *often, *SMALL.get(method, [])]

@@ -46,11 +46,17 @@ class ViewMosaic(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         mean, std = torch.as_tensor(data.mean).float().cpu(), torch.as_tensor(data.std).float().cpu()
-        picture = mosaic(batch.views, mean, std, self.rows).numpy()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # W&B
-                logger.log_image("views", [picture])
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("views", picture, dataformats="HWC")
+        picture = mosaic(batch.views, mean, std, self.rows)
+        show(picture, self.path, trainer)
+
+
+def show(picture: Tensor, path: Path, trainer: Trainer) -> None:
+    """Saves a picture (H, W, 3) uint8, and hands it to the loggers that take images, under the file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture.numpy()).save(path)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):  # W&B
+            logger.log_image(path.stem, [picture.numpy()])
+        elif isinstance(logger, TensorBoardLogger):
+            step = trainer.global_step
+            logger.experiment.add_image(path.stem, picture.numpy(), global_step=step, dataformats="HWC")

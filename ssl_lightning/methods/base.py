@@ -20,7 +20,7 @@ class StepOutput(TypedDict):
 
     loss: Tensor  # scalar, with gradient
     features: Tensor  # (V*B, D), detached, of the views that the student sees, stacked in order
-    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order
+    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order; (B, P) where there is one
     watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
 
 
@@ -41,8 +41,9 @@ class SSLMethod(LightningModule):
     """
 
     uses_local_views = False  # whether the step makes something of multi-crop's small views
-    global_views: int | None = 2  # how many it needs; None: two or more
+    global_views: int | None = 2  # how many it needs (one, or two); None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
+    judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
     def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -59,7 +60,15 @@ class SSLMethod(LightningModule):
 
     def embed(self, x: Tensor) -> Tensor:
         """The sole readout, images (B, 3, H, W) -> features (B, D): probes, kNN, fine-tuning and export all use it."""
-        return self.backbone(x)
+        return self.judged(x)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged and exported."""
+        return self.get_submodule(self.judged_by)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["judged_by"] = self.judged_by
 
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
@@ -105,14 +114,19 @@ class SSLMethod(LightningModule):
     def check_views(self, sizes: Sequence[int]) -> None:
         """Refuses views (their sides in pixels, in order) that this method cannot use, before anything is loaded."""
         count = sum(size >= sizes[0] for size in sizes)
-        if count < 2 or count > (self.global_views or count):
-            raise UserError(f"this method needs two global views and got {count}; mend views.*.count")
+        if count < (self.global_views or 2) or count > (self.global_views or count):
+            wanted = "one global view" if self.global_views == 1 else "two global views"
+            raise UserError(f"this method needs {wanted} and got {count}; mend views.*.count")
         if count == len(sizes):
             return
         if not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
         if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
             raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
+        patch = getattr(self.backbone, "patch_size", 1)
+        if any(size % patch for size in sizes):
+            small = min(sizes)
+            raise UserError(f"patches of {patch} px do not divide local views of {small} px; change views.local.part")
 
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""

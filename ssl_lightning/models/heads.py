@@ -1,6 +1,10 @@
 """The MLP heads of the papers: projectors and predictors."""
 
-from torch import nn
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from ssl_lightning.errors import UserError
 
@@ -51,3 +55,35 @@ class MLP(nn.Sequential):
         self.append(nn.Linear(in_dim, out_dim, bias=bias and not last_norm))
         if last_norm:
             self.append(nn.BatchNorm1d(out_dim, affine=last_norm_affine))
+
+
+class DINOHead(nn.Module):
+    """DINO's projector: three layers to a bottleneck, unit length, then cosines with K unit prototypes.
+
+    Caron et al. 2021, appendix C, https://arxiv.org/abs/2104.14294: hidden 2048 and bottleneck 256, GELU, no BatchNorm,
+    K = 65536. The last layer is weight-normalised with its scale held at 1.
+
+    Args:
+        hidden_dim, bottleneck_dim: widths.
+        out_dim: K, how many prototypes.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int = 2048, bottleneck_dim: int = 256, out_dim: int = 65536) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+        widths = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
+        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.mlp = nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), layers[2])
+        for layer in layers:
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(torch.empty(out_dim, bottleneck_dim))
+        nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, in_dim) -> unit vectors (B, bottleneck_dim)."""
+        return normalize(self.mlp(x), dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_dim) -> scores (B, K) in [-1, 1]."""
+        return linear(self.project(x), normalize(self.prototypes, dim=1))

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import split_decay
+from ssl_lightning.optim.schedules import cosine
 
 
 class Schedule(Protocol):
@@ -37,10 +38,16 @@ class OptimizerRecipe:
         base_lr: the rate at a global batch of 256, as papers state it.
         weight_decay: of everything but biases and norms.
         scheduler: a function of the step, such as `WarmupCosine`.
+        final_weight_decay: where the weight decay goes along half a cosine (DINO: 0.04 to 0.4); None: it stays.
     """
 
     def __init__(
-        self, optimizer: Callable[..., Optimizer], base_lr: float, weight_decay: float, scheduler: Schedule
+        self,
+        optimizer: Callable[..., Optimizer],
+        base_lr: float,
+        weight_decay: float,
+        scheduler: Schedule,
+        final_weight_decay: float | None = None,
     ) -> None:
         if not base_lr > 0:
             raise UserError(f"base_lr is {base_lr}; it must be above 0 (it is the rate at a global batch of 256)")
@@ -48,6 +55,7 @@ class OptimizerRecipe:
         self.base_lr = base_lr
         self.weight_decay = weight_decay
         self.scheduler = scheduler
+        self.final_weight_decay = final_weight_decay
 
     def lr(self, global_batch: int) -> float:
         """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""
@@ -83,4 +91,27 @@ class OptimizerRecipe:
             return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
 
         factors = [(lambda step: 1.0) if group.get("constant") else factor for group in groups]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factors), "interval": "step"}}
+        final = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
+        decay = (self.weight_decay, final, total_steps - 1)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": _Schedules(optimizer, factors, decay), "interval": "step"},
+        }
+
+
+class _Schedules(LambdaLR):
+    """torch's LambdaLR, which moves the weight decay as well: from a to b along half a cosine of so many steps."""
+
+    def __init__(
+        self, optimizer: Optimizer, factors: list[Callable[[int], float]], decay: tuple[float, float, int]
+    ) -> None:
+        self.decay = decay
+        super().__init__(optimizer, factors)
+
+    def get_lr(self) -> list[Any]:
+        start, end, last = self.decay
+        if start != end:
+            for group in self.optimizer.param_groups:
+                if group["weight_decay"]:  # biases and norms have none
+                    group["weight_decay"] = cosine(start, end, self.last_epoch, last)
+        return super().get_lr()

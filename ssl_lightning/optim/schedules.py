@@ -15,6 +15,15 @@ def cosine(start: float, end: float, step: int, total: int) -> float:
     return start + (end - start) * (1 - math.cos(math.pi * max(step, 0) / total)) / 2
 
 
+def ramp(start: float, end: float, step: float, total: float) -> float:
+    """A straight line from `start` at step 0 to `end` at step `total`, and `end` from there on.
+
+    >>> [round(ramp(0.04, 0.07, epoch, 3), 2) for epoch in range(5)]
+    [0.04, 0.05, 0.06, 0.07, 0.07]
+    """
+    return end if step >= total else start + (end - start) * step / total
+
+
 @dataclass(frozen=True)
 class WarmupCosine:
     """Linear warm-up from `warmup_start_lr` to the peak rate, then half a cosine to `min_lr` at the last step.

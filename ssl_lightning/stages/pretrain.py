@@ -71,7 +71,7 @@ def run(
     device = fit.strategy.root_device
     if is_main():
         card = {"image_size": data.image_size, "mean": data.mean, "std": data.std}
-        save_backbone(method.backbone, run.config["backbone"], run.path, method=method_name, data=data_name, **card)
+        save_backbone(method.judged, run.config["backbone"], run.path, method=method_name, data=data_name, **card)
     results: dict[str, Any] = {}
     if judge:
         embed, random_backbone = method.to(device).embed, random_backbone.to(device)

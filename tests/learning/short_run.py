@@ -13,8 +13,9 @@ from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
 from tests.callbacks.toy import trainer_of
+from tests.methods.harness import needs_vit
 
-SMALL = ["backbone.width=16", "data.bank_size=64", "data.query_size=64"]
+SMALL = ["data.bank_size=64", "data.query_size=64"]
 
 
 def short_run(
@@ -26,7 +27,9 @@ def short_run(
 ) -> tuple[SSLMethod, DataModule]:
     """Trains what the overrides compose for so many steps, seeded; `change` may alter the method before."""
     torch.set_num_threads(1)
-    config = compose([*SMALL, *overrides]).values
+    name = next(word.removeprefix("method=") for word in overrides if word.startswith("method="))
+    small = ["backbone.dim=64", "backbone.heads=2", "backbone.depth=4"] if needs_vit(name) else ["backbone.width=16"]
+    config = compose([*SMALL, *small, *overrides]).values
     torch.manual_seed(0)
     backbone, recipe = instantiate(config["backbone"]), instantiate(config["optimizer"])
     method = instantiate(config["method"], backbone=backbone, optimizer=recipe)

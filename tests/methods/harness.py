@@ -12,6 +12,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
+from ssl_lightning.models.vit import ViT
 
 CONF = Path(__file__).parents[2] / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
@@ -22,7 +23,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "wmse": {"loss": {"size": 8, "eps": 0.1}},  # well conditioned: 20 steps must not blow up the last digits
     "swav": {"prototypes": 6, "epsilon": 0.05, "queue_epoch": 0, "frozen_epochs": 0},
     "deepcluster_v2": {"memory_size": 8, "prototypes": 3},
+    "dino": {"frozen_epochs": 0},
+    "mae": {"decoder": {"dim": 8, "depth": 1, "heads": 2}},
 }
+# Methods that show the network a part of the image in training, whose features there are not those of `embed`.
+IN_PART = {"mae"}
 
 
 class SmoothBackbone(nn.Sequential):
@@ -42,19 +47,34 @@ class SmoothBackbone(nn.Sequential):
 class SmoothMLP(nn.Sequential):
     """A head of the same kind."""
 
+    def project(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
     def __init__(self, in_dim: int, out_dim: int = 5) -> None:
         super().__init__(nn.Linear(in_dim, 7), nn.Tanh(), nn.Linear(7, out_dim))
         self.out_dim = out_dim
 
 
 @cache
-def method_node(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    return compose([f"method={name}", *overrides]).values["method"]
+def config_of(name: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    return compose([f"method={name}", *overrides]).values
+
+
+def needs_vit(name: str) -> bool:
+    return str(config_of(name)["backbone"]["_target_"]).endswith(".ViT")
+
+
+def tiny_backbone(name: str) -> nn.Module:
+    """A network without batch statistics of the kind that the method asks for; the transformer has 16 patches."""
+    if not needs_vit(name):
+        return SmoothBackbone()
+    chosen = {key: config_of(name)["backbone"][key] for key in ("readout", "positions")}
+    return ViT(image_size=4, patch_size=1, dim=8, depth=2, heads=2, **chosen)
 
 
 def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSLMethod:
     """The method as its yaml builds it, but with smooth heads, a queue of 16, and in float64."""
-    node = dict(method_node(name, overrides))
+    node = dict(config_of(name, overrides)["method"])
     for key, value in SMALL.get(name, {}).items():
         node[key] = {**node[key], **value} if isinstance(value, dict) else value
     if "queue_size" in node:
@@ -63,7 +83,7 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
         if head in node:
             node[head] = SmoothMLP
     torch.manual_seed(0)
-    return instantiate(node, backbone=SmoothBackbone(), **parts).double()
+    return instantiate(node, backbone=tiny_backbone(name), **parts).double()
 
 
 def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int = 0) -> Batch:

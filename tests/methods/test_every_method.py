@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.gloo import run_two
-from tests.methods.harness import METHODS, gradients, random_batch, rows, step, tiny_method
+from tests.methods.harness import IN_PART, METHODS, gradients, random_batch, rows, step, tiny_method
 
 
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
@@ -96,10 +96,11 @@ def test_output_feeds_the_callbacks(name: str) -> None:
     assert output["loss"].ndim == 0
     assert len(output["features"]) % 8 == 0
     assert output["features"].shape[1] == method.backbone.out_dim
-    assert len(output["embeddings"]) == 16
+    assert len(output["embeddings"]) == (8 if method.global_views == 1 else 16)
     assert not output["features"].requires_grad
     assert not output["embeddings"].requires_grad
-    torch.testing.assert_close(output["features"][:8], method.embed(batch.views[0]))
+    if name not in IN_PART:
+        torch.testing.assert_close(output["features"][:8], method.embed(batch.views[0]))
 
 
 @pytest.mark.parametrize("name", METHODS)

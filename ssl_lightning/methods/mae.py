@@ -1,0 +1,84 @@
+"""MAE: hide three quarters of an image's patches, encode the others, predict the hidden pixels with a light decoder.
+
+He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import uniform
+from ssl_lightning.errors import UserError
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
+from ssl_lightning.models.vit import ViT
+
+MASK_STREAM = 1000  # keeps the draws of masks apart from those of views
+
+
+class MAE(SSLMethod):
+    """Section 3 of the paper. The hidden patches never enter the encoder, so that its cost falls with them.
+
+    An image's mask is a function of seed, epoch and its index alone: the same on any rank, and after a resume.
+
+    Args:
+        backbone: a `ViT`; features are its readout, in training that of the visible patches.
+        decoder: called with the backbone, gives the module from visible tokens to the pixels of all patches.
+        loss: scores predicted against true patches where the mask is True, e.g. `MaskedPixelLoss`.
+        mask_ratio: share of patches that are hidden, above 0 and below 1; 0.75 in the paper.
+        seed: of the masks.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    global_views = 1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decoder: Callable[[ViT], nn.Module],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        mask_ratio: float = 0.75,
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if not isinstance(backbone, ViT):
+            raise UserError(
+                "MAE drops patches from a vision transformer; choose backbone=vit_tiny, vit_small or vit_base"
+            )
+        if not 0 < mask_ratio < 1:
+            raise UserError(f"mask_ratio is {mask_ratio}; it must be above 0 and below 1 (0.75 is usual)")
+        self.decoder = decoder(backbone)
+        self.loss = self.scoring(loss, "prediction", "patches", "mask")
+        self.hidden = hidden_count(backbone.grid**2, mask_ratio)
+        self.seed = seed
+
+    def predict(self, x: Tensor, draw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and uniform numbers (B, N) -> tokens (B, R + K, D), pixels of all patches (B, N, C), mask (B, N)."""
+        visible, mask = random_places(draw, self.hidden)
+        tokens = self.backbone.tokens(x, visible)  # type: ignore[operator]
+        return tokens, self.decoder(tokens, visible), mask
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        x = batch.views[0]
+        patches = patchify(x, self.backbone.patch_size)  # type: ignore[arg-type]  # (B, N, C)
+        draw = uniform(self.seed, self.current_epoch, batch.indices, MASK_STREAM, patches.shape[1])
+        tokens, prediction, mask = self.predict(x, draw)
+        loss = self.loss(prediction, patches, mask)
+        features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
+        return self.output(loss, features, features)
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, 3, H, W) each."""
+        x, size = batch.views[0], int(self.backbone.patch_size)  # type: ignore[arg-type]
+        patches = patchify(x, size)
+        _, prediction, mask = self.predict(x, uniform(self.seed, 0, batch.indices, MASK_STREAM, patches.shape[1]))
+        if getattr(self.loss, "norm_target", False):  # back from each patch's own mean and deviation, known to us alone
+            deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+            prediction = prediction * deviation + patches.mean(-1, keepdim=True)
+        hidden = mask[:, :, None]
+        seen, filled = patches.masked_fill(hidden, 0.0), torch.where(hidden, prediction.to(patches.dtype), patches)
+        return {"reconstruction": [x, unpatchify(seen, size), unpatchify(filled, size)]}

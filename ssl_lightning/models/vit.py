@@ -1,0 +1,133 @@
+"""Vision transformers with what masked images and multi-crop need; timm's own weights fit, and timm takes theirs.
+
+Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; registers: Darcet et al. 2024, https://arxiv.org/abs/2309.16588
+"""
+
+import math
+from typing import Literal
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ssl_lightning.errors import UserError
+
+
+class ViT(VisionTransformer):
+    """timm's VisionTransformer without classifier: images (B, 3, H, W) -> features (B, out_dim).
+
+    Images of another size than `image_size` are taken, too, if the patches divide them: positions are interpolated.
+    Parameters bear timm's names, so `timm.create_model(..., num_classes=0)` of the same sizes loads them.
+
+    Args:
+        image_size, patch_size: pixels; the patches must divide the image.
+        dim, depth, heads: width D of the tokens, number of blocks, attention heads.
+        readout: what the features are: the class token, the mean of the patch tokens, or both side by side (2 D wide).
+        positions: position embeddings that learn, or fixed sines and cosines (MAE).
+        registers: further tokens that belong to no patch.
+        drop_path: stochastic depth, rising to this rate at the last block.
+        layer_scale: start value of each block's learned scale; None for none.
+
+    Raises:
+        UserError: patches that do not divide the image, or heads that do not divide the width.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch_size: int = 16,
+        dim: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        readout: Literal["cls", "mean", "both"] = "cls",
+        positions: Literal["learned", "sincos"] = "learned",
+        registers: int = 0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+    ) -> None:
+        if image_size % patch_size:
+            raise UserError(
+                f"patches of {patch_size} px do not divide images of {image_size} px; change one of the two"
+            )
+        if dim % heads:
+            raise UserError(f"{heads} heads do not divide tokens {dim} wide; change backbone.heads or backbone.dim")
+        super().__init__(
+            img_size=image_size,
+            patch_size=patch_size,
+            embed_dim=dim,
+            depth=depth,
+            num_heads=heads,
+            num_classes=0,
+            global_pool="",
+            reg_tokens=registers,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path,
+            init_values=layer_scale,
+        )
+        self.patch_size, self.grid = patch_size, image_size // patch_size
+        self.readout = readout
+        self.out_dim = 2 * dim if readout == "both" else dim
+        if positions == "sincos":
+            assert self.pos_embed is not None
+            with torch.no_grad():
+                self.pos_embed.zero_()[:, self.num_prefix_tokens :] = sincos_positions(self.grid, dim)
+            self.pos_embed.requires_grad_(False)
+            nn.init.normal_(self.cls_token, std=0.02)  # type: ignore[arg-type]
+
+    def tokens(
+        self,
+        x: Tensor,
+        visible: Tensor | None = None,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, R + N, D) after the last norm: R of `num_prefix_tokens`, then the patches.
+
+        Args:
+            visible: (B, K) places of the patches that enter; the others are dropped before the first block, and cost
+                nothing. The patch tokens come back in this order.
+            hidden, mask_token: (B, N) bool and (D,): the embeddings of hidden patches are replaced by the mask token.
+        """
+        x = self.patch_embed(x)  # (B, h, w, D)
+        if hidden is not None and mask_token is not None:
+            x = torch.where(hidden.view(*x.shape[:3], 1), mask_token.to(x.dtype), x)
+        x = self._pos_embed(x)  # (B, R + N, D)
+        if visible is not None:
+            prefix, patches = self.split(x)
+            x = torch.cat([prefix, take(patches, visible)], 1)  # (B, R + K, D)
+        return self.norm(self.blocks(self.norm_pre(x)))
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens -> those of class and registers (B, R, D), those of the patches (B, N, D)."""
+        return tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, R + N, D) -> features (B, out_dim)."""
+        prefix, patches = self.split(tokens)
+        parts = {"cls": [prefix[:, 0]], "mean": [patches.mean(1)], "both": [prefix[:, 0], patches.mean(1)]}
+        return torch.cat(parts[self.readout], 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.read(self.tokens(x))
+
+
+def take(patches: Tensor, places: Tensor) -> Tensor:
+    """The patches (B, N, D) at the places (B, K): (B, K, D)."""
+    return patches.gather(1, places[:, :, None].expand(-1, -1, patches.shape[2]))
+
+
+def sincos_positions(grid: int, dim: int) -> Tensor:
+    """Fixed position embeddings (grid * grid, dim) of a square grid, row by row (MAE's, after Vaswani et al. 2017).
+
+    A quarter of the width each: sines, then cosines, of the column; sines, then cosines, of the row.
+
+    Raises:
+        UserError: a width that is no multiple of 4.
+    """
+    if dim % 4:
+        raise UserError(f"sines and cosines of two axes need a width that is a multiple of 4, not {dim}")
+    rates = torch.exp(-math.log(10000.0) * torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * rates  # (grid, dim / 4)
+    axis = torch.cat([angles.sin(), angles.cos()], 1)  # (grid, dim / 2)
+    columns, rows = axis.repeat(grid, 1), axis.repeat_interleave(grid, 0)
+    return torch.cat([columns, rows], 1).float()

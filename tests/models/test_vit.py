@@ -1,0 +1,122 @@
+"""ViT: timm's own network and weights, with patches that are really dropped or really hidden."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssl_lightning.checkpoint import load_backbone, save_backbone
+from ssl_lightning.errors import UserError
+from ssl_lightning.models.vit import ViT, sincos_positions
+from tests.losses import reference_masked as paper
+
+SIZES = {"image_size": 16, "patch_size": 4, "dim": 16, "depth": 3, "heads": 2}
+NODE = {"_target_": "ssl_lightning.models.vit.ViT", **SIZES}
+
+
+def vit(**changes) -> ViT:
+    torch.manual_seed(0)
+    net = ViT(**{**SIZES, **changes})
+    for parameter in net.parameters():  # positions and class token start so small that a mistake would not show
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return net.double().eval()
+
+
+def images(size: int = 16, batch: int = 3) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def timms(readout: str, **changes) -> torch.nn.Module:
+    pool = {"cls": "token", "mean": "avg"}[readout]
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}
+    return timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, global_pool=pool, fc_norm=False, **{**sizes, **changes}
+    )
+
+
+@pytest.mark.parametrize("readout", ["cls", "mean"])
+def test_timm_loads_an_exported_file_and_says_the_same(readout: str, tmp_path: Path) -> None:
+    ours = vit(readout=readout).float()
+    save_backbone(ours, {**NODE, "readout": readout}, tmp_path)
+    theirs = timms(readout).eval()
+    theirs.load_state_dict(load_file(tmp_path / "backbone.safetensors"))
+    x = images().float()
+    torch.testing.assert_close(theirs(x), ours(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(load_backbone(tmp_path / "backbone.safetensors")(x), ours(x), atol=0, rtol=0)
+
+
+def test_timms_own_weights_fit() -> None:
+    theirs = timms("cls", reg_tokens=2, init_values=0.1).double().eval()
+    ours = vit(registers=2, layer_scale=0.1)
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(images()), theirs(images()), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("readout", "out_dim"), [("cls", 16), ("mean", 16), ("both", 32)])
+def test_the_readout_is_what_it_says(readout: str, out_dim: int) -> None:
+    net, x = vit(readout=readout, registers=1), images()
+    tokens = net.tokens(x)
+    assert tokens.shape == (3, 2 + 16, 16)
+    expected = {"cls": tokens[:, 0], "mean": tokens[:, 2:].mean(1)}
+    expected["both"] = torch.cat([expected["cls"], expected["mean"]], 1)
+    assert net.out_dim == out_dim
+    torch.testing.assert_close(net(x), expected[readout], atol=0, rtol=0)
+
+
+def naive_tokens(net: ViT, image: Tensor, places: list[int]) -> Tensor:
+    """One image's visible patches, put together by hand."""
+    patches = [p.reshape(4, 4, 3).permute(2, 0, 1) for p in paper.patches_of(image, 4)]
+    kernel, bias = net.patch_embed.proj.weight, net.patch_embed.proj.bias
+    rows = [net.cls_token[0, 0] + net.pos_embed[0, 0]]
+    for place in places:
+        rows.append((kernel * patches[place]).sum((1, 2, 3)) + bias + net.pos_embed[0, 1 + place])
+    return net.norm(net.blocks(torch.stack(rows)[None]))[0]
+
+
+def test_visible_patches_alone_enter() -> None:
+    net, x = vit(), images()
+    visible = torch.tensor([[0, 3, 7], [15, 1, 2], [4, 5, 6]])
+    found = net.tokens(x, visible)
+    assert found.shape == (3, 1 + 3, 16)
+    for row, places in enumerate(visible.tolist()):
+        torch.testing.assert_close(found[row], naive_tokens(net, x[row], places), atol=1e-12, rtol=0)
+    torch.testing.assert_close(net.tokens(x, torch.arange(16).expand(3, -1)), net.tokens(x), atol=1e-12, rtol=0)
+
+
+def test_the_image_behind_a_mask_is_not_seen() -> None:
+    net, token = vit(), torch.randn(16, dtype=torch.float64)
+    hidden = torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.5
+    x, y = images(), images() * 5 + 1
+    behind = hidden.view(3, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    first, second = (net.tokens(torch.where(behind, z, x), hidden=hidden, mask_token=token) for z in (x, y))
+    torch.testing.assert_close(first, second, atol=1e-12, rtol=0)
+    assert not torch.allclose(first, net.tokens(x))
+
+
+def test_images_of_another_size_get_interpolated_positions() -> None:
+    net = vit()
+    assert net(images(8)).shape == (3, 16)
+    theirs = timms("cls", dynamic_img_size=True).double().eval()
+    theirs.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(images(8)), theirs(images(8)), atol=1e-12, rtol=0)
+
+
+def test_sincos_positions_equal_the_paper_and_stay() -> None:
+    expected = torch.as_tensor(paper.sincos_positions(4, 16))
+    torch.testing.assert_close(sincos_positions(4, 16).double(), expected.double(), atol=1e-6, rtol=0)
+    net = ViT(**SIZES, positions="sincos")
+    torch.testing.assert_close(net.pos_embed[0, 1:], sincos_positions(4, 16), atol=0, rtol=0)
+    assert not net.pos_embed[0, 0].any()
+    assert not net.pos_embed.requires_grad
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UserError, match="patches of 5 px do not divide images of 16 px"):
+        vit(patch_size=5)
+    with pytest.raises(UserError, match="3 heads do not divide tokens 16 wide"):
+        vit(heads=3)
+    with pytest.raises(UserError, match="multiple of 4, not 6"):
+        sincos_positions(2, 6)
