@@ -7,6 +7,7 @@ generators", https://doi.org/10.1145/2660193.2660195), written in int64, whose p
 import torch
 from torch import Tensor
 
+METHOD_STREAM = 1000  # of what a method draws for an image (masks, tiles); each view has a small number of its own
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.data.counter import uniform
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
 from ssl_lightning.models.vit import ViT
-
-MASK_STREAM = 1000  # keeps the draws of masks apart from those of views
 
 
 class MAE(SSLMethod):
@@ -65,7 +63,7 @@ class MAE(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
         patches = patchify(x, self.backbone.patch_size)  # type: ignore[arg-type]  # (B, N, C)
-        draw = uniform(self.seed, self.current_epoch, batch.indices, MASK_STREAM, patches.shape[1])
+        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, patches.shape[1])
         tokens, prediction, mask = self.predict(x, draw)
         loss = self.loss(prediction, patches, mask)
         features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
@@ -75,7 +73,7 @@ class MAE(SSLMethod):
         """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, 3, H, W) each."""
         x, size = batch.views[0], int(self.backbone.patch_size)  # type: ignore[arg-type]
         patches = patchify(x, size)
-        _, prediction, mask = self.predict(x, uniform(self.seed, 0, batch.indices, MASK_STREAM, patches.shape[1]))
+        _, prediction, mask = self.predict(x, uniform(self.seed, 0, batch.indices, METHOD_STREAM, patches.shape[1]))
         if getattr(self.loss, "norm_target", False):  # back from each patch's own mean and deviation, known to us alone
             deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
             prediction = prediction * deviation + patches.mean(-1, keepdim=True)

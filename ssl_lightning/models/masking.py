@@ -41,3 +41,40 @@ def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     side, channels = round(count**0.5), values // patch_size**2
     x = patches.reshape(batch, side, side, patch_size, patch_size, channels)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, side * patch_size, side * patch_size)
+
+
+def block_size(
+    grid: int, scale: tuple[float, float], aspect: tuple[float, float], draw: tuple[float, float]
+) -> tuple[int, int]:
+    """Height and width, in patches, of a block that covers a drawn share of a grid with a drawn height over width.
+
+    I-JEPA's rule (Assran et al. 2023, appendix A.1, https://arxiv.org/abs/2301.08243); both draws in [0, 1).
+    """
+    area = grid * grid * (scale[0] + draw[0] * (scale[1] - scale[0]))
+    ratio = aspect[0] + draw[1] * (aspect[1] - aspect[0])
+    height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+    return min(max(height, 1), grid), min(max(width, 1), grid)
+
+
+def block_places(grid: int, size: tuple[int, int], draw: Tensor) -> Tensor:
+    """Blocks of one size, put where `draw` (..., 2) in [0, 1) says: places (..., height * width), row by row."""
+    height, width = size
+    top = (draw[..., 0] * (grid - height + 1)).long()
+    left = (draw[..., 1] * (grid - width + 1)).long()
+    rows = top[..., None] + torch.arange(height, device=draw.device)  # (..., height)
+    columns = left[..., None] + torch.arange(width, device=draw.device)  # (..., width)
+    return (rows[..., :, None] * grid + columns[..., None, :]).flatten(-2)
+
+
+def context_places(targets: Tensor, block: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """Patches to see, given places of targets (B, M, K) and of a context block (B, L): an order, and how many count.
+
+    Returns places (B, N), first the patches of the block that are no target, in an order that `draw` (B, N) gives, then
+    the others that are no target, at last the targets; and for each image how many there are of the first kind (B,).
+    """
+    batch, patches = draw.shape
+    nothing = torch.zeros(batch, patches, dtype=torch.bool, device=draw.device)
+    is_target = nothing.scatter(1, targets.flatten(1), True)
+    inside = nothing.scatter(1, block, True) & ~is_target
+    kind = torch.where(is_target, 2.0, torch.where(inside, 0.0, 1.0))
+    return (kind + draw).argsort(dim=1, stable=True), inside.sum(1)

@@ -1,6 +1,6 @@
 """What the tests of every method share: the list of methods (read from conf/), and tiny float64 instances of them."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "swav": {"prototypes": 6, "epsilon": 0.05, "queue_epoch": 0, "frozen_epochs": 0},
     "deepcluster_v2": {"memory_size": 8, "prototypes": 3},
     "dino": {"frozen_epochs": 0},
+    "jigsaw": {"tile_size": 3},
+    "relative_position": {"tile_size": 3},
+    "simmim": {"image_size": 4, "mask_size": 2},
+    "ijepa": {"targets": 2, "predictor": {"dim": 8, "depth": 1, "heads": 2}},
     "mae": {"decoder": {"dim": 8, "depth": 1, "heads": 2}},
 }
 # Methods that show the network a part of the image in training, whose features there are not those of `embed`.
-IN_PART = {"mae"}
+IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position"}
 
 
 class SmoothBackbone(nn.Sequential):
@@ -80,8 +84,8 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
     if "queue_size" in node:
         node["queue_size"] = 16
     for head in ("projector", "dense_projector", "predictor"):
-        if head in node:
-            node[head] = SmoothMLP
+        if head in node and name != "ijepa":
+            node[head] = partial(SmoothMLP, out_dim=8) if name == "relative_position" else SmoothMLP  # it has 8 sides
     torch.manual_seed(0)
     return instantiate(node, backbone=tiny_backbone(name), **parts).double()
 
@@ -91,6 +95,11 @@ def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int =
     shape = (size, 3, image_size, image_size)
     images = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
     return Batch(images, torch.arange(size) % 3, torch.arange(size))
+
+
+def batch_for(name: str, size: int = 8, seed: int = 0) -> Batch:
+    """A random batch as large as the method's tiles ask for."""
+    return random_batch(size, image_size=12 if "tile_size" in SMALL.get(name, {}) else 4, seed=seed)
 
 
 def rows(batch: Batch, start: int, stop: int) -> Batch:

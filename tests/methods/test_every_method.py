@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.gloo import run_two
-from tests.methods.harness import IN_PART, METHODS, gradients, random_batch, rows, step, tiny_method
+from tests.methods.harness import IN_PART, METHODS, batch_for, gradients, rows, step, tiny_method
 
 
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str
     losses: list[Tensor] = []
     share = 8 // world_size
     for n in range(steps):
-        batch = rows(random_batch(8, seed=n), rank * share, (rank + 1) * share)
+        batch = rows(batch_for(name, 8, seed=n), rank * share, (rank + 1) * share)
         method.zero_grad()
         loss = step(method, batch, n)["loss"]
         loss.backward()
@@ -72,7 +72,7 @@ def test_teachers_start_as_frozen_copies(name: str) -> None:
             assert torch.equal(s, t)
             assert s.data_ptr() != t.data_ptr()
             assert id(t) not in trained
-    step(method, random_batch())["loss"].backward()
+    step(method, batch_for(name))["loss"].backward()
     for _, teacher in method.teacher_pairs():
         assert all(p.grad is None for p in teacher.parameters())
     assert bool(method.teacher_pairs()) == bool(method.configure_callbacks())
@@ -82,7 +82,7 @@ def test_teachers_start_as_frozen_copies(name: str) -> None:
 def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
     """A head that is built but not used crashes DDP and is a sign of a wrong step."""
     method = tiny_method(name)
-    step(method, random_batch())["loss"].backward()
+    step(method, batch_for(name))["loss"].backward()
     missing = [n for n, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     # The bias of a last layer cancels in some losses; everything else must move.
     assert [n for n in missing if not n.endswith("bias")] == []
@@ -91,7 +91,7 @@ def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_output_feeds_the_callbacks(name: str) -> None:
     method = tiny_method(name)
-    batch = random_batch(8)
+    batch = batch_for(name, 8)
     output = step(method, batch)
     assert output["loss"].ndim == 0
     assert len(output["features"]) % 8 == 0
@@ -108,10 +108,10 @@ def test_the_state_dict_is_the_whole_state(name: str) -> None:
     """A fresh method that loads the state takes the same next step: nothing lives outside parameters and buffers."""
     first = tiny_method(name)
     for n in range(3):
-        step(first, random_batch(seed=n), n)
+        step(first, batch_for(name, seed=n), n)
     second = tiny_method(name)
     second.load_state_dict(first.state_dict())
-    batch = random_batch(seed=9)
+    batch = batch_for(name, seed=9)
     assert torch.equal(first.training_step(batch, 3)["loss"], second.training_step(batch, 3)["loss"])
     for key, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
@@ -120,7 +120,7 @@ def test_the_state_dict_is_the_whole_state(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_bf16_autocast_stays_close_to_float32(name: str) -> None:
     method = tiny_method(name).float()
-    batch = random_batch(8)
+    batch = batch_for(name, 8)
     batch = batch._replace(views=[view.float() for view in batch.views])
     full = step(method, batch)["loss"]
     method = tiny_method(name).float()

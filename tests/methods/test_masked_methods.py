@@ -1,15 +1,20 @@
 """The steps of the masked and self-distilling methods against the papers, and what they must not see."""
 
+import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ssl_lightning.data.counter import uniform
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.methods.dino import DINO
-from ssl_lightning.methods.mae import MAE, MASK_STREAM
+from ssl_lightning.methods.mae import MAE
+from ssl_lightning.methods.simmim import SimMIM
 from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import patchify, random_places
+from ssl_lightning.models.tiles import cut_tiles
 from tests.losses import reference_masked as paper
-from tests.methods.harness import random_batch, step, tiny_method
+from tests.methods.harness import SmoothBackbone, batch_for, random_batch, step, tiny_method
 from tests.methods.test_joint_methods import with_local_views
 
 
@@ -18,7 +23,7 @@ def test_mae_step_equals_the_paper() -> None:
     method, batch = tiny_method("mae"), random_batch(5)
     assert isinstance(method, MAE)
     x, vit, decoder = batch.views[0], method.backbone, method.decoder
-    visible, mask = random_places(uniform(0, 0, batch.indices, MASK_STREAM, 16), method.hidden)
+    visible, mask = random_places(uniform(0, 0, batch.indices, METHOD_STREAM, 16), method.hidden)
     assert method.hidden == 12
     predictions = []
     for row in range(5):
@@ -35,9 +40,9 @@ def test_mae_step_equals_the_paper() -> None:
 
 def test_maes_encoder_never_sees_a_hidden_patch() -> None:
     method, batch = tiny_method("mae"), random_batch(5)
-    _, mask = random_places(uniform(0, 0, batch.indices, MASK_STREAM, 16), method.hidden)
+    _, mask = random_places(uniform(0, 0, batch.indices, METHOD_STREAM, 16), method.hidden)
     x = batch.views[0].clone().requires_grad_()
-    output = method.backbone.tokens(x, random_places(uniform(0, 0, batch.indices, MASK_STREAM, 16), method.hidden)[0])
+    output = method.backbone.tokens(x, random_places(uniform(0, 0, batch.indices, METHOD_STREAM, 16), method.hidden)[0])
     output.square().sum().backward()
     gradient = patchify(x.grad, 1).abs().sum(-1)  # (B, N)
     assert not gradient[mask].any()
@@ -47,11 +52,11 @@ def test_maes_encoder_never_sees_a_hidden_patch() -> None:
 def test_masks_change_with_image_and_epoch_and_with_nothing_else() -> None:
     """Whatever the batch and the rank: the mask belongs to the image."""
     indices = torch.arange(6)
-    first, again = (random_places(uniform(0, 0, indices, MASK_STREAM, 16), 12)[1] for _ in range(2))
+    first, again = (random_places(uniform(0, 0, indices, METHOD_STREAM, 16), 12)[1] for _ in range(2))
     assert torch.equal(first, again)
-    assert torch.equal(first[2:4], random_places(uniform(0, 0, indices[2:4], MASK_STREAM, 16), 12)[1])
+    assert torch.equal(first[2:4], random_places(uniform(0, 0, indices[2:4], METHOD_STREAM, 16), 12)[1])
     assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first, random_places(uniform(0, 1, indices, MASK_STREAM, 16), 12)[1])
+    assert not torch.equal(first, random_places(uniform(0, 1, indices, METHOD_STREAM, 16), 12)[1])
 
 
 def test_mae_shows_the_image_the_mask_and_the_filling() -> None:
@@ -97,3 +102,141 @@ def test_dinos_head_scores_unit_vectors_by_unit_prototypes() -> None:
     prototypes = head.prototypes / head.prototypes.norm(dim=1, keepdim=True)
     torch.testing.assert_close(head(x), normalize(head.mlp(x), dim=1) @ prototypes.T, atol=1e-12, rtol=0)
     torch.testing.assert_close(head.project(x).norm(dim=1), torch.ones(5, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def cross_entropy(scores: torch.Tensor, labels: list[int]) -> torch.Tensor:
+    terms = [row.exp().sum().log() - row[label] for row, label in zip(scores, labels, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def test_simmim_step_equals_the_paper() -> None:
+    """Hidden are whole squares of 2 x 2 patches; the token stands in their place and a single layer predicts."""
+    method, batch = tiny_method("simmim"), random_batch(5)
+    x, vit = batch.views[0], method.backbone
+    mask = method.mask(batch.indices, 0)
+    squares = mask.view(5, 2, 2, 2, 2)
+    assert (squares == squares[:, :, :1, :, :1]).all()
+    assert (mask.sum(1) == 12).all()  # 0.6 of four squares, rounded up, as hidden_count does
+    embedded = vit.patch_embed(x).flatten(1, 2)
+    embedded = torch.stack([torch.where(m[:, None], method.mask_token, row) for row, m in zip(embedded, mask)])
+    tokens = torch.cat([vit.cls_token.expand(5, -1, -1), embedded], 1) + vit.pos_embed
+    prediction = method.head(vit.norm(vit.blocks(tokens))[:, 1:])
+    patches = torch.stack([torch.stack(paper.patches_of(image, 1)) for image in x])
+    expected = paper.masked_pixels(prediction, patches, mask, norm_target=False, error="absolute")
+    torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+def test_simmim_hides_pixels_from_a_convolutional_network() -> None:
+    method = SimMIM(SmoothBackbone(), MaskedPixelLoss(False, "absolute"), 8, 4, 0.5, stride=2).double()
+    batch = random_batch(3, image_size=8)
+    behind = method.mask(batch.indices, 0).view(3, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    x = batch.views[0].clone().requires_grad_()
+    features, prediction = method.predict(x, method.mask(batch.indices, 0))
+    assert prediction.shape == (3, 16, 12)
+    features.square().sum().backward()
+    assert not (x.grad * behind).any()
+    assert x.grad.any()
+    with pytest.raises(UserError, match="mask_size=5"):
+        SimMIM(SmoothBackbone(), MaskedPixelLoss(), 8, 5, stride=2)
+
+
+def test_rotation_step_equals_the_paper() -> None:
+    method, batch = tiny_method("rotation"), random_batch(3)
+    rows, labels = [], []
+    for turns in range(4):
+        for image in batch.views[0]:
+            turned = torch.stack([channel.clone() for channel in image])
+            for _ in range(turns):  # a quarter turn to the left: the last column becomes the first row
+                turned = torch.stack([turned[:, :, column] for column in reversed(range(4))], 1)
+            rows.append(method.head(method.backbone(turned[None]))[0])
+            labels.append(turns)
+    torch.testing.assert_close(
+        step(method, batch)["loss"], cross_entropy(torch.stack(rows), labels), atol=1e-10, rtol=0
+    )
+
+
+def test_jigsaw_step_equals_the_paper() -> None:
+    """The tiles are put in their order first, and each passes the network by itself."""
+    method, batch = tiny_method("jigsaw"), batch_for("jigsaw", 4)
+    tiles, chosen = method.puzzle(batch, 0)
+    rows = []
+    for image, k in zip(tiles, chosen.tolist(), strict=True):
+        shown = [image[tile] for tile in method.permutations[k].tolist()]
+        rows.append(method.projector(torch.cat([method.backbone(tile[None])[0] for tile in shown])[None])[0])
+    expected = cross_entropy(torch.stack(rows), chosen.tolist())
+    torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+def test_a_solved_jigsaw_shows_the_tiles_in_order() -> None:
+    method, batch = tiny_method("jigsaw"), batch_for("jigsaw", 4)
+    tiles, chosen = method.puzzle(batch, 0)
+    right = 50.0 * torch.nn.functional.one_hot(chosen, len(method.permutations)).double()
+    method.solve = lambda tiles, chosen: (tiles, right)
+    image, puzzle, solved = method.pictures(batch)["jigsaw"]
+    assert torch.equal(image, batch.views[0])
+    for row in range(4):
+        for place in range(9):
+            top, left = 3 * (place // 3), 3 * (place % 3)
+            window = (row, slice(None), slice(top, top + 3), slice(left, left + 3))
+            assert torch.equal(solved[window], tiles[row, place])
+            assert torch.equal(puzzle[window], tiles[row, method.permutations[chosen[row], place]])
+
+
+def test_relative_position_step_equals_the_paper() -> None:
+    method, batch = tiny_method("relative_position"), batch_for("relative_position", 6)
+    draw = uniform(0, 0, batch.indices, METHOD_STREAM, 19)
+    tiles = cut_tiles(batch.views[0], 3, 3, draw[:, :18])
+    around = [0, 1, 2, 3, 5, 6, 7, 8]  # places of the grid without the middle
+    rows, labels = [], []
+    for image, number in zip(tiles, draw[:, 18].tolist(), strict=True):
+        labels.append(int(number * 8))
+        pair = [method.backbone(image[place][None])[0] for place in (4, around[labels[-1]])]
+        rows.append(method.projector(torch.cat(pair)[None])[0])
+    torch.testing.assert_close(
+        step(method, batch)["loss"], cross_entropy(torch.stack(rows), labels), atol=1e-10, rtol=0
+    )
+
+
+def test_ijepa_step_equals_the_paper() -> None:
+    """Each block by itself: its predictions from the context alone, its targets from a teacher that saw everything."""
+    method, batch = tiny_method("ijepa"), random_batch(5)
+    for parameter in method.teacher.parameters():  # no longer the student
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x, predictor, teacher = batch.views[0], method.predictor, method.teacher.networks[0]
+    visible, places = method.blocks(batch, 0, 0)
+    predictions, targets = [], []
+    for block in range(2):
+        said, meant = [], []
+        for row in range(5):
+            context = method.backbone.tokens(x[row : row + 1], visible[row : row + 1])[0, 1:]
+            known = predictor.narrow(context) + predictor.positions[visible[row]]
+            asked = [predictor.mask_token + predictor.positions[place] for place in places[row, block]]
+            out = predictor.norm(predictor.blocks(torch.cat([known, torch.stack(asked)])[None]))[0, len(known) :]
+            said.append(predictor.widen(out))
+            tokens = teacher.tokens(x[row : row + 1])[0, 1:].detach()
+            whole = [(token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt() for token in tokens]
+            meant.append(torch.stack([whole[place] for place in places[row, block].tolist()]))
+        predictions.append(torch.stack(said))
+        targets.append(torch.stack(meant))
+    expected = paper.ijepa(predictions, targets)
+    torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+def test_ijepas_context_holds_no_target_and_its_blocks_go_with_the_image() -> None:
+    method = tiny_method("ijepa")
+    seen = set()
+    for n in range(20):
+        batch = random_batch(6)
+        visible, places = method.blocks(batch, 0, n)
+        assert visible.shape[1] >= 1
+        for row in range(6):
+            assert not set(visible[row].tolist()) & set(places[row].flatten().tolist())
+        alone = method.blocks(batch._replace(indices=batch.indices[2:4]), 0, n)[1]
+        assert torch.equal(alone, places[2:4])
+        seen.add(places.shape[2])
+    assert len(seen) > 1  # the size of the targets changes from step to step
+
+
+def test_ijepa_refuses_targets_that_hide_the_whole_image() -> None:
+    with pytest.raises(UserError, match="could hide the whole image; lower method.targets"):
+        tiny_method("ijepa", ("method.targets=4",), targets=4)

@@ -4,7 +4,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ssl_lightning.models.masking import hidden_count, mask_of, patchify, random_places, unpatchify
+from ssl_lightning.models.masking import (
+    block_places,
+    block_size,
+    context_places,
+    hidden_count,
+    mask_of,
+    patchify,
+    random_places,
+    unpatchify,
+)
 from tests.losses import reference_masked as paper
 
 counts = some.integers(2, 60)
@@ -49,3 +58,50 @@ def test_patches_are_the_papers_and_come_back_whole(batch: int, grid: int, size:
     for row, image in zip(patches, x, strict=True):
         assert torch.equal(row, torch.stack(paper.patches_of(image, size)))
     assert torch.equal(unpatchify(patches, size), x)
+
+
+unit = some.floats(0, 0.999)
+
+
+@given(some.integers(2, 20), some.floats(0.05, 0.6), some.floats(0.5, 2.0), unit, unit)
+def test_a_block_covers_about_the_share_it_is_asked_for(
+    grid: int, share: float, ratio: float, a: float, b: float
+) -> None:
+    height, width = block_size(grid, (share, share), (ratio, ratio), (a, b))
+    assert 1 <= height <= grid
+    assert 1 <= width <= grid
+    if max(height, width) < grid and min(height, width) > 1:  # neither cut off nor raised to one
+        assert abs(height - (share * ratio) ** 0.5 * grid) <= 0.5 + 1e-9
+        assert abs(width - (share / ratio) ** 0.5 * grid) <= 0.5 + 1e-9
+
+
+@given(some.integers(2, 12), some.integers(1, 12), some.integers(1, 12), unit, unit)
+def test_a_block_lies_inside_the_image_and_is_whole(grid: int, height: int, width: int, a: float, b: float) -> None:
+    size = (min(height, grid), min(width, grid))
+    places = block_places(grid, size, torch.tensor([[a, b]]))[0].tolist()
+    rows, columns = sorted({p // grid for p in places}), sorted({p % grid for p in places})
+    assert places == [r * grid + c for r in rows for c in columns]
+    assert rows == list(range(rows[0], rows[0] + size[0]))
+    assert columns == list(range(columns[0], columns[0] + size[1]))
+    assert rows[-1] < grid
+    assert columns[-1] < grid
+
+
+def test_a_block_reaches_every_corner() -> None:
+    corners = torch.tensor([[0.0, 0.0], [0.0, 0.999], [0.999, 0.0], [0.999, 0.999]])
+    assert block_places(3, (2, 2), corners).tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
+
+
+@given(some.integers(3, 8), some.integers(1, 4), seeds)
+def test_no_target_is_ever_seen(grid: int, targets: int, seed: int) -> None:
+    """The order begins with the block's own patches, and no target comes before the last patch that is none."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = block_places(grid, (2, 1), torch.rand(5, targets, 2, generator=generator))
+    block = block_places(grid, (grid - 1, grid - 1), torch.rand(5, 2, generator=generator))
+    order, inside = context_places(hidden, block, torch.rand(5, grid**2, generator=generator))
+    for row in range(5):
+        secret, own = set(hidden[row].flatten().tolist()), set(block[row].tolist())
+        places = order[row].tolist()
+        assert sorted(places) == list(range(grid**2))
+        assert set(places[: inside[row]]) == own - secret
+        assert set(places[grid**2 - len(secret) :]) == secret

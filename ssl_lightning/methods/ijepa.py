@@ -1,0 +1,107 @@
+"""I-JEPA: from a context block of an image, predict what a slow teacher says of other blocks, in feature space.
+
+Assran et al. 2023, "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture",
+https://arxiv.org/abs/2301.08243
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.distributed import reduce
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import widen
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.masking import block_places, block_size, context_places
+from ssl_lightning.models.vit import ViT, take
+
+
+class IJEPA(SSLMethod):
+    """Section 3 of the paper. Judged and exported is the teacher (the target encoder), as in the paper.
+
+    The size of the blocks is drawn for each step, their places for each image, both as functions of the seed, so that
+    every rank and a resumed run draw the same. No target is ever part of the context; where that leaves the context of
+    one image fewer patches than that of another, the others lose some, by lot, to be equally many.
+
+    Args:
+        backbone: a `ViT`; the context encoder.
+        predictor: called with the backbone, gives the module from context tokens to tokens of the targets.
+        loss: predictions and targets, both (B, M, T, D), to a scalar, e.g. `torch.nn.SmoothL1Loss`, the authors'.
+        teacher: how the target encoder follows; momentum rises from 0.996 to 1 in the paper.
+        targets: M, how many blocks are predicted.
+        target_scale, target_aspect: shares of the image that they cover, and height over width.
+        context_scale: share of the square context block, before the targets are taken out.
+        seed: of the blocks.
+        **optim: `optimizer`, an OptimizerRecipe.
+
+    Raises:
+        UserError: no `ViT`, or targets that could cover the whole image.
+    """
+
+    global_views = 1
+    judged_by = "teacher.networks.0"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        predictor: Callable[[ViT], nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        teacher: EMATeacher,
+        targets: int = 4,
+        target_scale: tuple[float, float] = (0.15, 0.2),
+        target_aspect: tuple[float, float] = (0.75, 1.5),
+        context_scale: tuple[float, float] = (0.85, 1.0),
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if not isinstance(backbone, ViT):
+            raise UserError("I-JEPA masks a vision transformer; choose backbone=vit_tiny, vit_small or vit_base")
+        corners = [(a, b) for a in (0.0, 1.0) for b in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        sizes = [block_size(backbone.grid, target_scale, target_aspect, corner) for corner in corners]
+        if targets < 1 or targets * max(h * w for h, w in sizes) >= backbone.grid**2:
+            raise UserError(
+                f"{targets} targets of up to {target_scale[1]} of a {backbone.grid} x {backbone.grid} grid could hide "
+                "the whole image; lower method.targets or method.target_scale, or take smaller patches"
+            )
+        self.predictor = predictor(backbone)
+        self.teacher = Teacher(teacher, backbone)
+        self.loss = self.scoring(loss, "predictions", "targets")
+        self.grid, self.targets, self.seed = backbone.grid, targets, seed
+        self.target_scale, self.target_aspect, self.context_scale = target_scale, target_aspect, context_scale
+
+    def blocks(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Places of the context (B, K) and of the targets (B, M, T)."""
+        a, b, c = uniform(self.seed, epoch, torch.tensor([step]), METHOD_STREAM + 1, 3)[0].tolist()  # on the CPU
+        size = block_size(self.grid, self.target_scale, self.target_aspect, (a, b))
+        around = block_size(self.grid, self.context_scale, (1.0, 1.0), (c, 0.0))
+        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 2 * self.targets + 2 + self.grid**2)
+        corners, lots = draw[:, : 2 * self.targets + 2].unflatten(1, (-1, 2)), draw[:, 2 * self.targets + 2 :]
+        targets = block_places(self.grid, size, corners[:, 1:])  # (B, M, T)
+        order, inside = context_places(targets, block_places(self.grid, around, corners[:, 0]), lots)
+        count = -int(reduce(-inside.min(), "max"))  # the fewest of any image on any rank
+        return order[:, : max(count, 1)].sort(1).values, targets
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        x = batch.views[0]
+        visible, places = self.blocks(batch, self.current_epoch, self.global_step)
+        tokens = self.backbone.tokens(x, visible)  # type: ignore[operator]
+        predictions = self.predictor(self.backbone.split(tokens)[1], visible, places)  # type: ignore[operator]
+        loss = self.loss(widen(predictions), self.answers(x, places))
+        features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
+        return self.output(loss, features, features)
+
+    @torch.no_grad()
+    def answers(self, x: Tensor, places: Tensor) -> Tensor:
+        """What the teacher, which sees the whole image, says of the places (B, M, T): (B, M, T, D), normalised."""
+        teacher: Any = self.teacher.networks[0]
+        patches = widen(teacher.split(teacher.tokens(x))[1])  # (B, N, D)
+        patches = layer_norm(patches, patches.shape[-1:])
+        return take(patches, places.flatten(1)).unflatten(1, places.shape[1:])

@@ -1,0 +1,86 @@
+"""Jigsaw puzzles: in which of some permutations are the nine tiles of this image?
+
+Noroozi & Favaro 2016, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles",
+https://arxiv.org/abs/1603.09246
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.tiles import cut_tiles, distant_permutations
+
+
+class Jigsaw(SSLMethod):
+    """The context-free network of the paper: every tile passes the backbone alone, what it says is put in a row.
+
+    As no tile sees another one, the features are permuted and not the tiles. In training the features that are watched
+    are the mean over an image's tiles. Tiles and permutation are a function of seed, epoch and the image's index.
+
+    Args:
+        backbone: images of any size -> features (B, D), with `out_dim`.
+        projector: called with 9 D, gives the module from the row to scores of permutations (B, out_dim).
+        loss: scores (B, P) against the permutations' numbers (B,), e.g. `torch.nn.CrossEntropyLoss`.
+        tile_size: pixels; at most a third of the image, and less leaves a gap between tiles.
+        seed: of the puzzles.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    global_views = 1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        tile_size: int = 64,
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        self.projector = projector(9 * int(backbone.out_dim))  # type: ignore[arg-type]
+        self.loss = self.scoring(loss, "scores", "permutations")
+        self.tile_size, self.seed = tile_size, seed
+        self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
+        orders = distant_permutations(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.register_buffer("permutations", orders, persistent=False)
+
+    def puzzle(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """Tiles (B, 9, 3, s, s) in their own order, and which permutation (B,) is asked for."""
+        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 19)
+        chosen = (draw[:, 18] * len(self.permutations)).long()
+        return cut_tiles(batch.views[0], 3, self.tile_size, draw[:, :18]), chosen
+
+    def solve(self, tiles: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the tiles (B, 9, D) and scores of the permutations (B, P)."""
+        features = self.backbone(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])  # (B, 9, D)
+        order = self.permutations[chosen]  # (B, 9)
+        row = features.gather(1, order[:, :, None].expand_as(features))
+        return features, self.projector(row.flatten(1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        tiles, chosen = self.puzzle(batch, self.current_epoch)
+        features, scores = self.solve(tiles, chosen)
+        mean = features.mean(1)  # (B, D)
+        top1 = (scores.argmax(1) == chosen).float().mean()
+        return self.output(self.loss(scores, chosen), mean, mean, puzzle_top1=top1)
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """The image, the puzzle, and the puzzle as it is solved."""
+        tiles, chosen = self.puzzle(batch, 0)
+        shown = self.permutations[chosen]
+        answer = self.permutations[self.solve(tiles, chosen)[1].argmax(1)]
+        # place p shows tile shown[p]; whoever believes in `answer` puts it back to place answer[p]
+        solved = torch.zeros_like(shown).scatter_(1, answer, shown)
+        return {"jigsaw": [batch.views[0], *(self._laid(tiles, order) for order in (shown, solved))]}
+
+    @staticmethod
+    def _laid(tiles: Tensor, order: Tensor) -> Tensor:
+        """Tiles in an order (B, 9), laid out as one image (B, 3, 3 s, 3 s)."""
+        tiles = tiles.gather(1, order[:, :, None, None, None].expand_as(tiles))
+        return torch.cat([torch.cat([*row], 3) for row in tiles.unflatten(1, (3, 3)).permute(1, 2, 0, 3, 4, 5)], 2)

@@ -1,0 +1,61 @@
+"""Relative patch position: on which of eight sides of the middle tile does this other tile lie?
+
+Doersch et al. 2015, "Unsupervised Visual Representation Learning by Context Prediction", https://arxiv.org/abs/1505.05192
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.tiles import cut_tiles
+
+MIDDLE = 4
+
+
+class RelativePosition(SSLMethod):
+    """Section 3 of the paper: both tiles pass the same network, a head sees what it says of the two.
+
+    In training the features that are watched are the mean of both tiles. Tiles and side are a function of seed, epoch
+    and the image's index.
+
+    Args:
+        backbone: images of any size -> features (B, D), with `out_dim`.
+        projector: called with 2 D, gives the module from both features to scores (B, 8).
+        loss: scores (B, 8) against the sides (B,), e.g. `torch.nn.CrossEntropyLoss`.
+        tile_size: pixels; at most a third of the image, and less leaves a gap between tiles.
+        seed: of the tiles.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    global_views = 1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        tile_size: int = 64,
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        self.projector = projector(2 * int(backbone.out_dim))  # type: ignore[arg-type]
+        self.loss = self.scoring(loss, "scores", "sides")
+        self.tile_size, self.seed = tile_size, seed
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, 19)
+        side = (draw[:, 18] * 8).long()  # (B,), row by row around the middle
+        tiles = cut_tiles(batch.views[0], 3, self.tile_size, draw[:, :18])  # (B, 9, 3, s, s)
+        other = side + (side >= MIDDLE)
+        pair = torch.cat([tiles[:, MIDDLE], tiles[torch.arange(len(tiles), device=side.device), other]])
+        middle, beside = self.backbone(pair).chunk(2)  # (B, D) each
+        scores = self.projector(torch.cat([middle, beside], 1))  # (B, 8)
+        mean = (middle + beside) / 2
+        top1 = (scores.argmax(1) == side).float().mean()
+        return self.output(self.loss(scores, side), mean, mean, side_top1=top1)
