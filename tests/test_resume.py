@@ -22,6 +22,9 @@ SMALL = {
     "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
     "deepcluster_v2": ["recipe.prototypes=10"],
     "dino": ["recipe.dino.prototypes=10"],
+    "ijepa": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
+    "jigsaw": ["recipe.permutations=10"],
+    "relative_position": ["recipe.head.out_dim=8"],
     "mae": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
 }
 # Runs command lines one after another in one process (to import torch takes longer than to train) and tells their ends.

@@ -173,6 +173,8 @@ def test_wrong_inputs_are_named() -> None:
         ("ressl", [64] * 2),
         ("vicreg", [64] * 2),
         ("wmse", [64] * 2),
+        ("crop", [64]),
+        ("dino", [64] * 2 + [28] * 8),
     ],
 )
 def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
@@ -185,4 +187,5 @@ def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
 
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
+    tested |= {"crop", "dino"}
     assert {path.stem for path in CONF.glob("*.yaml")} == tested
