@@ -22,7 +22,7 @@ def overrides_of(option: str) -> list[str]:
     group, name = option.split("=")
     if group.startswith("experiment/"):  # experiment/cifar10=moco is written experiment=cifar10/moco
         group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
-    needed = ["data.root=photos"] if option in ("data=folder", "data=array") or "imagenet100" in option else []
+    needed = ["data.root=photos"] if option in ("data=folder", "data=array") or "imagenet" in option else []
     return [f"{group}={name}", *WITH.get(option, []), *needed]
 
 

@@ -66,14 +66,20 @@ class DINOHead(nn.Module):
     Args:
         hidden_dim, bottleneck_dim: widths.
         out_dim: K, how many prototypes.
+        norm: BatchNorm in the hidden layers, an option of the authors' code.
     """
 
-    def __init__(self, in_dim: int, hidden_dim: int = 2048, bottleneck_dim: int = 256, out_dim: int = 65536) -> None:
+    def __init__(
+        self, in_dim: int, hidden_dim: int = 2048, bottleneck_dim: int = 256, out_dim: int = 65536, norm: bool = False
+    ) -> None:
         super().__init__()
         self.out_dim = out_dim
         widths = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
         layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
-        self.mlp = nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), layers[2])
+        self.mlp = nn.Sequential()
+        for layer in layers[:-1]:
+            self.mlp.extend([layer, *([nn.BatchNorm1d(hidden_dim)] if norm else []), nn.GELU()])
+        self.mlp.append(layers[-1])
         for layer in layers:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
