@@ -18,8 +18,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def frozen_copy(module: M) -> M:
-    """A deep copy of `module` with equal weights, none of which requires a gradient: what a teacher starts from."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A deep copy of `module` with equal weights, none of which requires a gradient: what a teacher starts from.
+
+    It drops nothing: a teacher is in train mode for its BatchNorm's sake, and its answers are not to be left to chance.
+    """
+    teacher = copy.deepcopy(module).requires_grad_(False)
+    for part in teacher.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif hasattr(part, "drop_prob"):  # timm's DropPath
+            part.drop_prob = 0.0  # type: ignore[assignment]
+    return teacher
 
 
 class EMATeacher(Callback):

@@ -79,6 +79,9 @@ class OnlineProbe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = trainer.global_step
+        if self.on and self._state:  # restored: it may be asked at a validation before its next step
+            dim = self._state["weight"].shape[1] - 1
+            self.prepare(trainer.datamodule.num_classes, dim, pl_module.device)  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,7 +91,7 @@ class OnlineProbe(Callback):
             return
         self._looked_at = step
         features = outputs["features"][: len(batch.labels)].float()  # (B, D), the first view
-        if not len(self._one_hot):
+        if not len(self._one_hot) or features.shape[1] != self._state["weight"].shape[1] - 1:
             num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
             self.prepare(num_classes, features.shape[1], features.device)
         self.step(features, batch.labels)

@@ -117,16 +117,16 @@ class SSLMethod(LightningModule):
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
             raise UserError(f"this method needs {wanted} and got {count}; mend views.*.count")
+        patch = getattr(self.backbone, "patch_size", 1)
+        if any(size % patch for size in sizes):
+            odd = next(size for size in sizes if size % patch)
+            raise UserError(f"patches of {patch} px do not divide views of {odd} px; change one of the two (views.*)")
         if count == len(sizes):
             return
         if not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
         if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
             raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
-        patch = getattr(self.backbone, "patch_size", 1)
-        if any(size % patch for size in sizes):
-            small = min(sizes)
-            raise UserError(f"patches of {patch} px do not divide local views of {small} px; change views.local.part")
 
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""

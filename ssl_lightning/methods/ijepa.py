@@ -4,7 +4,7 @@ Assran et al. 2023, "Self-Supervised Learning from Images with a Joint-Embedding
 https://arxiv.org/abs/2301.08243
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class IJEPA(SSLMethod):
 
     The size of the blocks is drawn for each step, their places for each image, both as functions of the seed, so that
     every rank and a resumed run draw the same. No target is ever part of the context; where that leaves the context of
-    one image fewer patches than that of another, the others lose some, by lot, to be equally many.
+    one image fewer patches than that of another, the others lose some, by lot, to be equally many. Targets that could
+    hide the whole image are made narrower.
 
     Args:
         backbone: a `ViT`; the context encoder.
@@ -42,7 +43,7 @@ class IJEPA(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
 
     Raises:
-        UserError: no `ViT`, or targets that could cover the whole image.
+        UserError: no `ViT`, or more targets than its grid has places.
     """
 
     global_views = 1
@@ -64,12 +65,10 @@ class IJEPA(SSLMethod):
         super().__init__(backbone, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("I-JEPA masks a vision transformer; choose backbone=vit_tiny, vit_small or vit_base")
-        corners = [(a, b) for a in (0.0, 1.0) for b in (0.0, 0.25, 0.5, 0.75, 1.0)]
-        sizes = [block_size(backbone.grid, target_scale, target_aspect, corner) for corner in corners]
-        if targets < 1 or targets * max(h * w for h, w in sizes) >= backbone.grid**2:
+        if not 1 <= targets < backbone.grid**2:
             raise UserError(
-                f"{targets} targets of up to {target_scale[1]} of a {backbone.grid} x {backbone.grid} grid could hide "
-                "the whole image; lower method.targets or method.target_scale, or take smaller patches"
+                f"{targets} targets on a grid of {backbone.grid} x {backbone.grid} leave nothing to see; lower "
+                "method.targets or take smaller patches"
             )
         self.predictor = predictor(backbone)
         self.teacher = Teacher(teacher, backbone)
@@ -77,10 +76,16 @@ class IJEPA(SSLMethod):
         self.grid, self.targets, self.seed = backbone.grid, targets, seed
         self.target_scale, self.target_aspect, self.context_scale = target_scale, target_aspect, context_scale
 
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+
     def blocks(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Places of the context (B, K) and of the targets (B, M, T)."""
         a, b, c = uniform(self.seed, epoch, torch.tensor([step]), METHOD_STREAM + 1, 3)[0].tolist()  # on the CPU
         size = block_size(self.grid, self.target_scale, self.target_aspect, (a, b))
+        while self.targets * size[0] * size[1] >= self.grid**2:  # on a small grid: something must be left to see
+            size = (size[0], size[1] - 1) if size[1] > 1 else (size[0] - 1, 1)
         around = block_size(self.grid, self.context_scale, (1.0, 1.0), (c, 0.0))
         draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 2 * self.targets + 2 + self.grid**2)
         corners, lots = draw[:, : 2 * self.targets + 2].unflatten(1, (-1, 2)), draw[:, 2 * self.targets + 2 :]

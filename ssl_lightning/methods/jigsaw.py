@@ -4,7 +4,7 @@ Noroozi & Favaro 2016, "Unsupervised Learning of Visual Representations by Solvi
 https://arxiv.org/abs/1603.09246
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.tiles import cut_tiles, distant_permutations
+from ssl_lightning.models.tiles import check_tiles, cut_tiles, distant_permutations
 
 
 class Jigsaw(SSLMethod):
@@ -49,6 +49,10 @@ class Jigsaw(SSLMethod):
         self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
         orders = distant_permutations(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.register_buffer("permutations", orders, persistent=False)
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        check_tiles(sizes[0], 3, self.tile_size, getattr(self.backbone, "patch_size", 1))
 
     def puzzle(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, s, s) in their own order, and which permutation (B,) is asked for."""

@@ -3,7 +3,7 @@
 He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,12 +47,18 @@ class MAE(SSLMethod):
             raise UserError(
                 "MAE drops patches from a vision transformer; choose backbone=vit_tiny, vit_small or vit_base"
             )
+        if backbone.grid < 2:
+            raise UserError("MAE hides some patches and shows others; take patches smaller than the image")
         if not 0 < mask_ratio < 1:
             raise UserError(f"mask_ratio is {mask_ratio}; it must be above 0 and below 1 (0.75 is usual)")
         self.decoder = decoder(backbone)
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
         self.hidden = hidden_count(backbone.grid**2, mask_ratio)
         self.seed = seed
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        self.backbone.check_size(sizes[0])  # type: ignore[operator]
 
     def predict(self, x: Tensor, draw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images and uniform numbers (B, N) -> tokens (B, R + K, D), pixels of all patches (B, N, C), mask (B, N)."""

@@ -3,7 +3,7 @@
 Doersch et al. 2015, "Unsupervised Visual Representation Learning by Context Prediction", https://arxiv.org/abs/1505.05192
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.tiles import cut_tiles
+from ssl_lightning.models.tiles import check_tiles, cut_tiles
 
 MIDDLE = 4
 
@@ -47,6 +47,10 @@ class RelativePosition(SSLMethod):
         self.projector = projector(2 * int(backbone.out_dim))  # type: ignore[arg-type]
         self.loss = self.scoring(loss, "scores", "sides")
         self.tile_size, self.seed = tile_size, seed
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        check_tiles(sizes[0], 3, self.tile_size, getattr(self.backbone, "patch_size", 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, 19)

@@ -4,7 +4,7 @@ Xie et al. 2022, "SimMIM: A Simple Framework for Masked Image Modeling", https:/
 convolutional networks the hidden pixels become the mean colour, as in Li et al. 2023 (A2MIM), https://arxiv.org/abs/2205.13943.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
 from ssl_lightning.models.vit import ViT
@@ -53,17 +54,34 @@ class SimMIM(SSLMethod):
         if mask_size % self.patch_size or image_size % mask_size or not 0 < mask_ratio < 1:
             raise UserError(
                 f"SimMIM got mask_size={mask_size}, mask_ratio={mask_ratio} for images of {image_size} px predicted by "
-                f"{self.patch_size} px: the second must divide by the first, the first by the last, and the ratio lie "
-                "between 0 and 1"
+                f"{self.patch_size} px (a ViT's patch, or method.stride): images must divide by the first, the "
+                "first by the last, and the ratio lie between 0 and 1"
             )
         width = backbone.embed_dim if isinstance(backbone, ViT) else int(backbone.out_dim)  # type: ignore[arg-type]
         self.head = nn.Linear(width, self.patch_size**2 * 3)
         if isinstance(backbone, ViT):
             self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
+        if image_size // mask_size < 2:
+            raise UserError(
+                f"squares of {mask_size} px hide the whole image of {image_size} px; lower method.mask_size"
+            )
         self.squares, self.unit = image_size // mask_size, mask_size // self.patch_size
         self.hidden = hidden_count(self.squares**2, mask_ratio)
         self.seed = seed
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        if isinstance(self.backbone, ViT):
+            self.backbone.check_size(sizes[0])
+            return
+        with evaluating(self.backbone), torch.no_grad():
+            map = self.backbone.forward_features(torch.zeros(1, 3, sizes[0], sizes[0]))  # type: ignore[operator]
+        if map.ndim != 4 or map.shape[1] != self.head.in_features or map.shape[-1] * self.patch_size != sizes[0]:
+            raise UserError(
+                f"this network makes {tuple(map.shape)} of an image of {sizes[0]} px, where SimMIM waits for a map (1, "
+                f"{self.head.in_features}, h, w) at a stride of {self.patch_size}; set method.stride"
+            )
 
     def mask(self, indices: Tensor, epoch: int) -> Tensor:
         """(B, N) bool over patches, True = hidden, in whole squares."""

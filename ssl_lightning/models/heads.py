@@ -92,4 +92,6 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> scores (B, K) in [-1, 1]."""
-        return linear(self.project(x), normalize(self.prototypes, dim=1))
+        z = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):  # a fortieth of a cosine decides: too fine for bfloat16
+            return linear(z.to(self.prototypes.dtype), normalize(self.prototypes, dim=1))

@@ -16,13 +16,8 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
     Where in its cell a tile is cut is drawn: `draw` (B, 2 * grid * grid) in [0, 1). The gap that this leaves keeps
     lines at the edges from telling neighbours, and each tile is normalised to mean 0 and deviation 1 in each channel,
     so that brightness and colour do not tell either (Noroozi & Favaro 2016, section 3.4, https://arxiv.org/abs/1603.09246).
-
-    Raises:
-        UserError: tiles that are larger than a cell.
     """
     count, cell = grid * grid, min(x.shape[-2:]) // grid
-    if size > cell:
-        raise UserError(f"tiles of {size} px do not fit the cells of {cell} px; lower method.tile_size")
     offset = (draw * (cell - size + 1)).long().view(len(x), 2, count)  # (B, 2, T)
     place = torch.arange(count, device=x.device)
     top = cell * (place // grid) + offset[:, 0]  # (B, T)
@@ -33,6 +28,14 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
     tiles = x.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 1, 4, 2, 3)  # (B, T, 3, s, s)
     mean, deviation = tiles.mean((3, 4), keepdim=True), tiles.std((3, 4), keepdim=True)
     return (tiles - mean) / (deviation + 1e-5)
+
+
+def check_tiles(image: int, grid: int, size: int, patch: int) -> None:
+    """Refuses tiles of `size` px that do not fit the cells of an image, or that a ViT's patches do not divide."""
+    if not 2 <= size <= image // grid:
+        raise UserError(f"tiles of {size} px do not fit the cells of {image // grid} px; change method.tile_size")
+    if size % patch:
+        raise UserError(f"patches of {patch} px do not divide tiles of {size} px; change method.tile_size")
 
 
 @cache

@@ -97,6 +97,14 @@ class ViT(VisionTransformer):
             x = torch.cat([prefix, take(patches, visible)], 1)  # (B, R + K, D)
         return self.norm(self.blocks(self.norm_pre(x)))
 
+    def check_size(self, size: int) -> None:
+        """Refuses views of another size than the network's own, for methods whose places count its grid."""
+        if size != self.grid * self.patch_size:
+            own = self.grid * self.patch_size
+            raise UserError(
+                f"views of {size} px for a ViT of {own} px; set data.image_size, and leave views.*.size at it"
+            )
+
     def split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens -> those of class and registers (B, R, D), those of the patches (B, N, D)."""
         return tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]

@@ -10,6 +10,7 @@ from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.distributed import is_main
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.models.vit import ViT
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import Stopwatch, TrainerFactory, judge_backbone, peak_memory_mb
 
@@ -62,7 +63,8 @@ def run(
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for network in (method.backbone, *(teacher for _, teacher in method.teacher_pairs())) if compile else ():
-        network.compile()
+        # A ViT is called by other names than its own as well (`tokens`); its blocks are what is to be compiled.
+        (network.blocks if isinstance(network, ViT) else network).compile()
     fit = trainer()
     throughput = Throughput()
     fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]

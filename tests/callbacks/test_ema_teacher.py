@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from timm.layers import DropPath
 from torch import nn
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
@@ -145,3 +146,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         coarse.ema._collect(coarse)
     with pytest.raises(UserError, match=r"trainer\.max_epochs or trainer\.max_steps"):
         fit(ToyMethod(teacher=EMATeacher()), tmp_path, [], max_epochs=-1)
+
+
+def test_a_teacher_drops_nothing() -> None:
+    student = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), DropPath(0.5)).train()
+    teacher, x = frozen_copy(student), torch.randn(64, 4)
+    assert torch.equal(teacher(x), student[0](x))
+    assert not torch.equal(student(x), student[0](x))

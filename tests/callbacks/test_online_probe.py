@@ -126,3 +126,12 @@ def test_checkpoint_of_other_sizes_is_refused() -> None:
     probe.load_state_dict(trained().state_dict())
     with pytest.raises(UserError, match="has 6 features and 4 classes, this run 8 and 4"):
         probe.prepare(CLASSES, 8, torch.device("cpu"))
+
+
+def test_a_resumed_probe_is_asked_before_its_next_step(tmp_path: Path) -> None:
+    """Its next step lies behind the next validation, which is to have its accuracy all the same."""
+    whole, cut = OnlineProbe(every_n_steps=50), OnlineProbe(every_n_steps=50)
+    fit(ToyMethod(), tmp_path, [cut, StopAfter(2), Checkpoint(tmp_path)], max_epochs=4)
+    last = tmp_path / "checkpoints/last.ckpt"
+    trainer = fit(ToyMethod(), tmp_path, [whole], ckpt_path=last, max_epochs=4)
+    assert "val/probe_top1" in trainer.callback_metrics

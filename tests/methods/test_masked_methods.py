@@ -4,15 +4,18 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from ssl_lightning import build
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.mae import MAE
 from ssl_lightning.methods.simmim import SimMIM
+from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import patchify, random_places
 from ssl_lightning.models.tiles import cut_tiles
+from ssl_lightning.models.vit import ViT
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, batch_for, random_batch, step, tiny_method
 from tests.methods.test_joint_methods import with_local_views
@@ -237,6 +240,38 @@ def test_ijepas_context_holds_no_target_and_its_blocks_go_with_the_image() -> No
     assert len(seen) > 1  # the size of the targets changes from step to step
 
 
-def test_ijepa_refuses_targets_that_hide_the_whole_image() -> None:
-    with pytest.raises(UserError, match=r"targets of up to .* could hide the whole image"):
-        tiny_method("ijepa", ("method.targets=4",), targets=4)
+def test_ijepa_leaves_something_to_see() -> None:
+    method = tiny_method("ijepa", targets=4)  # four blocks of 2 x 2 could hide the whole 4 x 4 grid
+    for n in range(20):
+        visible, places = method.blocks(random_batch(6), 0, n)
+        assert places.shape[2] < 4
+        assert not any(set(v.tolist()) & set(p.flatten().tolist()) for v, p in zip(visible, places, strict=True))
+    with pytest.raises(UserError, match="16 targets on a grid of 4 x 4 leave nothing to see"):
+        tiny_method("ijepa", targets=16)
+
+
+@pytest.mark.parametrize("name", ["mae", "simmim", "ijepa"])
+def test_views_of_another_size_than_the_networks_are_refused(name: str) -> None:
+    method = tiny_method(name)
+    method.check_views([4])
+    with pytest.raises(UserError, match="views of 8 px for a ViT of 4 px"):
+        method.check_views([8])
+
+
+def test_masks_that_hide_everything_are_refused() -> None:
+    with pytest.raises(UserError, match="squares of 4 px hide the whole image of 4 px"):
+        tiny_method("simmim", mask_size=4, image_size=4)
+    with pytest.raises(UserError, match="patches smaller than the image"):
+        MAE(ViT(4, 4, 8, 1, 2), MAEDecoder, MaskedPixelLoss())
+
+
+def test_simmim_names_the_stride_that_does_not_fit() -> None:
+    method = SimMIM(SmoothBackbone(), MaskedPixelLoss(False, "absolute"), 8, 4, 0.5, stride=4)
+    with pytest.raises(UserError, match="at a stride of 4; set"):
+        method.check_views([8])
+    SimMIM(SmoothBackbone(), MaskedPixelLoss(False, "absolute"), 8, 4, 0.5, stride=2).check_views([8])
+
+
+@pytest.mark.parametrize("backbone", ["convnet_small", "vit_tiny"])
+def test_simmim_is_started_on_either_kind_of_network(backbone: str) -> None:
+    build.check(build.compose(["method=simmim", f"backbone={backbone}"]))
