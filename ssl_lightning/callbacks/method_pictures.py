@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ssl_lightning.callbacks.view_mosaic import mosaic, show
+from ssl_lightning.callbacks.view_mosaic import show
 
 
 @runtime_checkable
@@ -44,12 +44,10 @@ class MethodPictures(Callback):
         wanted = dataloader_idx == 1 and batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking
         if not wanted or not isinstance(pl_module, HasPictures):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        mean, std = torch.as_tensor(data.mean).float().cpu(), torch.as_tensor(data.std).float().cpu()
         few = batch._replace(
             views=[view[: self.rows] for view in batch.views],
             labels=batch.labels[: self.rows],
             indices=batch.indices[: self.rows],
         )
         for name, columns in pl_module.pictures(few).items():
-            show(mosaic(columns, mean, std, self.rows), self.folder / f"{name}.png", trainer)
+            show(columns, self.folder / f"{name}.png", trainer, self.rows)

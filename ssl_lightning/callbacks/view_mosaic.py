@@ -44,19 +44,18 @@ class ViewMosaic(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step > 0 or batch_idx > 0 or not trainer.is_global_zero:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        mean, std = torch.as_tensor(data.mean).float().cpu(), torch.as_tensor(data.std).float().cpu()
-        picture = mosaic(batch.views, mean, std, self.rows)
-        show(picture, self.path, trainer)
+        show(batch.views, self.path, trainer, self.rows)
 
 
-def show(picture: Tensor, path: Path, trainer: Trainer) -> None:
-    """Saves a picture (H, W, 3) uint8, and hands it to the loggers that take images, under the file's name."""
+def show(columns: list[Tensor], path: Path, trainer: Trainer, rows: int) -> None:
+    """Saves the mosaic of images (B, 3, h, w), normalised as the run's data is; loggers that take images get it."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    mean, std = torch.as_tensor(data.mean).float().cpu(), torch.as_tensor(data.std).float().cpu()
+    picture = mosaic(columns, mean, std, rows).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.numpy()).save(path)
+    Image.fromarray(picture).save(path)
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):  # W&B
-            logger.log_image(path.stem, [picture.numpy()])
+            logger.log_image(path.stem, [picture])
         elif isinstance(logger, TensorBoardLogger):
-            step = trainer.global_step
-            logger.experiment.add_image(path.stem, picture.numpy(), global_step=step, dataformats="HWC")
+            logger.experiment.add_image(path.stem, picture, global_step=trainer.global_step, dataformats="HWC")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.tiles import check_tiles, cut_tiles, distant_permutations
+from ssl_lightning.methods.tiles import Tiles
+from ssl_lightning.models.tiles import distant_permutations
 
 
 class Jigsaw(SSLMethod):
@@ -45,20 +45,19 @@ class Jigsaw(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(9 * int(backbone.out_dim))  # type: ignore[arg-type]
         self.loss = self.scoring(loss, "scores", "permutations")
-        self.tile_size, self.seed = tile_size, seed
+        self.tiles = Tiles(tile_size, seed)
         self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
         orders = distant_permutations(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.register_buffer("permutations", orders, persistent=False)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        check_tiles(sizes[0], 3, self.tile_size, getattr(self.backbone, "patch_size", 1))
+        self.tiles.check(sizes[0], getattr(self.backbone, "patch_size", 1))
 
     def puzzle(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, s, s) in their own order, and which permutation (B,) is asked for."""
-        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 19)
-        chosen = (draw[:, 18] * len(self.permutations)).long()
-        return cut_tiles(batch.views[0], 3, self.tile_size, draw[:, :18]), chosen
+        tiles, number = self.tiles.cut(batch, epoch)
+        return tiles, (number * len(self.permutations)).long()
 
     def solve(self, tiles: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the tiles (B, 9, D) and scores of the permutations (B, P)."""

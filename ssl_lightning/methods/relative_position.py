@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.tiles import check_tiles, cut_tiles
+from ssl_lightning.methods.tiles import Tiles
 
 MIDDLE = 4
 
@@ -46,16 +45,15 @@ class RelativePosition(SSLMethod):
         super().__init__(backbone, **optim)
         self.projector = projector(2 * int(backbone.out_dim))  # type: ignore[arg-type]
         self.loss = self.scoring(loss, "scores", "sides")
-        self.tile_size, self.seed = tile_size, seed
+        self.tiles = Tiles(tile_size, seed)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        check_tiles(sizes[0], 3, self.tile_size, getattr(self.backbone, "patch_size", 1))
+        self.tiles.check(sizes[0], getattr(self.backbone, "patch_size", 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, 19)
-        side = (draw[:, 18] * 8).long()  # (B,), row by row around the middle
-        tiles = cut_tiles(batch.views[0], 3, self.tile_size, draw[:, :18])  # (B, 9, 3, s, s)
+        tiles, number = self.tiles.cut(batch, self.current_epoch)  # (B, 9, 3, s, s), (B,)
+        side = (number * 8).long()  # (B,), row by row around the middle
         other = side + (side >= MIDDLE)
         pair = torch.cat([tiles[:, MIDDLE], tiles[torch.arange(len(tiles), device=side.device), other]])
         middle, beside = self.backbone(pair).chunk(2)  # (B, D) each

@@ -30,14 +30,6 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
     return (tiles - mean) / (deviation + 1e-5)
 
 
-def check_tiles(image: int, grid: int, size: int, patch: int) -> None:
-    """Refuses tiles of `size` px that do not fit the cells of an image, or that a ViT's patches do not divide."""
-    if not 2 <= size <= image // grid:
-        raise UserError(f"tiles of {size} px do not fit the cells of {image // grid} px; change method.tile_size")
-    if size % patch:
-        raise UserError(f"patches of {patch} px do not divide tiles of {size} px; change method.tile_size")
-
-
 @cache
 def distant_permutations(count: int, tiles: int = 9) -> Tensor:
     """`count` permutations (count, tiles) that differ from each other in many places: the labels of a jigsaw puzzle.

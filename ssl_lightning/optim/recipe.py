@@ -85,33 +85,42 @@ class OptimizerRecipe:
     ) -> dict[str, Any]:
         """The same for groups of one's own; a group's own lr or weight decay wins, and "constant" has no schedule."""
         peak = self.lr(global_batch)
+        # Groups without a decay of their own (biases and norms have 0) follow its schedule; the optimizer fills it in.
+        decayed = [i for i, group in enumerate(groups) if "weight_decay" not in group]
         optimizer = self.optimizer(groups, lr=peak, weight_decay=self.weight_decay)
 
         def factor(step: int) -> float:
             return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
 
         factors = [(lambda step: 1.0) if group.get("constant") else factor for group in groups]
-        final = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
-        decay = (self.weight_decay, final, total_steps - 1)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": _Schedules(optimizer, factors, decay), "interval": "step"},
-        }
+        last = total_steps - 1
+
+        def decay(step: int) -> float:
+            end = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
+            return cosine(self.weight_decay, end, step, last)
+
+        schedules = _Schedules(optimizer, factors, decay, decayed)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedules, "interval": "step"}}
 
 
 class _Schedules(LambdaLR):
-    """torch's LambdaLR, which moves the weight decay as well: from a to b along half a cosine of so many steps."""
+    """torch's LambdaLR, which sets the weight decay of some groups as well: `decay(step)` for the groups `decayed`."""
 
     def __init__(
-        self, optimizer: Optimizer, factors: list[Callable[[int], float]], decay: tuple[float, float, int]
+        self,
+        optimizer: Optimizer,
+        factors: list[Callable[[int], float]],
+        decay: Callable[[int], float],
+        decayed: list[int],
     ) -> None:
-        self.decay = decay
+        self.decay, self.decayed = decay, decayed
         super().__init__(optimizer, factors)
 
     def get_lr(self) -> list[Any]:
-        start, end, last = self.decay
-        if start != end:
-            for group in self.optimizer.param_groups:
-                if group["weight_decay"]:  # biases and norms have none
-                    group["weight_decay"] = cosine(start, end, self.last_epoch, last)
+        for i in self.decayed:
+            self.optimizer.param_groups[i]["weight_decay"] = self.decay(self.last_epoch)
         return super().get_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without the decay: a function of the step, like the factors."""
+        return {key: value for key, value in super().state_dict().items() if key not in ("decay", "decayed")}

@@ -1,20 +1,23 @@
 """The steps of the masked and self-distilling methods against the papers, and what they must not see."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from ssl_lightning import build
+from ssl_lightning.checkpoint import load_weights
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.mae import MAE
 from ssl_lightning.methods.simmim import SimMIM
+from ssl_lightning.methods.tiles import Tiles
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import patchify, random_places
-from ssl_lightning.models.tiles import cut_tiles
 from ssl_lightning.models.vit import ViT
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, batch_for, random_batch, step, tiny_method
@@ -187,11 +190,10 @@ def test_a_solved_jigsaw_shows_the_tiles_in_order() -> None:
 
 def test_relative_position_step_equals_the_paper() -> None:
     method, batch = tiny_method("relative_position"), batch_for("relative_position", 6)
-    draw = uniform(0, 0, batch.indices, METHOD_STREAM, 19)
-    tiles = cut_tiles(batch.views[0], 3, 3, draw[:, :18])
+    tiles, numbers = method.tiles.cut(batch, 0)
     around = [0, 1, 2, 3, 5, 6, 7, 8]  # places of the grid without the middle
     rows, labels = [], []
-    for image, number in zip(tiles, draw[:, 18].tolist(), strict=True):
+    for image, number in zip(tiles, numbers.tolist(), strict=True):
         labels.append(int(number * 8))
         pair = [method.backbone(image[place][None])[0] for place in (4, around[labels[-1]])]
         rows.append(method.projector(torch.cat(pair)[None])[0])
@@ -275,3 +277,34 @@ def test_simmim_names_the_stride_that_does_not_fit() -> None:
 @pytest.mark.parametrize("backbone", ["convnet_small", "vit_tiny"])
 def test_simmim_is_started_on_either_kind_of_network(backbone: str) -> None:
     build.check(build.compose(["method=simmim", f"backbone={backbone}"]))
+
+
+def test_tiles_that_do_not_fit_are_refused() -> None:
+    Tiles(4, 0).check(12, patch_size=2)
+    for size in (1, 5):
+        with pytest.raises(UserError, match=f"tiles of {size} px do not fit the cells of 4 px"):
+            tiny_method("jigsaw", tile_size=size).check_views([12])
+    with pytest.raises(UserError, match="patches of 4 px do not divide tiles of 6 px"):
+        Tiles(6, 0).check(24, patch_size=4)
+
+
+def test_views_that_patches_do_not_divide_are_refused() -> None:
+    method = tiny_method("dino")
+    method.backbone = ViT(16, 4, 8, 1, 2)
+    method.check_views([16, 16, 8])
+    with pytest.raises(UserError, match="patches of 4 px do not divide views of 14 px"):
+        method.check_views([16, 16, 14])
+
+
+def test_a_checkpoint_of_dino_gives_its_teacher(tmp_path: Path) -> None:
+    """The last checkpoint of a run still going is judged by what the finished run exports."""
+    method = tiny_method("dino").float()
+    for parameter in method.teacher.parameters():
+        parameter.data += 0.1
+    content = {"state_dict": method.state_dict(), "pytorch-lightning_version": "2.6"}
+    method.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    found = SmoothBackbone()
+    load_weights(found, tmp_path / "last.ckpt")
+    x = random_batch(3).views[0].float()
+    assert torch.equal(found(x), method.embed(x))

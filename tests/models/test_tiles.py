@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from ssl_lightning.errors import UserError
-from ssl_lightning.models.tiles import check_tiles, cut_tiles, distant_permutations
+from ssl_lightning.models.tiles import cut_tiles, distant_permutations
 
 
 @given(some.integers(2, 6), some.integers(0, 3), some.integers(0, 1000))
@@ -31,15 +31,6 @@ def test_tiles_are_windows_of_their_cells(size: int, gap: int, seed: int) -> Non
 def test_tiles_tell_neither_light_nor_contrast() -> None:
     x, draw = torch.rand(2, 3, 12, 12, dtype=torch.float64), torch.rand(2, 18)
     torch.testing.assert_close(cut_tiles(0.5 * x + 0.2, 3, 4, draw), cut_tiles(x, 3, 4, draw), atol=1e-3, rtol=0)
-
-
-def test_tiles_larger_than_a_cell_are_refused() -> None:
-    check_tiles(12, 3, 4, patch=2)
-    for size in (1, 5):
-        with pytest.raises(UserError, match=f"tiles of {size} px do not fit the cells of 4 px"):
-            check_tiles(12, 3, size, patch=1)
-    with pytest.raises(UserError, match="patches of 4 px do not divide tiles of 6 px"):
-        check_tiles(24, 3, 6, patch=4)
 
 
 def test_permutations_are_far_apart() -> None:

@@ -1,5 +1,6 @@
 """The one rule for learning rates, what Lightning is handed, and the shipped yaml files."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,28 @@ def test_every_yaml_is_built(name: str, cls: type, base_lr: float, scheduler: st
         assert type(optimizer) is cls
         assert optimizer.param_groups[0]["initial_lr"] == expected[0] / 2
         assert optimizer.param_groups[0]["weight_decay"] == expected[1]
+
+
+@pytest.mark.parametrize("start", [0.04, 0.0])
+def test_the_weight_decay_follows_half_a_cosine_and_biases_have_none(start: float) -> None:
+    """DINO's schedule, from the first step to the last; a resumed run goes on with the decay of its step."""
+    made = OptimizerRecipe(torch.optim.AdamW, 0.1, start, WarmupCosine(1), final_weight_decay=0.4)
+    whole, module = made.build(net(), 256, 20, 2), net()
+    seen = []
+    for step in range(20):
+        weights, rest = whole["optimizer"].param_groups
+        assert rest["weight_decay"] == 0
+        seen.append(weights["weight_decay"])
+        if step == 7:
+            state = whole["lr_scheduler"]["scheduler"].state_dict()
+            assert not {"decay", "decayed"} & set(state)
+            resumed = made.build(module, 256, 20, 2)
+            resumed["optimizer"].load_state_dict(whole["optimizer"].state_dict())
+            resumed["lr_scheduler"]["scheduler"].load_state_dict(state)
+        whole["optimizer"].step()
+        whole["lr_scheduler"]["scheduler"].step()
+    expected = [start + (0.4 - start) * (1 - math.cos(math.pi * step / 19)) / 2 for step in range(20)]
+    assert seen == pytest.approx(expected, abs=1e-12)
+    resumed["optimizer"].step()
+    resumed["lr_scheduler"]["scheduler"].step()
+    assert resumed["optimizer"].param_groups[0]["weight_decay"] == seen[8]
