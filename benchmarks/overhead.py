@@ -32,7 +32,7 @@ from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.trainers import NoProfiler
+from ssl_lightning.trainers import NoProfiler, pass_over
 
 STEPS, ROUNDS, BATCH, WARMUP = 600, 7, 256, 20
 
@@ -123,6 +123,8 @@ def bare(device: torch.device, folder: Path) -> float:
 
 def trainer(device: torch.device, folder: Path, callbacks: list[Callback], logger: Any, profiler: Any = None) -> float:
     clock = Clock()
+    if isinstance(profiler, NoProfiler):
+        pass_over(callbacks)
     fit = Trainer(
         accelerator=device.type,
         devices=1,

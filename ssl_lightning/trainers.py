@@ -29,6 +29,14 @@ warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*
 
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace
 
+HOOKS_OF_A_STEP = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 
 _NOTHING = nullcontext()
 
@@ -38,6 +46,17 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _NOTHING
+
+
+def pass_over(callbacks: Iterable[Callback]) -> None:
+    """Spares Lightning the hooks of a step that a callback leaves empty: it calls what is callable, some fifty a step.
+
+    Each costs about a microsecond, most of it for the name that a profiler would be told.
+    """
+    for callback in callbacks:
+        for hook in HOOKS_OF_A_STEP:
+            if hook not in vars(callback) and getattr(type(callback), hook) is getattr(Callback, hook):
+                setattr(callback, hook, None)
 
 
 def build_each(nodes: Mapping[str, Any] | None, trusted: Iterable[str], run_path: Path) -> dict[str, Any]:
@@ -84,6 +103,7 @@ class TrainerFactory:
         arguments["sync_batchnorm"] = self._sync_batchnorm(arguments)
         arguments["profiler"] = arguments.get("profiler") or NoProfiler()
         arguments.setdefault("enable_checkpointing", any(isinstance(callback, Checkpoint) for callback in chosen))
+        pass_over(chosen)
         return Trainer(
             **arguments,
             callbacks=chosen,
