@@ -12,7 +12,7 @@ from ssl_lightning.callbacks.view_mosaic import show
 
 @runtime_checkable
 class HasPictures(Protocol):
-    """A method with something to show: {name: columns (B, 3, H, W), normalised as images are}."""
+    """A method with something to show: {name: columns (B, 3, H, W), normalised as images are, or uint8}."""
 
     def pictures(self, batch: Any) -> dict[str, list[Tensor]]: ...
 

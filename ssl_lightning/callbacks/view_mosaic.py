@@ -12,14 +12,15 @@ from torch.nn import functional as F
 
 
 def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
-    """Views, each (B, 3, h, w) normalised -> one uint8 picture (H, W, 3): images as rows, views as columns.
+    """Views, each (B, 3, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
 
     Smaller views are enlarged to the first one's size, pixels kept square, so that columns line up.
     """
     size = views[0].shape[-2:]
     columns = []
     for view in views:
-        x = view[:rows].detach().cpu().float() * std.view(3, 1, 1) + mean.view(3, 1, 1)
+        x = view[:rows].detach().cpu().float()
+        x = x / 255 if view.dtype == torch.uint8 else x * std.view(3, 1, 1) + mean.view(3, 1, 1)
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="nearest")
         columns.append(F.pad((x.clamp(0, 1) * 255).round(), (0, gap, 0, gap), value=255.0))

@@ -11,11 +11,12 @@ from ssl_lightning.losses.forms import full_precision, widen
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Soft codes of scores (B, K), of which the global batch gives each prototype the same sum: (B, K), rows sum to 1.
 
-    Each rank passes its own rows; the sums over prototypes are taken over all ranks.
+    Each rank passes its own rows, as many as it has, or none; the sums over prototypes are taken over all ranks.
     """
     with full_precision(scores):
         q = widen(scores.detach()) / epsilon
-        q = (q - reduce(q.max(), "max")).exp()  # (B, K); a common factor does not matter
+        largest = q.max() if len(q) else q.new_tensor(-torch.inf)
+        q = (q - reduce(largest, "max")).exp()  # (B, K); a common factor does not matter
         for _ in range(iterations):
             q = q / reduce(q.sum(0))  # every prototype the same
             q = q / q.sum(1, keepdim=True)  # every sample the same

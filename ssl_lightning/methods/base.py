@@ -82,12 +82,14 @@ class SSLMethod(LightningModule):
             raise UserError(f"{name} does not take {', '.join(handed)}; choose another method/loss=") from error
         return loss
 
-    def features_of(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """V views (B, 3, h, w) -> V features (B, D); all views of one size pass the backbone in one call."""
+    def features_of(
+        self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """V views (B, 3, h, w) -> V features (B, D); all views of one size pass the backbone (or `network`) in one call."""
         features: list[Tensor] = []
         for _, same in groupby(views, key=lambda view: view.shape[-1]):
             group = list(same)
-            features += self.backbone(torch.cat(group)).chunk(len(group))
+            features += (network or self.backbone)(torch.cat(group)).chunk(len(group))
         return features
 
     def output(self, loss: Tensor, features: Tensor, *embeddings: Tensor, **watch: Tensor | float) -> StepOutput:

@@ -16,6 +16,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.center import Center
+from ssl_lightning.models.vit import attention_pictures
 from ssl_lightning.optim.schedules import ramp
 
 
@@ -79,3 +80,7 @@ class DINO(SSLMethod):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.current_epoch < self.frozen_epochs:
             self.projector.prototypes.grad = None  # type: ignore[union-attr]
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Of a ViT: where the teacher's class token looks, and its patch tokens as colours."""
+        return attention_pictures(self.judged, batch.views[0])

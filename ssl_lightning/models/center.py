@@ -1,10 +1,11 @@
-"""The running centre that DINO takes off its teacher's scores, so that no prototype wins for every image."""
+"""What keeps a teacher from giving one answer to all: DINO's running centre, or DINOv2's Sinkhorn-Knopp."""
 
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import reduce, world_size
+from ssl_lightning.distributed import reduce
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.sinkhorn import sinkhorn
 
 
 class Center(nn.Module):
@@ -30,6 +31,33 @@ class Center(nn.Module):
 
     @torch.no_grad()
     def update(self, scores: Tensor) -> None:
-        """Moves the centre towards the mean of these scores (B, K), after they have been sharpened with the old one."""
-        mean = reduce(scores.to(self.value.dtype).mean(0)) / world_size()
-        self.value.lerp_(mean, 1 - self.momentum)
+        """Moves the centre towards the mean of these scores (B, K), after they have been sharpened with the old one.
+
+        Ranks may pass different numbers of rows, and where none has one the centre stays.
+        """
+        rows = scores.new_full((1,), float(len(scores)), dtype=self.value.dtype)
+        total = reduce(torch.cat([scores.to(self.value.dtype).sum(0), rows]))  # (K + 1,)
+        mean = total[:-1] / total[-1].clamp_min(1)
+        self.value.lerp_(mean, (1 - self.momentum) * total[-1].clamp_max(1))
+
+
+class SinkhornCenter(nn.Module):
+    """DINOv2's centring (Oquab et al. 2023, section 4, https://arxiv.org/abs/2304.07193): no memory, equal shares.
+
+    Args:
+        dim: K, how many scores.
+        iterations: of Sinkhorn-Knopp.
+    """
+
+    def __init__(self, dim: int, iterations: int = 3) -> None:
+        super().__init__()
+        if iterations < 1:
+            raise UserError(f"Sinkhorn-Knopp got iterations={iterations}; it takes 1 or more (3 is DINOv2's)")
+        self.iterations = iterations
+
+    def sharpen(self, scores: Tensor, temperature: float) -> Tensor:
+        """The teacher's scores (B, K) -> answers (B, K) that use each prototype equally often; no gradient."""
+        return sinkhorn(scores, temperature, self.iterations)
+
+    def update(self, scores: Tensor) -> None:
+        """There is nothing to remember."""

@@ -78,3 +78,37 @@ def context_places(targets: Tensor, block: Tensor, draw: Tensor) -> tuple[Tensor
     inside = nothing.scatter(1, block, True) & ~is_target
     kind = torch.where(is_target, 2.0, torch.where(inside, 0.0, 1.0))
     return (kind + draw).argsort(dim=1, stable=True), inside.sum(1)
+
+
+BLOCKS = 16  # tried for an image; what they leave to hide is hidden patch by patch
+BLOCK_DRAWS = 4 * BLOCKS  # numbers that `block_mask` needs beside one for each patch
+
+
+def block_mask(grid: int, hidden: Tensor, draw: Tensor) -> Tensor:
+    """Hides so many patches (B,) of each image in blocks, one after another: mask (B, grid * grid), True = hidden.
+
+    BEiT's rule (Bao et al. 2022, algorithm 1, https://arxiv.org/abs/2106.08254): a block covers from 16 of 196 patches
+    to all that are still to be hidden, its height over width lies between 0.3 and 1 / 0.3, evenly in the logarithm.
+    Of the last block only as many patches are hidden as are wanted, by lot, so that the number is exact.
+
+    Args:
+        draw: uniform numbers (B, BLOCK_DRAWS + grid * grid) in [0, 1).
+    """
+    blocks = draw[:, :BLOCK_DRAWS].view(-1, BLOCKS, 4)
+    first = torch.full((len(draw), grid, grid), float(BLOCKS), device=draw.device)  # the first block that covers it
+    places = torch.arange(grid, device=draw.device)
+    least = max(1.0, 16 / 196 * grid * grid)
+    for number in range(BLOCKS):
+        share, shape, down, along = blocks[:, number].unbind(1)  # (B,) each
+        left = hidden - (first < BLOCKS).sum((1, 2))
+        area = least + share * (left - least).clamp_min(0)
+        ratio = 0.3 ** (1 - 2 * shape)
+        height = (area * ratio).sqrt().round().clamp(1, grid)
+        width = (area / ratio).sqrt().round().clamp(1, grid)
+        top, start = (down * (grid - height + 1)).floor(), (along * (grid - width + 1)).floor()
+        rows = (places >= top[:, None]) & (places < (top + height)[:, None])  # (B, grid)
+        columns = (places >= start[:, None]) & (places < (start + width)[:, None])
+        inside = rows[:, :, None] & columns[:, None, :]
+        first = torch.where(inside, first.clamp_max(number), first)
+    order = first.flatten(1) + draw[:, BLOCK_DRAWS:]
+    return order.argsort(1).argsort(1) < hidden[:, None]

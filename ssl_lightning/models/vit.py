@@ -4,11 +4,12 @@ Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; registers: Darcet et 
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ssl_lightning.errors import UserError
 
@@ -97,6 +98,28 @@ class ViT(VisionTransformer):
             x = torch.cat([prefix, take(patches, visible)], 1)  # (B, R + K, D)
         return self.norm(self.blocks(self.norm_pre(x)))
 
+    def block_states(self, x: Tensor) -> list[Tensor]:
+        """Images -> for each block what its MLP adds (B, R + N, D), before scale and stochastic depth."""
+        x = self.norm_pre(self._pos_embed(self.patch_embed(x)))
+        found = []
+        for block in self.blocks:
+            x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+            found.append(block.mlp(block.norm2(x)))
+            x = x + block.drop_path2(block.ls2(found[-1]))
+        return found
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Images -> where the class token looks in the last block: (B, heads, h, w), sums at most 1 a head."""
+        size = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
+        x = self.norm_pre(self._pos_embed(self.patch_embed(x)))
+        last = self.blocks[-1]
+        x = last.norm1(self.blocks[:-1](x))
+        attn: Any = last.attn
+        q, k, _ = attn.qkv(x).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, R + N, D / heads)
+        q, k = attn.q_norm(q[:, :, :1]), attn.k_norm(k)
+        weights = (attn.scale * q @ k.transpose(-2, -1)).softmax(-1)[:, :, 0]  # (B, heads, R + N)
+        return weights[:, :, self.num_prefix_tokens :].unflatten(2, size)
+
     def check_size(self, size: int) -> None:
         """Refuses views of another size than the network's own, for methods whose places count its grid."""
         if size != self.grid * self.patch_size:
@@ -139,3 +162,29 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
     axis = torch.cat([angles.sin(), angles.cos()], 1)  # (grid, dim / 2)
     columns, rows = axis.repeat(grid, 1), axis.repeat_interleave(grid, 0)
     return torch.cat([columns, rows], 1).float()
+
+
+def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
+    """For images (B, 3, H, W) the maps of the class token, a column per head, and the patch tokens as colours.
+
+    Each map is scaled to its own maximum. The colours are the three principal components of the tokens of all images
+    together, each scaled to its range (as in Oquab et al. 2023, figure 1). Other networks than a `ViT` have neither.
+    """
+    if not isinstance(backbone, ViT):
+        return {}
+    maps = backbone.attention(x).float()
+    maps = maps / maps.amax((2, 3), keepdim=True)
+    columns = [_pixels(one[:, None].expand(-1, 3, -1, -1), x) for one in maps.unbind(1)]
+    tokens = backbone.split(backbone.tokens(x))[1].float()  # (B, N, D)
+    flat = tokens.flatten(0, 1) - tokens.mean((0, 1))
+    axes = torch.linalg.svd(flat, full_matrices=False)[2][:3]  # (3, D)
+    axes = axes * axes.sum(1, keepdim=True).sign()  # a component's sign is arbitrary
+    colours = flat @ axes.T  # (B N, 3)
+    low, high = colours.amin(0), colours.amax(0)
+    colours = ((colours - low) / (high - low).clamp_min(1e-12)).view(len(x), *maps.shape[2:], 3)
+    return {"attention": [x, *columns], "patch_pca": [x, _pixels(colours.permute(0, 3, 1, 2), x)]}
+
+
+def _pixels(values: Tensor, like: Tensor) -> Tensor:
+    """Values in [0, 1] (B, 3, h, w) as uint8 pictures as large as the images (B, 3, H, W)."""
+    return (255 * interpolate(values, size=like.shape[-2:], mode="nearest")).round().to(torch.uint8)

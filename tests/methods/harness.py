@@ -24,6 +24,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "swav": {"prototypes": 6, "epsilon": 0.05, "queue_epoch": 0, "frozen_epochs": 0},
     "deepcluster_v2": {"memory_size": 8, "prototypes": 3},
     "dino": {"frozen_epochs": 0},
+    "ibot": {"frozen_epochs": 0, "mask_probability": 0.9},
+    "dinov2": {  # soft answers: a head without unit vectors, sharpened 25 times, multiplies rounding errors at each step
+        "frozen_epochs": 0,
+        "mask_probability": 0.9,
+        "teacher_temperature": 0.5,
+        "warmup_teacher_temperature": 0.5,
+    },
+    "data2vec": {"target_blocks": 1},
+    "msn": {"prototypes": 6, "mask_ratio": 0.5},
     "jigsaw": {"tile_size": 3},
     "relative_position": {"tile_size": 3},
     "simmim": {"image_size": 4, "mask_size": 2},
@@ -31,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mae": {"decoder": {"dim": 8, "depth": 1, "heads": 2}},
 }
 # Methods that show the network a part of the image in training, whose features there are not those of `embed`.
-IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position"}
+IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position", "ibot", "dinov2", "data2vec", "msn"}
 
 
 class SmoothBackbone(nn.Sequential):
@@ -83,8 +92,8 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
         node[key] = {**node[key], **value} if isinstance(value, dict) else value
     if "queue_size" in node:
         node["queue_size"] = 16
-    for head in ("projector", "dense_projector", "predictor"):
-        if head in node and name != "ijepa":
+    for head in ("projector", "dense_projector", "patch_projector", "predictor"):
+        if node.get(head) is not None and name != "ijepa":
             node[head] = partial(SmoothMLP, out_dim=8) if name == "relative_position" else SmoothMLP  # it has 8 sides
     torch.manual_seed(0)
     return instantiate(node, backbone=tiny_backbone(name), **parts).double()

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from ssl_lightning.models.masking import (
+    BLOCK_DRAWS,
+    block_mask,
     block_places,
     block_size,
     context_places,
@@ -105,3 +107,40 @@ def test_no_target_is_ever_seen(grid: int, targets: int, seed: int) -> None:
         assert sorted(places) == list(range(grid**2))
         assert set(places[: inside[row]]) == own - secret
         assert set(places[grid**2 - len(secret) :]) == secret
+
+
+@given(some.integers(2, 14), some.lists(some.integers(0, 195), min_size=1, max_size=5), seeds)
+def test_blocks_hide_exactly_as_many_as_wanted(grid: int, hidden: list[int], seed: int) -> None:
+    wanted = torch.tensor(hidden) % (grid * grid)
+    draw = draws(len(hidden), BLOCK_DRAWS + grid * grid, seed)
+    mask = block_mask(grid, wanted, draw)
+    assert torch.equal(mask.sum(1), wanted)
+    assert torch.equal(block_mask(grid, wanted[-1:], draw[-1:]), mask[-1:])  # each image by itself
+
+
+def test_blocks_are_blocks() -> None:
+    """A hidden patch has far more hidden neighbours than one that is hidden by itself."""
+    wanted = torch.full((500,), 78)  # two fifths of 196
+    mask = block_mask(14, wanted, draws(500, BLOCK_DRAWS + 196, 0)).view(500, 14, 14).float()
+    beside = (mask[:, :, 1:] * mask[:, :, :-1]).sum() / mask[:, :, 1:].sum()
+    assert beside > 0.75  # 0.4 by chance
+
+
+def test_blocks_prefer_no_side() -> None:
+    """The middle lies in more blocks than the corners do, as everywhere with blocks; the sides are alike."""
+    hidden = block_mask(6, torch.full((4000,), 14), draws(4000, BLOCK_DRAWS + 36, 0))
+    share = hidden.double().mean(0).view(6, 6)
+    assert share.min() > 0.1
+    for turned in (share.flip(0), share.flip(1), share.T):
+        assert (share - turned).abs().max() < 4 * (2 * 0.25 / 4000) ** 0.5
+
+
+def test_a_block_has_the_papers_area_and_shape() -> None:
+    """With one block's worth to hide, what is hidden first is that block, cut to the number by lot."""
+    grid, draw = 14, torch.zeros(1, BLOCK_DRAWS + 196)
+    draw[0, :4] = torch.tensor([0.0, 0.5, 0.0, 0.0])  # the least area, 16, square, in the first corner
+    mask = block_mask(grid, torch.tensor([16]), draw).view(grid, grid)
+    assert mask[:4, :4].all()
+    draw[0, 1] = 0.0  # height over width 0.3: 2 x 7
+    mask = block_mask(grid, torch.tensor([14]), draw).view(grid, grid)
+    assert mask[:2, :7].all()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_lightning.checkpoint import load_backbone, save_backbone
 from ssl_lightning.errors import UserError
-from ssl_lightning.models.vit import ViT, sincos_positions
+from ssl_lightning.models.vit import ViT, attention_pictures, sincos_positions
 from tests.losses import reference_masked as paper
 
 SIZES = {"image_size": 16, "patch_size": 4, "dim": 16, "depth": 3, "heads": 2}
@@ -120,3 +120,46 @@ def test_what_cannot_be_is_refused() -> None:
         vit(heads=3)
     with pytest.raises(UserError, match="multiple of 4, not 6"):
         sincos_positions(2, 6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layer_scale": 0.1, "registers": 2}])
+def test_block_states_are_what_the_mlps_add(changes) -> None:
+    net, x = vit(**changes), images()
+    states = net.block_states(x)
+    assert len(states) == 3
+    tokens = net._pos_embed(net.patch_embed(x))
+    for block, added in zip(net.blocks, states, strict=True):
+        heard: list[Tensor] = []
+        handle = block.mlp.register_forward_hook(lambda module, args, out, heard=heard: heard.append(out))
+        tokens = block(tokens)
+        handle.remove()
+        torch.testing.assert_close(added, heard[0], atol=1e-12, rtol=0)
+
+
+def test_attention_is_that_of_the_class_token_in_the_last_block() -> None:
+    net, x = vit(registers=1), images()
+    state = net.blocks[:-1](net._pos_embed(net.patch_embed(x)))
+    attn, expected = net.blocks[-1].attn, torch.zeros(3, 2, 4, 4, dtype=torch.float64)
+    for image, rows in enumerate(net.blocks[-1].norm1(state)):
+        q, k, _ = attn.qkv(rows).chunk(3, 1)
+        for head in range(2):
+            part = slice(8 * head, 8 * head + 8)
+            scores = torch.stack([q[0, part] @ key[part] / 8**0.5 for key in k])
+            expected[image, head] = (scores.exp() / scores.exp().sum())[2:].view(4, 4)
+    torch.testing.assert_close(net.attention(x), expected, atol=1e-12, rtol=0)
+
+
+def test_pictures_have_a_map_for_each_head_and_a_colour_for_each_patch() -> None:
+    net, x = vit(), images()
+    shown = attention_pictures(net, x)
+    image, first, second = shown["attention"]
+    assert image is x
+    maps = net.attention(x)
+    for number, column in enumerate((first, second)):
+        scaled = (255 * maps[:, number] / maps[:, number].amax((1, 2), keepdim=True)).round().to(torch.uint8)
+        assert torch.equal(column[:, 0, ::4, ::4], scaled)
+        assert torch.equal(column[:, :, ::4, ::4], column[:, :, 3::4, 3::4])
+    colours = shown["patch_pca"][1].permute(1, 0, 2, 3).flatten(1)
+    assert colours.amin(1).tolist() == [0, 0, 0]
+    assert colours.amax(1).tolist() == [255, 255, 255]
+    assert attention_pictures(torch.nn.Identity(), x) == {}

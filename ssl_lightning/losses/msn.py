@@ -1,0 +1,54 @@
+"""MSN's loss: masked views are assigned to prototypes as their unmasked view is, and prototypes are used alike.
+
+Assran et al. 2022, "Masked Siamese Networks for Label-Efficient Learning", section 3, https://arxiv.org/abs/2204.07141;
+for other use than alike: Assran et al. 2023, "The Hidden Uniform Cluster Prior", https://arxiv.org/abs/2210.07277 (PMSN).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ssl_lightning.distributed import gather
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.forms import full_precision, widen
+
+
+class MSNLoss(nn.Module):
+    """Cross-entropy of anchors to their targets + weight * KL(mean assignment of all anchors, prior).
+
+    With the even prior the second term is log K minus MSN's entropy. PMSN's prior of the k-th prototype falls as k^-power.
+
+    Args:
+        temperature, target_temperature: of anchors and targets.
+        weight: of the second term.
+        prior_power: 0 for MSN; 0.25 in PMSN.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        target_temperature: float = 0.025,
+        weight: float = 1.0,
+        prior_power: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not min(temperature, target_temperature) > 0:
+            raise UserError(
+                f"temperatures are {temperature} and {target_temperature}; they must be above 0 (0.1 and 0.025 are MSN's)"
+            )
+        self.temperature, self.target_temperature = temperature, target_temperature
+        self.weight, self.prior_power = weight, prior_power
+
+    def forward(self, anchors: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
+        """Anchors (M, B, P) of M masked views, targets (B, P) without gradient, prototypes (K, P) -> scalar."""
+        with full_precision(anchors):
+            prototypes = normalize(widen(prototypes), dim=1)
+            with torch.no_grad():
+                sharp = (normalize(widen(targets), dim=1) @ prototypes.T / self.target_temperature).softmax(1)  # (B, K)
+            logs = (normalize(widen(anchors), dim=2) @ prototypes.T / self.temperature).log_softmax(2)  # (M, B, K)
+            entropy = -(sharp * logs).sum(2).mean()
+            mean = gather(logs.exp().mean((0, 1))[None]).mean(0)  # (K,), over all ranks
+            ranks = torch.arange(1, len(mean) + 1, dtype=mean.dtype, device=mean.device)
+            prior = ranks**-self.prior_power
+            use = (mean * ((mean.clamp_min(1e-30)).log() - (prior / prior.sum()).log())).sum()
+            return entropy + self.weight * use

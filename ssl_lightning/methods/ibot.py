@@ -1,0 +1,149 @@
+"""iBOT: DINO on the class token, and the same on patches, of which the student sees only those that are not hidden.
+
+Zhou et al. 2022, "iBOT: Image BERT Pre-Training with Online Tokenizer", https://arxiv.org/abs/2111.07832. With heads of
+their own, Sinkhorn-Knopp and KoLeo it is DINOv2: Oquab et al. 2023, https://arxiv.org/abs/2304.07193.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.errors import UserError
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.masking import BLOCK_DRAWS, block_mask
+from ssl_lightning.models.vit import ViT, attention_pictures
+from ssl_lightning.optim.schedules import ramp
+
+
+class IBOT(SSLMethod):
+    """Algorithm 1 of iBOT with multi-crop, or section 4 of DINOv2. Judged and exported is the teacher.
+
+    Some global views of the student have patches hidden in blocks, as functions of seed, epoch, index and view. The
+    patches' centre is that of the hidden ones, as in DINOv2's code (iBOT's takes all).
+
+    Args:
+        backbone: a `ViT`.
+        projector: called with the tokens' width, gives the module from tokens to scores (B, K), with `out_dim` = K and
+            `project`, e.g. `DINOHead`.
+        patch_projector: the same for patches (DINOv2); None for one head for both (iBOT).
+        center: called with K, gives what keeps the teacher's answers apart: `Center` (iBOT), `SinkhornCenter` (DINOv2).
+        loss, patch_loss: score class tokens and patches, e.g. `DINOLoss` and `MaskedPatchLoss`.
+        spread: scores the class tokens (B, D) of one global view, e.g. `KoLeo`; None for none.
+        spread_weight: 0.1 in DINOv2.
+        teacher: how the teacher follows.
+        teacher_temperature, warmup_teacher_temperature, warmup_epochs: the teacher's temperature rises along a straight
+            line from the second to the first in so many epochs.
+        mask_probability, mask_ratio: how likely a view has hidden patches, and the share of them, drawn between two.
+        frozen_epochs: epochs in which the prototypes do not learn.
+        seed: of the masks.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    uses_local_views = True
+    judged_by = "teacher.networks.0"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        center: Callable[[int], nn.Module],
+        loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor],
+        patch_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        teacher: EMATeacher,
+        patch_projector: Callable[[int], nn.Module] | None = None,
+        spread: Callable[[Tensor], Tensor] | None = None,
+        spread_weight: float = 0.1,
+        teacher_temperature: float = 0.07,
+        warmup_teacher_temperature: float = 0.04,
+        warmup_epochs: float = 30,
+        mask_probability: float = 0.5,
+        mask_ratio: tuple[float, float] = (0.1, 0.5),
+        frozen_epochs: int = 1,
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if not isinstance(backbone, ViT):
+            raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
+        if not min(teacher_temperature, warmup_teacher_temperature) > 0:
+            raise UserError("the teacher temperatures must be above 0; the papers have 0.04 to 0.07")
+        if not (0 <= mask_probability <= 1 and 0 < mask_ratio[0] <= mask_ratio[1] < 1):
+            raise UserError(
+                f"mask_probability={mask_probability} must lie in 0 to 1, mask_ratio={list(mask_ratio)} between 0 and 1"
+            )
+        self.projector = projector(backbone.embed_dim)
+        self.patch_projector = None if patch_projector is None else patch_projector(backbone.embed_dim)
+        of_patches = [] if self.patch_projector is None else [self.patch_projector]
+        self.teacher = Teacher(teacher, backbone, self.projector, *of_patches)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.embed_dim))
+        self.center = center(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.patch_center = center(int((self.patch_projector or self.projector).out_dim))  # type: ignore[arg-type]
+        self.loss, self.patch_loss = self.scoring(loss, "scores", "targets"), self.scoring(patch_loss, "s", "t", "mask")
+        self.spread, self.spread_weight = spread, spread_weight
+        self.temperatures = (warmup_teacher_temperature, teacher_temperature, warmup_epochs)
+        self.mask_probability, self.mask_ratio, self.seed = mask_probability, mask_ratio, seed
+        self.frozen_epochs = frozen_epochs
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+
+    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+        """(2B, N) bool over the patches of both global views, True = hidden."""
+        grid = int(self.backbone.grid)  # type: ignore[arg-type]
+        masks = []
+        for view in range(2):
+            draw = uniform(self.seed, epoch, indices, METHOD_STREAM + view, 2 + BLOCK_DRAWS + grid**2)
+            low, high = self.mask_ratio
+            hidden = ((low + draw[:, 1] * (high - low)) * grid**2).long().clamp(1, grid**2 - 1)  # (B,)
+            hidden = torch.where(draw[:, 0] < self.mask_probability, hidden, 0)
+            masks.append(block_mask(grid, hidden, draw[:, 2:]))
+        return torch.cat(masks)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        backbone: Any = self.backbone
+        x, mask = torch.cat(batch.global_views), self.mask(batch.indices, self.current_epoch)  # (2B, N)
+        tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
+        prefix, patches = backbone.split(tokens)
+        local = self.features_of(batch.local_views, lambda view: backbone.tokens(view)[:, 0])
+        classes = [*prefix[:, 0].chunk(2), *local]  # (B, D) each, global views first
+        scores = self.projector(torch.cat(classes)).chunk(len(classes))  # (B, K) each
+        patch_scores = (self.patch_projector or self.projector)(patches[mask])  # (R, K)
+        answers, patch_answers, temperature = self.answers(x, mask)
+        loss = self.loss(scores, answers.chunk(2)) + self.patch_loss(patch_scores, patch_answers, mask)
+        if self.spread is not None:
+            loss = loss + self.spread_weight * sum(self.spread(view) for view in classes[:2])
+        entropy = -(answers * answers.clamp_min(1e-12).log()).sum(1).mean()
+        with torch.no_grad():
+            z = self.projector.project(torch.cat(classes[:2])).chunk(2)  # type: ignore[operator]  # (B, P) each
+        watch = {"teacher_entropy": entropy, "teacher_temperature": temperature}
+        return self.output(loss, backbone.read(tokens), *z, **watch)
+
+    @torch.no_grad()
+    def answers(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The teacher's, who sees the whole views: (2B, K) of class tokens, (R, K) of what is hidden; temperature."""
+        backbone, *heads = self.teacher.networks
+        tokens = backbone.tokens(x)  # type: ignore[operator]
+        scores = heads[0](tokens[:, 0]), heads[-1](backbone.split(tokens)[1][mask])  # type: ignore[operator]
+        start, end, epochs = self.temperatures
+        temperature = ramp(start, end, self.current_epoch, epochs)
+        found = []
+        for center, score in zip((self.center, self.patch_center), scores, strict=True):
+            found.append(center.sharpen(score, temperature))  # type: ignore[operator]
+            center.update(score)  # type: ignore[operator]
+        return found[0], found[1], temperature
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.current_epoch < self.frozen_epochs:
+            for head in filter(None, (self.projector, self.patch_projector)):
+                head.prototypes.grad = None  # type: ignore[union-attr]
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Where the teacher's class token looks, and its patch tokens as colours."""
+        return attention_pictures(self.judged, batch.views[0])

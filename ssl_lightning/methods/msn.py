@@ -1,0 +1,84 @@
+"""MSN: assign an image with most patches dropped to the same prototypes as a slow teacher assigns another whole view.
+
+Assran et al. 2022, "Masked Siamese Networks for Label-Efficient Learning", https://arxiv.org/abs/2204.07141
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.errors import UserError
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.masking import hidden_count, random_places
+from ssl_lightning.models.vit import ViT, attention_pictures
+
+
+class MSN(SSLMethod):
+    """Section 3 of the paper. The first view is the teacher's; the second, patches dropped, and all local ones are anchors.
+
+    Dropped patches do not enter the network: a step costs less the more there are. They are a function of seed, epoch
+    and index. Judged and exported is the teacher.
+
+    Args:
+        backbone: a `ViT`.
+        projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
+        loss: anchors (M, B, P), targets (B, P) and prototypes (K, P) to a scalar, e.g. `MSNLoss`.
+        teacher: how the teacher follows.
+        prototypes: K, how many; 1024 in the paper.
+        mask_ratio: share of dropped patches, above 0 and below 1: 0.15 in the paper for ViT-S, 0.3 for ViT-B, 0.7 for ViT-L.
+        seed: of the masks.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    uses_local_views = True
+    judged_by = "teacher.networks.0"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        teacher: EMATeacher,
+        prototypes: int = 1024,
+        mask_ratio: float = 0.15,
+        seed: int = 0,
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if not isinstance(backbone, ViT):
+            raise UserError("MSN drops patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
+        if prototypes < 2 or backbone.grid < 2 or not 0 < mask_ratio < 1:
+            raise UserError(
+                f"MSN got prototypes={prototypes}, mask_ratio={mask_ratio} and {backbone.grid} x {backbone.grid} patches; "
+                "it takes 2 or more of the first, a ratio between 0 and 1, and patches smaller than the image"
+            )
+        self.projector = projector(backbone.out_dim)
+        self.teacher = Teacher(teacher, backbone, self.projector)
+        self.prototypes = nn.Parameter(torch.empty(prototypes, int(self.projector.out_dim)))  # type: ignore[arg-type]
+        nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+        self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
+        self.hidden, self.seed = hidden_count(backbone.grid**2, mask_ratio), seed
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        backbone: Any = self.backbone
+        whole, masked = batch.global_views
+        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, backbone.grid**2)
+        visible, _ = random_places(draw, self.hidden)
+        features = [backbone.read(backbone.tokens(masked, visible)), *self.features_of(batch.local_views)]  # (B, D) each
+        anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)
+        targets = self.teacher(whole)  # (B, P)
+        return self.output(self.loss(anchors, targets, self.prototypes), features[0], anchors[0], targets)
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Where the teacher's class token looks, and its patch tokens as colours."""
+        return attention_pictures(self.judged, batch.views[0])

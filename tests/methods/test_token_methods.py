@@ -1,0 +1,152 @@
+"""The steps of the methods that distil tokens (iBOT, DINOv2, data2vec, MSN) against the papers, by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
+from ssl_lightning.errors import UserError
+from ssl_lightning.losses.sinkhorn import sinkhorn
+from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.models.masking import random_places
+from ssl_lightning.models.vit import ViT
+from tests.losses import reference_masked as paper
+from tests.methods.harness import SmoothBackbone, random_batch, step, tiny_method
+from tests.methods.test_joint_methods import with_local_views
+
+
+def drifted(name: str, **parts: object) -> SSLMethod:
+    """The method with a teacher that is no longer the student."""
+    method = tiny_method(name, **parts)
+    for parameter in method.teacher.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return method
+
+
+def masked_tokens(method: SSLMethod, x: Tensor, mask: Tensor) -> Tensor:
+    """One image (3, H, W) with mask tokens where mask (N,) is True: tokens (1 + N, D)."""
+    vit = method.backbone
+    embedded = vit.patch_embed(x[None]).flatten(1, 2)[0]
+    embedded = torch.where(mask[:, None], method.mask_token, embedded)
+    tokens = torch.cat([vit.cls_token, embedded[None]], 1) + vit.pos_embed
+    return vit.norm(vit.blocks(tokens))[0]
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2"])
+def test_ibot_and_dinov2_steps_equal_the_papers(name: str) -> None:
+    """Two steps, so that iBOT's second one is centred by the first one's scores."""
+    method = drifted(name)
+    head, patch_head = method.projector, method.patch_projector or method.projector
+    teacher, teacher_head, teacher_patch_head = [*method.teacher.networks, *method.teacher.networks[1:]][:3]
+    assert (method.patch_projector is None) == (name == "ibot")
+    temperature = method.temperatures[0]  # of epoch 0
+    center = patch_center = torch.zeros(5, dtype=torch.float64)
+    for seed in range(2):
+        batch = with_local_views(random_batch(6, seed=seed))
+        masks = method.mask(batch.indices, 0)
+        assert masks.any()
+        x = torch.cat(batch.views[:2])
+        tokens = torch.stack([masked_tokens(method, image, mask) for image, mask in zip(x, masks, strict=True)])
+        classes = [*tokens[:, 0].chunk(2), *(method.backbone(view) for view in batch.views[2:])]
+        seen = teacher.tokens(x).detach()
+        answers, patch_answers = teacher_head(seen[:, 0]), teacher_patch_head(seen[:, 1:][masks])
+        if name == "ibot":
+            targets = paper.dino_target(answers, center, temperature)
+            patch_targets = paper.dino_target(patch_answers, patch_center, temperature)
+            center = paper.dino_center(center, answers, 0.9)
+            patch_center = paper.dino_center(patch_center, patch_answers, 0.9)
+        else:
+            targets, patch_targets = sinkhorn(answers, temperature), sinkhorn(patch_answers, temperature)
+        expected = paper.dino([head(c) for c in classes], targets.chunk(2), 0.1)
+        spread = torch.zeros(12, 16, 5, dtype=torch.float64)
+        spread[masks] = patch_targets
+        expected = expected + paper.ibot_patches(patch_head(tokens[:, 1:]), spread, masks, 0.1, all_images=True)
+        if name == "dinov2":
+            expected = expected + 0.1 * (paper.koleo(classes[0]) + paper.koleo(classes[1]))
+        atol = 1e-10 if name == "ibot" else 1e-6  # KoLeo's 1e-8 beside the distance
+        torch.testing.assert_close(step(method, batch, seed)["loss"], expected, atol=atol, rtol=0)
+
+
+def test_some_views_of_ibot_are_hidden_in_part_and_the_others_whole() -> None:
+    method = tiny_method("ibot", mask_probability=0.5, mask_ratio=(0.25, 0.5))
+    counts = method.mask(torch.arange(2000), 0).sum(1)
+    assert set(counts.tolist()) <= {0, 4, 5, 6, 7, 8}
+    assert abs((counts > 0).double().mean() - 0.5) < 0.04
+    one, two = method.mask(torch.arange(2000), 0).chunk(2)
+    assert not torch.equal(one, two)
+    assert torch.equal(one[5:9], method.mask(torch.arange(5, 9), 0)[:4])
+
+
+def test_data2vec_step_equals_the_paper() -> None:
+    """The target: the mean over the last blocks of what their MLPs add, each normalised, of an image seen whole."""
+    method, batch = drifted("data2vec", target_blocks=2), random_batch(5)
+    teacher, mask = method.teacher.networks[0], method.mask(batch.indices, 0)
+    assert (mask.sum(1) == method.hidden).all()
+    predictions, targets = [], []
+    for x, hidden in zip(batch.views[0], mask, strict=True):
+        tokens = masked_tokens(method, x, hidden)[1:]
+        state = torch.cat([teacher.cls_token, teacher.patch_embed(x[None]).flatten(1, 2)], 1) + teacher.pos_embed
+        said = []
+        for block in teacher.blocks:
+            state = state + block.attn(block.norm1(state))
+            added = block.mlp(block.norm2(state))
+            state = state + added
+            said.append(added[0, 1:].detach())
+        for place in hidden.nonzero().flatten().tolist():
+            whole = [layer[place] for layer in said]
+            whole = [(token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt() for token in whole]
+            targets.append((whole[0] + whole[1]) / 2)
+            predictions.append(method.head(tokens[place]))
+    expected = paper.smooth_l1(torch.stack(predictions), torch.stack(targets), 2.0)
+    torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+def test_msn_step_equals_the_paper() -> None:
+    """The first view is the target's, whole; anchors are the second without its dropped patches, and the small ones."""
+    method, batch = drifted("msn"), with_local_views(random_batch(5))
+    visible, _ = random_places(uniform(0, 0, batch.indices, METHOD_STREAM, 16), method.hidden)
+    assert visible.shape == (5, 8)
+    rows = [
+        method.backbone.tokens(x[None], places[None])[0, 0] for x, places in zip(batch.views[1], visible, strict=True)
+    ]
+    anchors = [torch.stack(rows), *(method.backbone(view) for view in batch.views[2:])]
+    target = method.teacher(batch.views[0])
+    projected = [method.projector(anchor) for anchor in anchors]
+    entropy = torch.tensor(6.0, dtype=torch.float64).log()
+    expected = paper.msn(projected, target, method.prototypes, 0.1, 0.025, 1.0) + entropy
+    torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2", "msn"])
+def test_the_teacher_is_judged(name: str) -> None:
+    method, x = drifted(name), random_batch(3).views[0]
+    assert torch.equal(method.embed(x), method.teacher.networks[0](x))
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2", "data2vec", "msn"])
+def test_pictures_show_attention_and_tokens(name: str) -> None:
+    shown = tiny_method(name).pictures(random_batch(3))
+    assert {key: len(columns) for key, columns in shown.items()} == {"attention": 3, "patch_pca": 2}
+    assert shown["attention"][1].shape == (3, 3, 4, 4)
+    assert shown["attention"][1].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2", "data2vec", "msn"])
+def test_what_cannot_be_is_refused(name: str) -> None:
+    method = tiny_method(name)
+    views = [4] if method.global_views == 1 else [4, 4]
+    method.check_views(views)
+    with pytest.raises(UserError, match="views of 8 px for a ViT of 4 px"):
+        method.check_views([2 * size for size in views])
+    class_of, parts = type(method), {"loss": method.loss, "teacher": EMATeacher()}
+    if name != "data2vec":
+        parts["projector"] = lambda dim: torch.nn.Linear(dim, 5)
+    if name in {"ibot", "dinov2"}:
+        parts |= {"center": lambda dim: torch.nn.Identity(), "patch_loss": method.patch_loss}
+    with pytest.raises(UserError, match="of a ViT; choose backbone=vit_tiny"):
+        class_of(SmoothBackbone(), **parts)
+    tiny = ViT(4, 1, 8, 1, 2)
+    ratio = (0.5, 1.5) if name in {"ibot", "dinov2"} else 1.5
+    with pytest.raises(UserError, match="mask_ratio"):
+        class_of(tiny, **parts, mask_ratio=ratio)
