@@ -1,7 +1,7 @@
 """MSN's loss: masked views are assigned to prototypes as their unmasked view is, and prototypes are used alike.
 
 Assran et al. 2022, "Masked Siamese Networks for Label-Efficient Learning", section 3, https://arxiv.org/abs/2204.07141;
-for other use than alike: Assran et al. 2023, "The Hidden Uniform Cluster Prior", https://arxiv.org/abs/2210.07277 (PMSN).
+for other use than alike (PMSN): Assran et al. 2023, "The Hidden Uniform Cluster Prior", https://arxiv.org/abs/2210.07277
 """
 
 import torch
@@ -16,7 +16,7 @@ from ssl_lightning.losses.forms import full_precision, widen
 class MSNLoss(nn.Module):
     """Cross-entropy of anchors to their targets + weight * KL(mean assignment of all anchors, prior).
 
-    With the even prior the second term is log K minus MSN's entropy. PMSN's prior of the k-th prototype falls as k^-power.
+    With the even prior the second term is log K minus MSN's entropy. PMSN's prior of prototype k falls as k^-power.
 
     Args:
         temperature, target_temperature: of anchors and targets.
@@ -34,7 +34,7 @@ class MSNLoss(nn.Module):
         super().__init__()
         if not min(temperature, target_temperature) > 0:
             raise UserError(
-                f"temperatures are {temperature} and {target_temperature}; they must be above 0 (0.1 and 0.025 are MSN's)"
+                f"temperatures are {temperature} and {target_temperature}; they must be above 0 (MSN has 0.1 and 0.025)"
             )
         self.temperature, self.target_temperature = temperature, target_temperature
         self.weight, self.prior_power = weight, prior_power

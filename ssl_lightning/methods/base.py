@@ -82,10 +82,8 @@ class SSLMethod(LightningModule):
             raise UserError(f"{name} does not take {', '.join(handed)}; choose another method/loss=") from error
         return loss
 
-    def features_of(
-        self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None
-    ) -> list[Tensor]:
-        """V views (B, 3, h, w) -> V features (B, D); all views of one size pass the backbone (or `network`) in one call."""
+    def features_of(self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+        """V views (B, 3, h, w) -> V features (B, D); views of one size pass the backbone (or `network`) in one call."""
         features: list[Tensor] = []
         for _, same in groupby(views, key=lambda view: view.shape[-1]):
             group = list(same)

@@ -54,8 +54,8 @@ class Data2Vec(SSLMethod):
             raise UserError("data2vec hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
         if backbone.grid < 2 or not 0 < mask_ratio < 1:
             raise UserError(
-                f"mask_ratio is {mask_ratio} on a grid of {backbone.grid} x {backbone.grid} patches; the ratio must lie "
-                "between 0 and 1 (0.6 is usual), and the patches be smaller than the image"
+                f"mask_ratio is {mask_ratio} on a grid of {backbone.grid} x {backbone.grid} patches; the ratio must "
+                "lie between 0 and 1 (0.6 is usual), and the patches be smaller than the image"
             )
         if target_blocks < 1:
             raise UserError(f"target_blocks is {target_blocks}; the target is made of 1 block or more")

@@ -20,7 +20,7 @@ from ssl_lightning.models.vit import ViT, attention_pictures
 
 
 class MSN(SSLMethod):
-    """Section 3 of the paper. The first view is the teacher's; the second, patches dropped, and all local ones are anchors.
+    """Section 3 of the paper. The teacher sees the first view; anchors are the second, in part, and all small ones.
 
     Dropped patches do not enter the network: a step costs less the more there are. They are a function of seed, epoch
     and index. Judged and exported is the teacher.
@@ -31,7 +31,7 @@ class MSN(SSLMethod):
         loss: anchors (M, B, P), targets (B, P) and prototypes (K, P) to a scalar, e.g. `MSNLoss`.
         teacher: how the teacher follows.
         prototypes: K, how many; 1024 in the paper.
-        mask_ratio: share of dropped patches, above 0 and below 1: 0.15 in the paper for ViT-S, 0.3 for ViT-B, 0.7 for ViT-L.
+        mask_ratio: share of dropped patches, above 0 and below 1; in the paper 0.15 (ViT-S) to 0.7 (ViT-L).
         seed: of the masks.
         **optim: `optimizer`, an OptimizerRecipe.
     """
@@ -55,8 +55,8 @@ class MSN(SSLMethod):
             raise UserError("MSN drops patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
         if prototypes < 2 or backbone.grid < 2 or not 0 < mask_ratio < 1:
             raise UserError(
-                f"MSN got prototypes={prototypes}, mask_ratio={mask_ratio} and {backbone.grid} x {backbone.grid} patches; "
-                "it takes 2 or more of the first, a ratio between 0 and 1, and patches smaller than the image"
+                f"MSN got prototypes={prototypes}, mask_ratio={mask_ratio} and {backbone.grid} x {backbone.grid} "
+                "patches; it takes 2 or more of the first, a ratio between 0 and 1, and patches smaller than the image"
             )
         self.projector = projector(backbone.out_dim)
         self.teacher = Teacher(teacher, backbone, self.projector)
@@ -74,10 +74,11 @@ class MSN(SSLMethod):
         whole, masked = batch.global_views
         draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, backbone.grid**2)
         visible, _ = random_places(draw, self.hidden)
-        features = [backbone.read(backbone.tokens(masked, visible)), *self.features_of(batch.local_views)]  # (B, D) each
+        seen = backbone.read(backbone.tokens(masked, visible))  # (B, D)
+        features = [seen, *self.features_of(batch.local_views)]  # (B, D) each
         anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)
         targets = self.teacher(whole)  # (B, P)
-        return self.output(self.loss(anchors, targets, self.prototypes), features[0], anchors[0], targets)
+        return self.output(self.loss(anchors, targets, self.prototypes), seen, anchors[0], targets)
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Where the teacher's class token looks, and its patch tokens as colours."""

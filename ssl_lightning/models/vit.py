@@ -115,7 +115,7 @@ class ViT(VisionTransformer):
         last = self.blocks[-1]
         x = last.norm1(self.blocks[:-1](x))
         attn: Any = last.attn
-        q, k, _ = attn.qkv(x).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, R + N, D / heads)
+        q, k, _ = attn.qkv(x).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, R + N, d)
         q, k = attn.q_norm(q[:, :, :1]), attn.k_norm(k)
         weights = (attn.scale * q @ k.transpose(-2, -1)).softmax(-1)[:, :, 0]  # (B, heads, R + N)
         return weights[:, :, self.num_prefix_tokens :].unflatten(2, size)

@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deepcluster_v2": {"memory_size": 8, "prototypes": 3},
     "dino": {"frozen_epochs": 0},
     "ibot": {"frozen_epochs": 0, "mask_probability": 0.9},
-    "dinov2": {  # soft answers: a head without unit vectors, sharpened 25 times, multiplies rounding errors at each step
+    "dinov2": {  # soft answers: scores of no unit vectors, sharpened 25 times, multiply rounding errors at each step
         "frozen_epochs": 0,
         "mask_probability": 0.9,
         "teacher_temperature": 0.5,
