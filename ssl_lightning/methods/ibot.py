@@ -122,8 +122,8 @@ class IBOT(SSLMethod):
         entropy = -(answers * answers.clamp_min(1e-12).log()).sum(1).mean()
         with torch.no_grad():
             z = self.projector.project(torch.cat(classes[:2])).chunk(2)  # type: ignore[operator]  # (B, P) each
-        watch = {"teacher_entropy": entropy, "teacher_temperature": temperature}
-        return self.output(loss, backbone.read(tokens), *z, **watch)
+        seen = backbone.read(tokens)  # (2B, D)
+        return self.output(loss, seen, *z, teacher_entropy=entropy, teacher_temperature=temperature)
 
     @torch.no_grad()
     def answers(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -101,8 +101,9 @@ class ViT(VisionTransformer):
     def block_states(self, x: Tensor) -> list[Tensor]:
         """Images -> for each block what its MLP adds (B, R + N, D), before scale and stochastic depth."""
         x = self.norm_pre(self._pos_embed(self.patch_embed(x)))
-        found = []
-        for block in self.blocks:
+        found: list[Tensor] = []
+        blocks: Any = self.blocks
+        for block in blocks:
             x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
             found.append(block.mlp(block.norm2(x)))
             x = x + block.drop_path2(block.ls2(found[-1]))
@@ -112,9 +113,9 @@ class ViT(VisionTransformer):
         """Images -> where the class token looks in the last block: (B, heads, h, w), sums at most 1 a head."""
         size = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
         x = self.norm_pre(self._pos_embed(self.patch_embed(x)))
-        last = self.blocks[-1]
+        last: Any = self.blocks[-1]
         x = last.norm1(self.blocks[:-1](x))
-        attn: Any = last.attn
+        attn = last.attn
         q, k, _ = attn.qkv(x).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, R + N, d)
         q, k = attn.q_norm(q[:, :, :1]), attn.k_norm(k)
         weights = (attn.scale * q @ k.transpose(-2, -1)).softmax(-1)[:, :, 0]  # (B, heads, R + N)
