@@ -15,6 +15,7 @@ from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.maps import feature_map, has_map
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
 from ssl_lightning.models.vit import ViT
 
@@ -48,7 +49,7 @@ class SimMIM(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        if not isinstance(backbone, ViT) and not hasattr(backbone, "forward_features"):
+        if not has_map(backbone):
             raise UserError("SimMIM needs a ViT or a network with a feature map (forward_features)")
         self.patch_size = backbone.patch_size if isinstance(backbone, ViT) else stride
         if mask_size % self.patch_size or image_size % mask_size or not 0 < mask_ratio < 1:
@@ -76,11 +77,12 @@ class SimMIM(SSLMethod):
             self.backbone.check_size(sizes[0])
             return
         with evaluating(self.backbone), torch.no_grad():
-            map = self.backbone.forward_features(torch.zeros(1, 3, sizes[0], sizes[0]))  # type: ignore[operator]
-        if map.ndim != 4 or map.shape[1] != self.head.in_features or map.shape[-1] * self.patch_size != sizes[0]:
+            found = feature_map(self.backbone, torch.zeros(1, 3, sizes[0], sizes[0]))[1]
+        expected = (1, self.head.in_features, sizes[0] // self.patch_size, sizes[0] // self.patch_size)
+        if found.shape != expected:
             raise UserError(
-                f"this network makes {tuple(map.shape)} of an image of {sizes[0]} px, where SimMIM waits for a map (1, "
-                f"{self.head.in_features}, h, w) at a stride of {self.patch_size}; set method.stride"
+                f"this network makes {tuple(found.shape)} of an image of {sizes[0]} px, where SimMIM waits for a map "
+                f"(1, {self.head.in_features}, h, w) at a stride of {self.patch_size}; set method.stride"
             )
 
     def mask(self, indices: Tensor, epoch: int) -> Tensor:
@@ -95,8 +97,8 @@ class SimMIM(SSLMethod):
             tokens = self.backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
             return self.backbone.read(tokens), self.head(self.backbone.split(tokens)[1])
         masked = unpatchify(patchify(x, self.patch_size).masked_fill(mask[:, :, None], 0.0), self.patch_size)
-        map = self.backbone.forward_features(masked)  # type: ignore[operator]  # (B, D, h, w)
-        return map.mean((2, 3)), self.head(map.flatten(2).transpose(1, 2))
+        features, places = feature_map(self.backbone, masked)  # (B, D, h, w)
+        return features, self.head(places.flatten(2).transpose(1, 2))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.color import ColorLoss
+from ssl_lightning.losses.cpc import CPCLoss
 from ssl_lightning.losses.dino import DINOLoss
 from ssl_lightning.losses.ibot import MaskedPatchLoss
 from ssl_lightning.losses.koleo import KoLeo
@@ -150,6 +152,26 @@ def test_pmsns_prior_falls_as_a_power() -> None:
     torch.testing.assert_close(loss(anchors, targets, prototypes), plain, atol=1e-12, rtol=0)
     even = MSNLoss(temperature=0.1, weight=1.0)(anchors, targets, prototypes)
     assert even > plain + 0.01
+
+
+def test_colours_equal_the_paper() -> None:
+    codes, weights = drawn(4, 7, seed=3).softmax(1), drawn(4, seed=4).exp()
+
+    def naive(scores: Tensor) -> Tensor:
+        terms = []
+        for row, code, weight in zip(scores, codes, weights, strict=True):
+            logs = [s - sum(other.exp() for other in row).log() for s in row]
+            terms.append(-weight * sum(c * log for c, log in zip(code, logs, strict=True)))
+        return torch.stack(terms).mean()
+
+    ours = value_and_grads(lambda scores: ColorLoss()(scores, codes, weights), drawn(4, 7))
+    assert_close(ours, value_and_grads(naive, drawn(4, 7)), atol=1e-10)
+
+
+def test_cpc_equals_the_paper() -> None:
+    predictions, targets = drawn(6, 5), drawn(6, 5, seed=1)
+    ours = value_and_grads(CPCLoss(), predictions, targets)
+    assert_close(ours, value_and_grads(paper.cpc_info_nce, predictions, targets), atol=1e-10)
 
 
 def test_in_autocast_dino_computes_in_single_precision() -> None:

@@ -32,6 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "warmup_teacher_temperature": 0.5,
     },
     "data2vec": {"target_blocks": 1},
+    "colorization": {"cells": 2, "bins": {"size": 40.0}},
+    "cpc": {"tile_size": 4, "stride": 2, "offsets": [1, 2], "context": {"hidden_dim": 4, "depth": 2}},
     "msn": {"prototypes": 6, "mask_ratio": 0.5},
     "jigsaw": {"tile_size": 3},
     "relative_position": {"tile_size": 3},
@@ -40,7 +42,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mae": {"decoder": {"dim": 8, "depth": 1, "heads": 2}},
 }
 # Methods that show the network a part of the image in training, whose features there are not those of `embed`.
-IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position", "ibot", "dinov2", "data2vec", "msn"}
+IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position", "colorization", "cpc"}
+IN_PART |= {"ibot", "dinov2", "data2vec", "msn"}
 
 
 class SmoothBackbone(nn.Sequential):

@@ -1,0 +1,88 @@
+"""CPC: from the rows of an image seen so far, tell the rows further down from all others.
+
+van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", https://arxiv.org/abs/1807.03748;
+on images as in Henaff et al. 2020, https://arxiv.org/abs/1905.09272.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.data.batch import Batch
+from ssl_lightning.errors import UserError
+from ssl_lightning.methods.base import SSLMethod, StepOutput
+
+
+class CPC(SSLMethod):
+    """Section 2 of the first paper, on a grid of overlapping tiles. Its features in training are the mean over tiles.
+
+    Nothing but `tiles` knows of images: a sequence is a grid one column wide.
+
+    Args:
+        backbone: images of any size -> features (B, D), with `out_dim`; sees tiles in training.
+        context: called with D, gives the module from (B, D, T, W) to (B, C, T, W) whose row t sees rows <= t, with
+            `out_dim` = C, e.g. `RowContext`.
+        loss: predictions and targets (R, D) to a scalar, e.g. `CPCLoss`.
+        tile_size, stride: of the grid, pixels; 64 and 32 in the paper.
+        offsets: how many rows down is predicted, from the first to the last number. The first should not overlap the
+            last row seen: 2 where the stride is half a tile.
+        **optim: `optimizer`, an OptimizerRecipe.
+    """
+
+    global_views = 1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        context: Callable[[int], nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        tile_size: int = 64,
+        stride: int = 32,
+        offsets: tuple[int, int] = (2, 4),
+        **optim: Any,
+    ) -> None:
+        super().__init__(backbone, **optim)
+        if tile_size < 1 or stride < 1 or not 1 <= offsets[0] <= offsets[1]:
+            raise UserError(
+                f"cpc got tile_size={tile_size}, stride={stride}, offsets={list(offsets)}; the first two must be 1 or "
+                "more, the offsets two rising numbers from 1"
+            )
+        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        self.context = context(dim)
+        self.offsets = range(offsets[0], offsets[1] + 1)
+        width = int(self.context.out_dim)  # type: ignore[arg-type]
+        self.predictors = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.offsets)  # W_k of equation 3
+        self.loss = self.scoring(loss, "predictions", "targets")
+        self.tile_size, self.stride = tile_size, stride
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        super().check_views(sizes)
+        rows = (sizes[0] - self.tile_size) // self.stride + 1
+        if rows <= self.offsets[-1]:
+            raise UserError(
+                f"views of {sizes[0]} px have {max(rows, 0)} rows of tiles, too few to predict {self.offsets[-1]} rows "
+                "down; lower method.tile_size, method.stride or method.offsets"
+            )
+        patch = getattr(self.backbone, "patch_size", 1)
+        if self.tile_size % patch:
+            raise UserError(
+                f"patches of {patch} px do not divide tiles of {self.tile_size} px; change method.tile_size"
+            )
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""
+        found = x.unfold(2, self.tile_size, self.stride).unfold(3, self.tile_size, self.stride)
+        return found.permute(0, 2, 3, 1, 4, 5)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        tiles = self.tiles(batch.views[0])
+        z = self.backbone(tiles.flatten(0, 2)).unflatten(0, tiles.shape[:3])  # (B, T, W, D)
+        seen = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T, W, C)
+        losses = []
+        for k, predictor in zip(self.offsets, self.predictors, strict=True):
+            predictions, targets = predictor(seen[:, :-k]), z[:, k:]  # (B, T - k, W, D) each
+            losses.append(self.loss(predictions.flatten(0, 2), targets.flatten(0, 2)))
+        features = z.mean((1, 2))  # (B, D)
+        return self.output(torch.stack(losses).mean(), features, features)
