@@ -14,14 +14,18 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
 # An option that is a choice inside one method goes with that method.
 METHOD_OF = {"masked_pixels": "mae", "sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
-METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav", "dino")}
+METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav", "dino", "msn", "cpc")}
+METHOD_OF |= {"color": "colorization"}
 WITH = {f"method/loss={loss}": [f"method={method}"] for loss, method in METHOD_OF.items()}
+WITH["method/loss=color_regression"] = ["method=colorization", "method.bins=null"]
 
 
 def overrides_of(option: str) -> list[str]:
     group, name = option.split("=")
     if group.startswith("experiment/"):  # experiment/cifar10=moco is written experiment=cifar10/moco
         group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
+    if option == "method/loss=masked_patches":  # of two losses the second
+        return ["method=ibot", "method/loss@method.patch_loss=masked_patches"]
     needed = ["data.root=photos"] if option in ("data=folder", "data=array") or "imagenet" in option else []
     return [f"{group}={name}", *WITH.get(option, []), *needed]
 

@@ -7,7 +7,7 @@ from ssl_lightning.build import compose
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
 
-VIT_S, VIT_B = 21_665_664, 85_798_656  # without classifier: 22 and 86 million in the papers
+VIT_S, VIT_B, VIT_L = 21_665_664, 85_798_656, 303_301_632  # without classifier: 22, 86 and 303 million in the papers
 # MAE's own count for encoder and decoder is 111,907,840, of which 197 * 512 are the decoder's fixed positions.
 MAE_B = 111_907_840 - 197 * 512
 
@@ -22,7 +22,19 @@ def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize(("name", "expected"), [("dino", VIT_S), ("mae", VIT_B), ("simmim", VIT_B), ("ijepa", VIT_B)])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dino", VIT_S),
+        ("mae", VIT_B),
+        ("simmim", VIT_B),
+        ("ijepa", VIT_B),
+        ("ibot", VIT_S),
+        ("msn", VIT_S),
+        ("data2vec", VIT_B + 2 * 12 * 768),  # a learned scale for either half of each block
+        ("dinov2", VIT_L + 2 * 24 * 1024),
+    ],
+)
 def test_the_backbone_is_the_papers(name: str, expected: int) -> None:
     assert count(built(name).backbone) == expected
 
@@ -31,7 +43,12 @@ def test_mae_with_its_decoder_is_the_papers() -> None:
     assert count(built("mae")) == MAE_B
 
 
-def test_dinos_head_has_the_papers_prototypes() -> None:
-    projector = built("dino").projector
-    assert projector.prototypes.shape == (65536, 256)
-    assert [layer.weight.shape for layer in projector.mlp[::2]] == [(2048, 384), (2048, 2048), (256, 2048)]
+@pytest.mark.parametrize(
+    ("name", "prototypes", "dim"), [("dino", 65536, 384), ("ibot", 8192, 384), ("dinov2", 65536, 1024)]
+)
+def test_heads_have_the_papers_prototypes(name: str, prototypes: int, dim: int) -> None:
+    method = built(name)
+    for projector in filter(None, (method.projector, getattr(method, "patch_projector", None))):
+        assert projector.prototypes.shape == (prototypes, 256)
+        assert [layer.weight.shape for layer in projector.mlp[::2]] == [(2048, dim), (2048, 2048), (256, 2048)]
+    assert (getattr(method, "patch_projector", None) is not None) == (name == "dinov2")

@@ -88,14 +88,15 @@ class Colorization(SSLMethod):
         """True a and b (R, 2) -> what the loss takes beside the scores."""
         if self.bins is None:
             return [ab / AB_RANGE]
-        codes = self.bins.encode(ab)
-        self.bins.count(codes)
-        return [codes, self.bins.weights(codes)]
+        bins: Any = self.bins
+        codes = bins.encode(ab)
+        bins.count(codes)
+        return [codes, bins.weights(codes)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         grey, lab = self.grey(batch.views[0])
         features, scores = self.predict(grey)
-        ab = adaptive_avg_pool2d(lab[:, 1:], scores.shape[-2:])  # (B, 2, h, w)
+        ab = adaptive_avg_pool2d(lab[:, 1:], (scores.shape[2], scores.shape[3]))  # (B, 2, h, w)
         rows = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in (scores, ab)]  # (R, C), (R, 2)
         loss = self.loss(rows[0], *self.targets(rows[1]))
         return self.output(loss, features, features)
@@ -106,7 +107,7 @@ class Colorization(SSLMethod):
         grey, lab = self.grey(x)
         _, scores = self.predict(grey)
         rows = scores.permute(0, 2, 3, 1).flatten(0, 2)
-        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # (R, 2)
+        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # type: ignore[operator]  # (R, 2)
         small = ab.view(len(x), *scores.shape[-2:], 2).permute(0, 3, 1, 2).to(lab)
         colours = interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
         coloured = lab_to_rgb(torch.cat([lab[:, :1], colours], 1))

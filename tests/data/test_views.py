@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional as F
 
+from ssl_lightning.build import compose
 from ssl_lightning.data.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
@@ -175,11 +175,14 @@ def test_wrong_inputs_are_named() -> None:
         ("wmse", [64] * 2),
         ("crop", [64]),
         ("dino", [64] * 2 + [28] * 8),
+        ("dinov2", [64] * 2 + [28] * 8),
+        ("ibot", [64] * 2 + [28] * 10),
+        ("msn", [64] * 2 + [28] * 10),
     ],
 )
 def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
-    config = OmegaConf.create({"data": {"image_size": 64}, "views": OmegaConf.load(CONF / f"{name}.yaml")})
-    views = instantiate(OmegaConf.to_container(config, resolve=True)["views"])  # type: ignore[index, call-overload]
+    config = compose(["data=folder", "data.root=photos", "data.image_size=64", f"views={name}"])
+    views = instantiate(config.values["views"])
     assert isinstance(views, Views)
     assert [view.size for view in views.list()] == sizes
     assert len(DeviceViews(views, MEAN, STD, 0)(images(4, 64, 64), torch.arange(4), 0)) == len(sizes)
@@ -187,5 +190,5 @@ def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
 
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
-    tested |= {"crop", "dino"}
+    tested |= {"crop", "dino", "dinov2", "ibot", "msn"}
     assert {path.stem for path in CONF.glob("*.yaml")} == tested
