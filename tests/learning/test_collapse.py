@@ -7,6 +7,7 @@ Kept out of `make test` for its length: `make test-learning`.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 from torch import nn
 
 from ssl_lightning.callbacks.collapse import Collapse
@@ -61,6 +63,7 @@ class Experiment:
 
 # SimSiam keeps more directions at a small rate; at that of the CPU recipe the difference is there, and thinner.
 SIMSIAM = ["method=simsiam", "optimizer.base_lr=1e-3"]
+DINO = ["method=dino", "optimizer.base_lr=1e-3", "method.warmup_teacher_temperature=${method.teacher_temperature}"]
 EXPERIMENTS = {
     "simsiam: stop-gradient": Experiment(SIMSIAM, "dimensional", remove=stop_gradient),
     "simsiam: predictor": Experiment(SIMSIAM, "dimensional", remove=predictor),
@@ -72,18 +75,25 @@ EXPERIMENTS = {
 }
 
 
-def watched(folder: Path, overrides: list[str], change: Callable[[Any], None]) -> dict[str, float]:
-    """What the Collapse callback measured last."""
-    watch = Collapse(every_n_steps=10)
-    short_run(folder, [*DATA, *overrides], STEPS, [watch], change)
-    return {name: float(value) for name, value in watch._metrics.items()}
+class Listener(Callback):
+    """Keeps what the method said of its last step."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.said = outputs["watch"]
+
+
+def watched(folder: Path, overrides: list[str], change: Callable[[Any], None] = nothing) -> dict[str, float]:
+    """What the Collapse callback measured last, and what the method said."""
+    watch, listener = Collapse(every_n_steps=10), Listener()
+    short_run(folder, [*DATA, *overrides], STEPS, [watch, listener], change)
+    return {name: float(value) for name, value in (watch._metrics | listener.said).items()}
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_without_its_safeguard_it_collapses(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     experiment = EXPERIMENTS[name]
     with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
-        sound = watched(tmp_path / "sound", experiment.sound, nothing)
+        sound = watched(tmp_path / "sound", experiment.sound)
         assert "collapse of the embeddings" not in caplog.text, sound
         broken = watched(tmp_path / "broken", [*experiment.sound, *experiment.without], experiment.remove)
     assert f"{experiment.kind} collapse of the embeddings" in caplog.text, (sound, broken)
@@ -96,9 +106,28 @@ def test_swav_without_sinkhorn_collapses(
 ) -> None:
     """Codes that are each image's own softmax: nothing asks for equal shares, and one answer for all is the best."""
     with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
-        sound = watched(tmp_path / "sound", ["method=swav"], nothing)
+        sound = watched(tmp_path / "sound", ["method=swav"])
         assert "collapse of the embeddings" not in caplog.text, sound
         monkeypatch.setattr(swav, "sinkhorn", lambda scores, epsilon, iterations: (scores / epsilon).softmax(1))
-        broken = watched(tmp_path / "broken", ["method=swav"], nothing)
+        broken = watched(tmp_path / "broken", ["method=swav"])
     assert "complete collapse of the embeddings" in caplog.text, (sound, broken)
     assert broken["embedding_std"] < 0.1 < sound["embedding_std"]
+
+
+def test_dino_without_centring_or_sharpening_collapses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Caron et al. 2021, section 5.3: without centring one prototype wins for all, without sharpening all are equal.
+
+    A small convnet under DINO keeps few directions anyway, so that the rank of the sound run is near the warning's
+    bound; how sure the teacher is of its answer tells the three apart (entropy, in nats, at most log K).
+    """
+    sound = watched(tmp_path / "sound", DINO)
+    most = math.log(1024)
+    assert 0.4 * most < sound["teacher_entropy"] < 0.9 * most
+    expected = {"center_momentum=1": (0.0, 0.1), "teacher_temperature=0.1": (0.98, 1.0)}
+    for change, (low, high) in expected.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
+            broken = watched(tmp_path / change, [*DINO, f"method.{change}"])
+        assert low * most <= broken["teacher_entropy"] <= high * most, (sound, broken)
+        assert "dimensional collapse of the embeddings" in caplog.text, (sound, broken)
+        assert broken["embedding_rank"] < sound["embedding_rank"]
