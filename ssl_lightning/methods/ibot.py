@@ -84,7 +84,8 @@ class IBOT(SSLMethod):
         self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.embed_dim))
         self.center = center(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.patch_center = center(int((self.patch_projector or self.projector).out_dim))  # type: ignore[arg-type]
-        self.loss, self.patch_loss = self.scoring(loss, "scores", "targets"), self.scoring(patch_loss, "s", "t", "mask")
+        self.loss = self.scoring(loss, "scores", "targets")
+        self.patch_loss = self.scoring(patch_loss, "scores", "targets", "mask")
         self.spread, self.spread_weight = spread, spread_weight
         self.temperatures = (warmup_teacher_temperature, teacher_temperature, warmup_epochs)
         self.mask_probability, self.mask_ratio, self.seed = mask_probability, mask_ratio, seed
