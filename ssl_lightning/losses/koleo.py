@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.distributed import gather
+from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 
 
@@ -23,6 +24,8 @@ class KoLeo(nn.Module):
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
+        if not eps > 0:
+            raise UserError(f"eps is {eps}; it must be above 0 (1e-8 is DINOv2's)")
         self.eps = eps
 
     def forward(self, z: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from ssl_lightning.distributed import gather
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.losses.sinkhorn import sinkhorn
 
 
 class MSNLoss(nn.Module):
@@ -22,6 +23,8 @@ class MSNLoss(nn.Module):
         temperature, target_temperature: of anchors and targets.
         weight: of the second term.
         prior_power: 0 for MSN; 0.25 in PMSN.
+        iterations: of Sinkhorn-Knopp on the targets, so that they use each prototype equally often; 0 for none. The
+            authors' recipes have 3.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class MSNLoss(nn.Module):
         target_temperature: float = 0.025,
         weight: float = 1.0,
         prior_power: float = 0.0,
+        iterations: int = 0,
     ) -> None:
         super().__init__()
         if not min(temperature, target_temperature) > 0:
@@ -37,14 +41,20 @@ class MSNLoss(nn.Module):
                 f"temperatures are {temperature} and {target_temperature}; they must be above 0 (MSN has 0.1 and 0.025)"
             )
         self.temperature, self.target_temperature = temperature, target_temperature
-        self.weight, self.prior_power = weight, prior_power
+        if iterations < 0:
+            raise UserError(f"iterations is {iterations}; Sinkhorn-Knopp takes 0 (none) or more")
+        self.weight, self.prior_power, self.iterations = weight, prior_power, iterations
 
     def forward(self, anchors: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
         """Anchors (M, B, P) of M masked views, targets (B, P) without gradient, prototypes (K, P) -> scalar."""
         with full_precision(anchors):
             prototypes = normalize(widen(prototypes), dim=1)
             with torch.no_grad():
-                sharp = (normalize(widen(targets), dim=1) @ prototypes.T / self.target_temperature).softmax(1)  # (B, K)
+                cosines = normalize(widen(targets), dim=1) @ prototypes.T  # (B, K)
+                if self.iterations:
+                    sharp = sinkhorn(cosines, self.target_temperature, self.iterations)
+                else:
+                    sharp = (cosines / self.target_temperature).softmax(1)
             logs = (normalize(widen(anchors), dim=2) @ prototypes.T / self.temperature).log_softmax(2)  # (M, B, K)
             entropy = -(sharp * logs).sum(2).mean()
             mean = gather(logs.exp().mean((0, 1))[None]).mean(0)  # (K,), over all ranks

@@ -15,7 +15,8 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.lab import lab_to_rgb, rgb_to_lab
-from ssl_lightning.models.maps import feature_map, has_map
+from ssl_lightning.models.maps import check_map, feature_map, has_map
+from ssl_lightning.models.vit import ViT
 
 AB_RANGE = 110.0  # a and b are divided by it where they are regressed
 
@@ -54,7 +55,7 @@ class Colorization(SSLMethod):
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
         self.bins = bins
         self.channels = 2 if bins is None else len(bins.centers)  # type: ignore[arg-type]
-        width = int(getattr(backbone, "embed_dim", backbone.out_dim))  # type: ignore[arg-type]
+        width = backbone.embed_dim if isinstance(backbone, ViT) else int(backbone.out_dim)  # type: ignore[arg-type]
         self.head = nn.Conv2d(width, self.channels * cells**2, 1)
         self.loss = self.scoring(loss, *(("scores", "targets") if bins is None else ("scores", "codes", "weights")))
         self.cells = cells
@@ -65,13 +66,8 @@ class Colorization(SSLMethod):
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        with evaluating(self.backbone), torch.no_grad():
-            found = feature_map(self.backbone, torch.zeros(1, 3, sizes[0], sizes[0]))[1]
-        if found.ndim != 4 or found.shape[1] != self.head.in_channels:
-            raise UserError(
-                f"this network makes {tuple(found.shape)} of an image of {sizes[0]} px, where colourisation waits "
-                f"for a map (1, {self.head.in_channels}, h, w); choose another backbone"
-            )
+        with evaluating(self.backbone):
+            check_map(self.backbone, sizes[0], self.head.in_channels)
 
     def grey(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) -> the same in grey, and L, a, b."""

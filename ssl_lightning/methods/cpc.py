@@ -18,7 +18,8 @@ from ssl_lightning.methods.base import SSLMethod, StepOutput
 class CPC(SSLMethod):
     """Section 2 of the first paper, on a grid of overlapping tiles. Its features in training are the mean over tiles.
 
-    Nothing but `tiles` knows of images: a sequence is a grid one column wide.
+    Nothing but `tiles` knows of images: a sequence is a grid one column wide. The papers' encoders have no BatchNorm,
+    which tells tiles of one batch of each other, and their tiles are jittered singly; neither is asked for here.
 
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`; sees tiles in training.
@@ -65,6 +66,8 @@ class CPC(SSLMethod):
                 f"views of {sizes[0]} px have {max(rows, 0)} rows of tiles, too few to predict {self.offsets[-1]} rows "
                 "down; lower method.tile_size, method.stride or method.offsets"
             )
+        if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
+            raise UserError("this network takes one image size only, and CPC shows it tiles; choose another backbone")
         patch = getattr(self.backbone, "patch_size", 1)
         if self.tile_size % patch:
             raise UserError(

@@ -25,7 +25,8 @@ from ssl_lightning.models.vit import ViT, attention_pictures
 class Data2Vec(SSLMethod):
     """Section 3 of the paper, for images: blocks of patches are hidden as in BEiT, one linear layer predicts.
 
-    An image's mask is a function of seed, epoch and its index.
+    An image's mask is a function of seed, epoch and its index. The target is what the MLPs add, as in the paper; the
+    authors' runs on images took the blocks' outputs, relative positions and a last normalisation of the mean.
 
     Args:
         backbone: a `ViT`.

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.center import Center
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.center import Center
 from ssl_lightning.models.vit import attention_pictures
 from ssl_lightning.optim.schedules import ramp
 

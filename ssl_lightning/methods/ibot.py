@@ -29,8 +29,8 @@ class IBOT(SSLMethod):
 
     Args:
         backbone: a `ViT`.
-        projector: called with the tokens' width, gives the module from tokens to scores (B, K), with `out_dim` = K and
-            `project`, e.g. `DINOHead`.
+        projector: called with the tokens' width, gives the module from tokens to scores (B, K), with `out_dim` = K,
+            `project` and `prototypes`, e.g. `DINOHead`.
         patch_projector: the same for patches (DINOv2); None for one head for both (iBOT).
         center: called with K, gives what keeps the teacher's answers apart: `Center` (iBOT), `SinkhornCenter` (DINOv2).
         loss, patch_loss: score class tokens and patches, e.g. `DINOLoss` and `MaskedPatchLoss`.
@@ -71,6 +71,8 @@ class IBOT(SSLMethod):
         super().__init__(backbone, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
+        if backbone.grid < 2:
+            raise UserError("iBOT hides some patches and shows others; take patches smaller than the image")
         if not min(teacher_temperature, warmup_teacher_temperature) > 0:
             raise UserError("the teacher temperatures must be above 0; the papers have 0.04 to 0.07")
         if not (0 <= mask_probability <= 1 and 0 < mask_ratio[0] <= mask_ratio[1] < 1):

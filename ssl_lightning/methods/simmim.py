@@ -15,7 +15,7 @@ from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.maps import feature_map, has_map
+from ssl_lightning.models.maps import check_map, feature_map, has_map
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
 from ssl_lightning.models.vit import ViT
 
@@ -76,14 +76,8 @@ class SimMIM(SSLMethod):
         if isinstance(self.backbone, ViT):
             self.backbone.check_size(sizes[0])
             return
-        with evaluating(self.backbone), torch.no_grad():
-            found = feature_map(self.backbone, torch.zeros(1, 3, sizes[0], sizes[0]))[1]
-        expected = (1, self.head.in_features, sizes[0] // self.patch_size, sizes[0] // self.patch_size)
-        if found.shape != expected:
-            raise UserError(
-                f"this network makes {tuple(found.shape)} of an image of {sizes[0]} px, where SimMIM waits for a map "
-                f"(1, {self.head.in_features}, h, w) at a stride of {self.patch_size}; set method.stride"
-            )
+        with evaluating(self.backbone):
+            check_map(self.backbone, sizes[0], self.head.in_features, self.patch_size)
 
     def mask(self, indices: Tensor, epoch: int) -> Tensor:
         """(B, N) bool over patches, True = hidden, in whole squares."""

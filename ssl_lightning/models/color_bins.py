@@ -38,10 +38,13 @@ class ColorBins(nn.Module):
                 f"colour bins got size={size}, neighbours={neighbours}, sigma={sigma}, even_share={even_share}, "
                 f"temperature={temperature}; neighbours must be 1 or more, even_share in 0 to 1, the others above 0"
             )
-        self.neighbours, self.sigma, self.even_share, self.temperature = neighbours, sigma, even_share, temperature
+        self.neighbours, self.sigma = neighbours, sigma
+        self.even_share, self.temperature = even_share, temperature
         self.centers: Tensor
         self.seen: Tensor
-        self.register_buffer("centers", ab_centers(size).clone(), persistent=False)  # (Q, 2)
+        self.register_buffer(
+            "centers", ab_centers(size).to(torch.get_default_device(), copy=True), persistent=False
+        )  # (Q, 2)
         self.register_buffer("seen", torch.zeros(len(self.centers)))  # sums of codes
 
     def encode(self, ab: Tensor) -> Tensor:

@@ -4,16 +4,34 @@ IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*, white point D65). L lies in 0 to 100, a
 and -108 to 94.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """`function` without autocast: colours in bfloat16 are off by a hundredth, which shows."""
+
+    @wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(x.device.type for x in args if isinstance(x, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return plain
+
 
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 _WHITE = (0.95047, 1.0, 1.08883)
 _BEND = (6 / 29) ** 3
 
 
+@full_precision
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB in [0, 1] (B, 3, H, W) -> L, a, b of the same shape."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -23,6 +41,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+@full_precision
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """L, a, b (B, 3, H, W) -> sRGB, colours that it does not have cut to [0, 1]."""
     lightness, a, b = lab.unbind(1)
@@ -41,7 +60,7 @@ def ab_centers(size: float = 10.0) -> Tensor:
 
     262 of size 10. The authors of colourisation keep 313, some of which no sRGB colour falls into.
     """
-    steps = torch.linspace(0, 1, 128, dtype=torch.float64)
+    steps = torch.linspace(0, 1, 128, dtype=torch.float64, device="cpu")
     rgb = torch.cartesian_prod(steps, steps, steps).T[None, :, :, None]  # (1, 3, 128 ** 3, 1)
     ab = rgb_to_lab(rgb)[0, 1:, :, 0].T  # (128^3, 2)
     return torch.unique((ab / size).round().to(torch.int64), dim=0).float() * size

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ssl_lightning.errors import UserError
 from ssl_lightning.models.vit import ViT
 
 
@@ -23,3 +25,22 @@ def feature_map(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     if found.ndim == 4 and found.shape[1] != net.out_dim and found.shape[3] == net.out_dim:
         found = found.permute(0, 3, 1, 2)  # timm's Swin has channels last
     return found.flatten(2).mean(2), found
+
+
+@torch.no_grad()
+def check_map(backbone: nn.Module, size: int, width: int, stride: int | None = None) -> None:
+    """Refuses a network in eval mode whose features are not the mean of a map (1, width, h, w), at `stride` if given.
+
+    Layers behind the map (ConvNeXt's last norm) would get no gradient from a loss on the map.
+    """
+    x = torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size)
+    features, found = feature_map(backbone, x)
+    side = "h" if stride is None else str(size // stride)
+    fits = found.ndim == 4 and found.shape[1] == width and (stride is None or found.shape[2:] == (size // stride,) * 2)
+    if not fits:
+        raise UserError(
+            f"this network makes {tuple(found.shape)} of an image of {size} px, where this method waits for a map "
+            f"(1, {width}, {side}, {side})" + ("" if stride is None else f" at a stride of {stride}; set method.stride")
+        )
+    if not torch.allclose(features, backbone(x), rtol=1e-3, atol=1e-4):
+        raise UserError("this network's features are not the mean of its map; choose a ResNet, a Swin or a ViT")

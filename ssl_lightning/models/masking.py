@@ -111,4 +111,4 @@ def block_mask(grid: int, hidden: Tensor, draw: Tensor) -> Tensor:
         inside = rows[:, :, None] & columns[:, None, :]
         first = torch.where(inside, first.clamp_max(number), first)
     order = first.flatten(1) + draw[:, BLOCK_DRAWS:]
-    return order.argsort(1).argsort(1) < hidden[:, None]
+    return order.argsort(dim=1, stable=True).argsort(1) < hidden[:, None]

@@ -13,14 +13,16 @@ Named = Iterable[tuple[str, nn.Parameter]]
 def split_decay(named_parameters: Named) -> list[dict[str, Any]]:
     """Two groups: weights, and biases and norms (at most one dimension) without weight decay and LARS adaptation.
 
+    A parameter with an attribute `no_decay` that is true belongs to the second.
+
     Frozen parameters are left out, and so is a group that would be empty. The first group takes the optimizer's own
     weight decay. `adapt` means something to LARS alone; other optimizers carry it along.
     """
     trainable = [p for _, p in named_parameters if p.requires_grad]
     if not trainable:
         raise UserError("no parameter requires a gradient; there is nothing to optimize")
-    weights = [p for p in trainable if p.ndim > 1]
-    rest = [p for p in trainable if p.ndim <= 1]
+    weights = [p for p in trainable if p.ndim > 1 and not getattr(p, "no_decay", False)]
+    rest = [p for p in trainable if p.ndim <= 1 or getattr(p, "no_decay", False)]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "weight_decay": 0.0, "adapt": False}]
     return [group for group in groups if group["params"]]
 

@@ -174,6 +174,7 @@ def test_wrong_inputs_are_named() -> None:
         ("vicreg", [64] * 2),
         ("wmse", [64] * 2),
         ("crop", [64]),
+        ("data2vec", [64]),
         ("dino", [64] * 2 + [28] * 8),
         ("dinov2", [64] * 2 + [28] * 8),
         ("ibot", [64] * 2 + [28] * 10),
@@ -190,5 +191,5 @@ def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
 
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
-    tested |= {"crop", "dino", "dinov2", "ibot", "msn"}
+    tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec"}
     assert {path.stem for path in CONF.glob("*.yaml")} == tested

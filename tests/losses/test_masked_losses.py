@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.center import Center, SinkhornCenter
 from ssl_lightning.losses.color import ColorLoss
 from ssl_lightning.losses.cpc import CPCLoss
 from ssl_lightning.losses.dino import DINOLoss
@@ -15,7 +16,7 @@ from ssl_lightning.losses.ibot import MaskedPatchLoss
 from ssl_lightning.losses.koleo import KoLeo
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.losses.msn import MSNLoss
-from ssl_lightning.models.center import Center, SinkhornCenter
+from ssl_lightning.losses.sinkhorn import sinkhorn
 from tests.losses import reference_masked as paper
 from tests.losses.reference import assert_close, value_and_grads
 from tests.losses.test_joint_losses import drawn
@@ -137,6 +138,17 @@ def test_msn_equals_the_paper() -> None:
     assert_close(ours, theirs, atol=1e-10)
 
 
+def test_msns_targets_may_use_each_prototype_equally_often() -> None:
+    """Sinkhorn-Knopp of the targets' cosines in place of their softmax, and no more."""
+    anchors, target, prototypes = drawn(3, 4, 5), drawn(4, 5, seed=1), drawn(6, 5, seed=2)
+    units, centers = (x / x.norm(dim=-1, keepdim=True) for x in (target, prototypes))
+    codes = sinkhorn(units @ centers.T, 0.025, 3)
+    logs = (anchors / anchors.norm(dim=-1, keepdim=True) @ centers.T / 0.1).log_softmax(2)
+    expected = -(codes * logs).sum(2).mean()
+    found = MSNLoss(weight=0.0, iterations=3)(anchors, target, prototypes)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
 def test_pmsns_prior_falls_as_a_power() -> None:
     """Where the mean assignment is the prior itself, the second term is zero, and larger anywhere else."""
     prior = torch.arange(1, 4, dtype=torch.float64) ** -0.5
@@ -188,6 +200,10 @@ def test_what_cannot_be_is_refused() -> None:
         MaskedPatchLoss(0)
     with pytest.raises(UserError, match="temperatures are 0"):
         MSNLoss(0)
+    with pytest.raises(UserError, match="iterations is -1"):
+        MSNLoss(iterations=-1)
+    with pytest.raises(UserError, match="eps is 0"):
+        KoLeo(0)
     with pytest.raises(UserError, match="iterations=0"):
         SinkhornCenter(3, 0)
     with pytest.raises(UserError, match="momentum is 2"):

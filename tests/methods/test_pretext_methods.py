@@ -125,7 +125,16 @@ def test_maps_of_timms_networks_have_channels_first(name: str) -> None:
     features, found = feature_map(net, x)
     assert found.shape[1] == net.num_features
     torch.testing.assert_close(features, net(x), atol=1e-5, rtol=1e-5)
+    Colorization(net, nn.MSELoss(), (0.5,) * 3, (0.25,) * 3).check_views([64])
     SimMIM(net, MaskedPixelLoss(False, "absolute"), 64, 32, 0.5, stride=64 // found.shape[-1]).check_views([64])
+
+
+def test_networks_with_layers_behind_the_map_are_refused() -> None:
+    """They would get no gradient, which DDP takes amiss."""
+    net = timm.create_model("convnext_atto", num_classes=0)
+    net.out_dim = net.num_features
+    with pytest.raises(UserError, match="not the mean of its map"):
+        Colorization(net, nn.MSELoss(), (0.5,) * 3, (0.25,) * 3).check_views([64])
 
 
 def gradient_of(method: CPC, x: Tensor) -> Tensor:

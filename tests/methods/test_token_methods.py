@@ -7,10 +7,15 @@ from torch import Tensor
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
+from ssl_lightning.losses.center import Center, SinkhornCenter
 from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.methods.ibot import IBOT
+from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import random_places
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.optim.param_groups import split_decay
+from tests.gloo import run_two
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, random_batch, step, tiny_method
 from tests.methods.test_joint_methods import with_local_views
@@ -114,6 +119,7 @@ def test_msn_step_equals_the_paper() -> None:
     target = method.teacher(batch.views[0])
     projected = [method.projector(anchor) for anchor in anchors]
     entropy = torch.tensor(6.0, dtype=torch.float64).log()
+    method.loss.iterations = 0  # the paper's equation; Sinkhorn-Knopp has a test of its own
     expected = paper.msn(projected, target, method.prototypes, 0.1, 0.025, 1.0) + entropy
     torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
 
@@ -122,6 +128,44 @@ def test_msn_step_equals_the_paper() -> None:
 def test_the_teacher_is_judged(name: str) -> None:
     method, x = drifted(name), random_batch(3).views[0]
     assert torch.equal(method.embed(x), method.teacher.networks[0](x))
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2"])
+def test_prototypes_do_not_learn_at_first(name: str) -> None:
+    method = IBOT(
+        ViT(4, 1, 8, 1, 2),
+        lambda dim: DINOHead(dim, 8, 4, 10),
+        Center,
+        tiny_method(name).loss,
+        tiny_method(name).patch_loss,
+        EMATeacher(),
+        patch_projector=None if name == "ibot" else lambda dim: DINOHead(dim, 8, 4, 10),
+    ).double()
+    step(method, random_batch(6))["loss"].backward()
+    heads = [head for head in (method.projector, method.patch_projector) if head is not None]
+    assert all(head.prototypes.grad.any() for head in heads)
+    method.on_before_optimizer_step(None)
+    assert all(head.prototypes.grad is None for head in heads)
+
+
+def rank_without_masks(rank: int, world_size: int) -> torch.Tensor:
+    """DINOv2's patch answers of one rank with four rows and one without any."""
+    rows = torch.arange(28, dtype=torch.float64).view(4, 7).sin()
+    return SinkhornCenter(7).sharpen(rows[: 0 if rank else 4], 0.5)
+
+
+def test_a_rank_may_have_no_hidden_patch() -> None:
+    first, second = run_two(rank_without_masks)
+    rows = torch.arange(28, dtype=torch.float64).view(4, 7).sin()
+    torch.testing.assert_close(first, SinkhornCenter(7).sharpen(rows, 0.5), atol=1e-12, rtol=0)
+    assert second.shape == (0, 7)
+
+
+def test_msns_prototypes_have_no_weight_decay() -> None:
+    method = tiny_method("msn")
+    decayed, spared = split_decay(method.named_parameters())
+    assert not any(p is method.prototypes for p in decayed["params"])
+    assert any(p is method.prototypes for p in spared["params"])
 
 
 @pytest.mark.parametrize("name", ["ibot", "dinov2", "data2vec", "msn"])

@@ -34,6 +34,21 @@ def test_colours_come_back(rgb: list[float]) -> None:
     torch.testing.assert_close(lab_to_rgb(rgb_to_lab(pixel(*rgb))), pixel(*rgb), atol=1e-4, rtol=0)
 
 
+def test_colours_are_whole_under_autocast() -> None:
+    grey = pixel(0.3, 0.3, 0.3).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        lab = rgb_to_lab(grey)
+        back = lab_to_rgb(lab)
+    torch.testing.assert_close(lab, rgb_to_lab(grey), atol=0, rtol=0)
+    torch.testing.assert_close(back, grey, atol=1e-4, rtol=0)
+
+
+def test_cells_are_made_on_the_cpu_and_moved() -> None:
+    with torch.device("meta"):
+        assert ColorBins(size=35.0).centers.device.type == "meta"
+    assert ColorBins(size=35.0).centers.device.type == "cpu"
+
+
 def test_what_srgb_does_not_have_is_cut() -> None:
     found = lab_to_rgb(pixel(50, 200, -200))
     assert found.min() >= 0
