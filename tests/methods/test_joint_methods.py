@@ -224,22 +224,22 @@ def test_deepcluster_clusters_at_the_first_batch_of_an_epoch() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_views_it_cannot_use_are_refused(name: str) -> None:
     method = tiny_method(name)
+    size = 4 if needs_vit(name) else 32
     if method.global_views == 1:
-        size = 4 if needs_vit(name) else 32
         method.check_views([size])
         with pytest.raises(UserError, match="needs one global view and got 2"):
             method.check_views([32, 32])
         with pytest.raises(UserError, match="has no use for local views"):
             method.check_views([32, 16])
         return
-    method.check_views([32, 32])
+    method.check_views([size, size])
     with pytest.raises(UserError, match="needs two global views and got 1"):
-        method.check_views([32])
+        method.check_views([size])
     if method.global_views:
         with pytest.raises(UserError, match="needs two global views and got 3"):
-            method.check_views([32, 32, 32])
+            method.check_views([size] * 3)
     if method.uses_local_views:
-        method.check_views([32, 32, 16, 16])
+        method.check_views([size, size, size // 2, size // 2])
     else:
         with pytest.raises(UserError, match="has no use for local views"):
             method.check_views([32, 32, 16])
