@@ -64,7 +64,8 @@ class ColorBins(nn.Module):
         """Equations 3 and 4: the weight (R,) of the colour nearest to each code; their mean over what was seen is 1."""
         prior = self.seen / self.seen.sum()  # (Q,)
         kernel = (-torch.cdist(self.centers, self.centers).square().to(prior) / (2 * self.sigma**2)).exp()
-        prior = (kernel / kernel.sum(0)) @ prior  # smoothed, still of sum 1
+        # Smoothed, still of sum 1; a sum of products and no matrix product, which autocast would round to bfloat16.
+        prior = (kernel / kernel.sum(0) * prior).sum(1)
         inverse = 1 / ((1 - self.even_share) * prior + self.even_share / len(prior))
         return (inverse / (prior * inverse).sum())[codes.argmax(1)].to(codes.dtype)
 

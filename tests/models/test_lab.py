@@ -89,6 +89,15 @@ def test_weights_equal_the_paper() -> None:
     torch.testing.assert_close((smooth * bins.weights(every)).sum(), torch.tensor(1.0, dtype=torch.float64))
 
 
+def test_weights_are_whole_under_autocast() -> None:
+    bins = ColorBins(size=40.0, sigma=30.0)
+    codes = bins.encode(drawn_ab(20).float())
+    bins.count(codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = bins.weights(codes)
+    torch.testing.assert_close(found, bins.weights(codes), atol=0, rtol=0)
+
+
 def test_a_sure_prediction_gives_its_colour_and_an_unsure_one_the_mean() -> None:
     bins = ColorBins(size=40.0).double()
     sure = 1000.0 * torch.eye(len(bins.centers), dtype=torch.float64)[:2]
