@@ -25,8 +25,8 @@ class DINO(SSLMethod):
 
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`.
-        projector: called with D, gives the module from features to scores (B, K), with `out_dim` = K and, for the
-            embeddings that are watched, `project`; e.g. `DINOHead`.
+        projector: called with D, gives the module from features to scores (B, K), with `out_dim` = K, `project` for the
+            embeddings that are watched, and `forget_last_gradient`; e.g. `DINOHead`.
         loss: scores the student's scores against the teacher's answers, e.g. `DINOLoss`.
         teacher: how the teacher follows; momentum rises from 0.996 to 1 in the paper.
         teacher_temperature, warmup_teacher_temperature, warmup_epochs: the teacher's temperature rises along a straight
@@ -79,7 +79,7 @@ class DINO(SSLMethod):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.current_epoch < self.frozen_epochs:
-            self.projector.prototypes.grad = None  # type: ignore[union-attr]
+            self.projector.forget_last_gradient()  # type: ignore[operator]
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Of a ViT: where the teacher's class token looks, and its patch tokens as colours."""

@@ -30,7 +30,7 @@ class IBOT(SSLMethod):
     Args:
         backbone: a `ViT`.
         projector: called with the tokens' width, gives the module from tokens to scores (B, K), with `out_dim` = K,
-            `project` and `prototypes`, e.g. `DINOHead`.
+            `project` and `forget_last_gradient`, e.g. `DINOHead`.
         patch_projector: the same for patches (DINOv2); None for one head for both (iBOT).
         center: called with K, gives what keeps the teacher's answers apart: `Center` (iBOT), `SinkhornCenter` (DINOv2).
         loss, patch_loss: score class tokens and patches, e.g. `DINOLoss` and `MaskedPatchLoss`.
@@ -145,7 +145,7 @@ class IBOT(SSLMethod):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.current_epoch < self.frozen_epochs:
             for head in filter(None, (self.projector, self.patch_projector)):
-                head.prototypes.grad = None  # type: ignore[union-attr]
+                head.forget_last_gradient()  # type: ignore[operator]
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Where the teacher's class token looks, and its patch tokens as colours."""

@@ -61,16 +61,24 @@ class DINOHead(nn.Module):
     """DINO's projector: three layers to a bottleneck, unit length, then cosines with K unit prototypes.
 
     Caron et al. 2021, appendix C, https://arxiv.org/abs/2104.14294: hidden 2048 and bottleneck 256, GELU, no BatchNorm,
-    K = 65536. The last layer is weight-normalised with its scale held at 1.
+    K = 65536. The last layer is weight-normalised, its scale held at 1 or learned.
 
     Args:
         hidden_dim, bottleneck_dim: widths.
         out_dim: K, how many prototypes.
         norm: BatchNorm in the hidden layers, an option of the authors' code.
+        learned_scale: each prototype's scores have a factor that learns, from 1 on: `norm_last_layer false` in the
+            authors' code, as in their runs of a ViT-S; they warn that it can make training unstable.
     """
 
     def __init__(
-        self, in_dim: int, hidden_dim: int = 2048, bottleneck_dim: int = 256, out_dim: int = 65536, norm: bool = False
+        self,
+        in_dim: int,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        out_dim: int = 65536,
+        norm: bool = False,
+        learned_scale: bool = False,
     ) -> None:
         super().__init__()
         self.out_dim = out_dim
@@ -85,13 +93,21 @@ class DINOHead(nn.Module):
             nn.init.zeros_(layer.bias)
         self.prototypes = nn.Parameter(torch.empty(out_dim, bottleneck_dim))
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+        self.scale = nn.Parameter(torch.ones(out_dim)) if learned_scale else None
+
+    def forget_last_gradient(self) -> None:
+        """The last layer does not learn in this step: the paper leaves it as it is in the first epoch."""
+        self.prototypes.grad = None
+        if self.scale is not None:
+            self.scale.grad = None
 
     def project(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> unit vectors (B, bottleneck_dim)."""
         return normalize(self.mlp(x), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim) -> scores (B, K) in [-1, 1]."""
+        """(B, in_dim) -> scores (B, K), in [-1, 1] times the scale."""
         z = self.project(x)
         with torch.autocast(x.device.type, enabled=False):  # a fortieth of a cosine decides: too fine for bfloat16
-            return linear(z.to(self.prototypes.dtype), normalize(self.prototypes, dim=1))
+            scores = linear(z.to(self.prototypes.dtype), normalize(self.prototypes, dim=1))
+            return scores if self.scale is None else scores * self.scale

@@ -20,6 +20,7 @@ from torch import nn
 
 from ssl_lightning.callbacks.collapse import Collapse
 from ssl_lightning.methods import swav
+from ssl_lightning.models.vit import take
 from tests.learning.short_run import short_run
 
 pytestmark = pytest.mark.learning
@@ -49,6 +50,17 @@ def stop_gradient(method: Any) -> None:
 
 def predictor(method: Any) -> None:
     method.predictor = nn.Identity()
+
+
+def teacher(method: Any) -> None:
+    """I-JEPA whose targets come from the network that learns, gradient and all: neither EMA nor stop-gradient."""
+
+    def answers(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        patches = method.backbone.split(method.backbone.tokens(x))[1]  # (B, N, D)
+        patches = nn.functional.layer_norm(patches, patches.shape[-1:])
+        return take(patches, places.flatten(1)).unflatten(1, places.shape[1:])
+
+    method.answers = answers
 
 
 @dataclass
@@ -82,10 +94,12 @@ class Listener(Callback):
         self.said = outputs["watch"]
 
 
-def watched(folder: Path, overrides: list[str], change: Callable[[Any], None] = nothing) -> dict[str, float]:
+def watched(
+    folder: Path, overrides: list[str], change: Callable[[Any], None] = nothing, steps: int = STEPS
+) -> dict[str, float]:
     """What the Collapse callback measured last, and what the method said."""
     watch, listener = Collapse(every_n_steps=10), Listener()
-    short_run(folder, [*DATA, *overrides], STEPS, [watch, listener], change)
+    short_run(folder, [*DATA, *overrides], steps, [watch, listener], change)
     return {name: float(value) for name, value in (watch._metrics | listener.said).items()}
 
 
@@ -131,3 +145,18 @@ def test_dino_without_centring_or_sharpening_collapses(tmp_path: Path, caplog: p
         assert low * most <= broken["teacher_entropy"] <= high * most, (sound, broken)
         assert "dimensional collapse of the embeddings" in caplog.text, (sound, broken)
         assert broken["embedding_rank"] < sound["embedding_rank"]
+
+
+def test_ijepa_without_its_teacher_collapses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing in its loss keeps images apart: targets that learn to be predictable become one and the same.
+
+    A teacher that is a copy of the student at each step (momentum 0) is not yet enough for that: the copy has no
+    gradient, as in SimSiam (docs/log.md). The mean tokens of an untrained ViT lie along few directions, so that the
+    sound run is warned of once as dimensional, and of complete collapse it must never be.
+    """
+    with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
+        sound = watched(tmp_path / "sound", ["method=ijepa"], steps=100)
+        assert "complete collapse of the embeddings" not in caplog.text, sound
+        broken = watched(tmp_path / "broken", ["method=ijepa"], teacher, steps=100)
+    assert "complete collapse of the embeddings" in caplog.text, (sound, broken)
+    assert broken["embedding_scale"] < sound["embedding_scale"] / 10

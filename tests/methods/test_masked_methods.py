@@ -1,10 +1,13 @@
 """The steps of the masked and self-distilling methods against the papers, and what they must not see."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import normalize
+from torch.nn.utils.parametrizations import weight_norm
 
 from ssl_lightning import build
 from ssl_lightning.checkpoint import load_weights
@@ -108,6 +111,22 @@ def test_dinos_head_scores_unit_vectors_by_unit_prototypes() -> None:
     prototypes = head.prototypes / head.prototypes.norm(dim=1, keepdim=True)
     torch.testing.assert_close(head(x), normalize(head.mlp(x), dim=1) @ prototypes.T, atol=1e-12, rtol=0)
     torch.testing.assert_close(head.project(x).norm(dim=1), torch.ones(5, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_dinos_head_with_a_learned_scale_is_torchs_weight_norm() -> None:
+    head, x = DINOHead(6, 8, 4, 10, learned_scale=True).double(), torch.randn(5, 6, dtype=torch.float64)
+    head.scale.data.uniform_(0.5, 2)
+    last = weight_norm(nn.Linear(4, 10, bias=False).double())
+    last.parametrizations.weight.original0.data[:] = head.scale.data[:, None]
+    last.parametrizations.weight.original1.data[:] = head.prototypes.data
+    weights = torch.randn(5, 10, dtype=torch.float64)
+    (head(x) * weights).sum().backward()
+    expected = last(normalize(head.mlp(x), dim=1))
+    (expected * weights).sum().backward()
+    same = partial(torch.testing.assert_close, atol=1e-12, rtol=0)
+    same(head(x), expected)
+    same(head.scale.grad, last.parametrizations.weight.original0.grad[:, 0])
+    same(head.prototypes.grad, last.parametrizations.weight.original1.grad)
 
 
 def cross_entropy(scores: torch.Tensor, labels: list[int]) -> torch.Tensor:

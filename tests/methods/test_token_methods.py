@@ -134,18 +134,18 @@ def test_the_teacher_is_judged(name: str) -> None:
 def test_prototypes_do_not_learn_at_first(name: str) -> None:
     method = IBOT(
         ViT(4, 1, 8, 1, 2),
-        lambda dim: DINOHead(dim, 8, 4, 10),
+        lambda dim: DINOHead(dim, 8, 4, 10, learned_scale=True),
         Center,
         tiny_method(name).loss,
         tiny_method(name).patch_loss,
         EMATeacher(),
-        patch_projector=None if name == "ibot" else lambda dim: DINOHead(dim, 8, 4, 10),
+        patch_projector=None if name == "ibot" else lambda dim: DINOHead(dim, 8, 4, 10, learned_scale=True),
     ).double()
     step(method, random_batch(6))["loss"].backward()
     heads = [head for head in (method.projector, method.patch_projector) if head is not None]
-    assert all(head.prototypes.grad.any() for head in heads)
+    assert all(head.prototypes.grad.any() and head.scale.grad.any() for head in heads)
     method.on_before_optimizer_step(None)
-    assert all(head.prototypes.grad is None for head in heads)
+    assert all(head.prototypes.grad is None and head.scale.grad is None for head in heads)
 
 
 def rank_without_masks(rank: int, world_size: int) -> torch.Tensor:
