@@ -18,9 +18,10 @@ class HasPictures(Protocol):
 
 
 class MethodPictures(Callback):
-    """Saves `<run_path>/<name>.png` for each picture of the method at every validation, of the first test images.
+    """Saves `<run_path>/<name>.png` for each picture of the method at every validation.
 
-    Each row is an image, each column what the method says of it. Methods without `pictures` are left alone.
+    Each row is an image, each column what the method says of it. The images are spread over the test split, which is
+    often sorted by class. Methods without `pictures` are left alone.
 
     Args:
         run_path: the run's folder.
@@ -30,6 +31,7 @@ class MethodPictures(Callback):
     def __init__(self, run_path: str | Path, rows: int = 8) -> None:
         self.folder = Path(run_path)
         self.rows = rows
+        self._found: list[Any] = []  # pieces of batches
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -41,13 +43,29 @@ class MethodPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        wanted = dataloader_idx == 1 and batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking
+        wanted = dataloader_idx == 1 and trainer.is_global_zero and not trainer.sanity_checking
         if not wanted or not isinstance(pl_module, HasPictures):
             return
-        few = batch._replace(
-            views=[view[: self.rows] for view in batch.views],
-            labels=batch.labels[: self.rows],
-            indices=batch.indices[: self.rows],
-        )
-        for name, columns in pl_module.pictures(few).items():
-            show(columns, self.folder / f"{name}.png", trainer, self.rows)
+        batches = int(trainer.num_val_batches[1])
+        share = sum(row * batches // self.rows == batch_idx for row in range(self.rows))
+        if batch_idx == 0:
+            self._found.clear()
+        if share:
+            places = torch.arange(min(share, len(batch.labels)), device=batch.labels.device)
+            self._found.append(rows_of(batch, places * len(batch.labels) // len(places)))
+        if batch_idx == batches - 1:
+            views, labels, indices = zip(*self._found, strict=True)
+            few = batch._replace(
+                views=[torch.cat(same) for same in zip(*views, strict=True)],
+                labels=torch.cat(labels),
+                indices=torch.cat(indices),
+            )
+            self._found.clear()
+            for name, columns in pl_module.pictures(few).items():
+                show(columns, self.folder / f"{name}.png", trainer, self.rows)
+
+
+def rows_of(batch: Any, places: Tensor) -> Any:
+    """The same batch with these rows (R,) alone."""
+    views = [view[places] for view in batch.views]
+    return batch._replace(views=views, labels=batch.labels[places], indices=batch.indices[places])

@@ -1,8 +1,9 @@
-"""MethodPictures: what a method shows of the first test images, and nothing of a method that shows nothing."""
+"""MethodPictures: what a method shows of images from all over the test split, and nothing of one that shows nothing."""
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
@@ -18,16 +19,28 @@ class Shows(ToyMethod):
         return {"halves": [batch.views[0], batch.views[0] / 2, torch.zeros_like(batch.views[0])]}
 
 
-def test_a_row_for_each_image_and_a_column_for_each_thing_said(tmp_path: Path) -> None:
-    data = ToyData()
-    fit(Shows(), tmp_path, [MethodPictures(tmp_path, rows=3)], data, max_epochs=1)
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (2, [(0, 0), (1, 0)]),  # fewer than batches
+        (3, [(0, 0), (1, 0), (2, 0)]),
+        (8, [(0, 0), (0, 5), (0, 10), (1, 0), (1, 5), (1, 10), (2, 0), (2, 8)]),  # two or three of each
+        (100, [(batch, place) for batch in range(3) for place in range(16)]),  # more than images
+    ],
+)
+def test_a_row_for_each_image_and_a_column_for_each_thing_said(
+    rows: int, expected: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    data = ToyData()  # 3 batches of 16 test images
+    fit(Shows(), tmp_path, [MethodPictures(tmp_path, rows)], data, max_epochs=2)
     picture = pil_to_tensor(Image.open(tmp_path / "halves.png"))
-    assert picture.shape == (3, 3 * 4 - 2, 3 * 4 - 2)
-    first = data.queries[0].views[0][0]
-    for column, share in enumerate((1.0, 0.5, 0.0)):
-        pixels = share * first * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
-        expected = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-        assert torch.equal(picture[:, :2, 4 * column : 4 * column + 2], expected)
+    assert picture.shape == (3, len(expected) * 4 - 2, 3 * 4 - 2)
+    for row, (batch, place) in enumerate(expected):
+        image = data.queries[batch].views[0][place]
+        for column, share in enumerate((1.0, 0.5, 0.0)):
+            pixels = share * image * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+            shown = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+            assert torch.equal(picture[:, 4 * row : 4 * row + 2, 4 * column : 4 * column + 2], shown)
 
 
 def test_a_method_without_pictures_is_left_alone(tmp_path: Path) -> None:
