@@ -26,6 +26,9 @@ class OnlineProbe(Callback):
     gradient and its own statistics travel over the ranks in a single all-reduce; every rank then holds the same probe,
     that of one process on the global batch.
 
+    It learns from what it is judged on: where a step's features are not those of `embed` (the network saw masked images
+    or tiles, or its teacher is judged), it asks `embed` itself, in evaluation mode.
+
     Logs `train/probe_loss`, `train/probe_top1` (rank 0's last batch, before its update) and `val/probe_top1` (on the
     queries, validation loader 1). Images labelled -1 are ignored; when the data has no labels it switches itself off.
 
@@ -90,7 +93,10 @@ class OnlineProbe(Callback):
         if not self.on or step == self._looked_at or (step % self.every_n_steps and step != 1):
             return
         self._looked_at = step
-        features = outputs["features"][: len(batch.labels)].float()  # (B, D), the first view
+        if getattr(pl_module, "features_are_readout", True):
+            features = outputs["features"][: len(batch.labels)].float()  # (B, D), the first view
+        else:
+            features = readout(trainer, pl_module, batch.views[0]).float()
         if not len(self._one_hot) or features.shape[1] != self._state["weight"].shape[1] - 1:
             num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
             self.prepare(num_classes, features.shape[1], features.device)
@@ -178,6 +184,19 @@ class OnlineProbe(Callback):
         if len(indices):
             top1 = hits[unique_rows(indices)].float().mean()
             pl_module.log("val/probe_top1", top1, sync_dist=True, add_dataloader_idx=False)
+
+
+@torch.no_grad()
+def readout(trainer: Trainer, method: LightningModule, x: Tensor) -> Tensor:
+    """What a validation step would see of images (B, 3, H, W): (B, D). The method is left as it was."""
+    training = [module for module in method.modules() if module.training]
+    method.eval()
+    try:
+        with trainer.precision_plugin.val_step_context():
+            return method.embed(x)  # type: ignore[operator, no-any-return]
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _sum_over_ranks(parts: list[Tensor]) -> list[Tensor]:

@@ -43,6 +43,7 @@ class SSLMethod(LightningModule):
     uses_local_views = False  # whether the step makes something of multi-crop's small views
     global_views: int | None = 2  # how many it needs (one, or two); None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
+    features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
     judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
     def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:

@@ -36,6 +36,7 @@ class Colorization(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     global_views = 1
 
     def __init__(

@@ -32,6 +32,7 @@ class CPC(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     global_views = 1
 
     def __init__(

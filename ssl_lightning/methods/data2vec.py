@@ -38,6 +38,7 @@ class Data2Vec(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     global_views = 1
 
     def __init__(

@@ -36,6 +36,7 @@ class DINO(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
 

@@ -45,6 +45,7 @@ class IBOT(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
 

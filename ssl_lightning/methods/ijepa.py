@@ -46,6 +46,7 @@ class IJEPA(SSLMethod):
         UserError: no `ViT`, or more targets than its grid has places.
     """
 
+    features_are_readout = False
     global_views = 1
     judged_by = "teacher.networks.0"
 

@@ -31,6 +31,7 @@ class Jigsaw(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     global_views = 1
 
     def __init__(

@@ -35,6 +35,7 @@ class SimMIM(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
+    features_are_readout = False
     global_views = 1
 
     def __init__(

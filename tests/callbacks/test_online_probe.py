@@ -1,17 +1,18 @@
 """OnlineProbe against autograd and torch's optimizers in float64; resume, ranks, and no trace left in the run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
-from ssl_lightning.callbacks.online_probe import SLOWEST, OnlineProbe
+from ssl_lightning.callbacks.online_probe import SLOWEST, OnlineProbe, readout
 from ssl_lightning.errors import UserError
 from tests.callbacks.test_ema_teacher import StopAfter
-from tests.callbacks.toy import ToyData, ToyMethod, fit
+from tests.callbacks.toy import Batch, ToyData, ToyMethod, fit
 
 CLASSES, DIM, BATCH = 4, 6, 20
 
@@ -79,6 +80,45 @@ def test_learns_separable_classes_and_leaves_no_trace(tmp_path: Path) -> None:
     loss, top1 = probe.step_metrics(trainer).values()
     assert loss < 0.5
     assert top1 > 0.9
+
+
+class SeesParts(ToyMethod):
+    """Its training features say nothing of the classes, its readout does, and has state that a forward pass moves."""
+
+    features_are_readout = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone.extend([nn.BatchNorm1d(6), nn.Dropout(0.5)])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        output = super().training_step(batch, batch_idx)
+        return {**output, "features": torch.ones_like(output["features"])}
+
+
+def test_learns_from_the_readout_where_features_are_of_something_else(tmp_path: Path) -> None:
+    watched, alone = SeesParts(), SeesParts()
+    torch.manual_seed(3)
+    trainer = fit(watched, tmp_path, [OnlineProbe(0.05, every_n_steps=1)], max_epochs=8)
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    fit(alone, tmp_path, [], max_epochs=8)
+    assert torch.equal(after, torch.get_rng_state())
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+    assert trainer.callback_metrics["val/probe_top1"] > 0.95
+
+
+def test_the_readout_leaves_the_method_as_it_was(tmp_path: Path) -> None:
+    method = SeesParts()
+    trainer = fit(method, tmp_path, [], max_epochs=1)
+    method.train()
+    method.backbone[1].eval()  # kept still by its owner
+    x = torch.randn(4, 3, 2, 2)
+    found = readout(trainer, method, x)
+    assert [module.training for module in method.modules()] == [True, True, True, False, True]
+    assert not found.requires_grad
+    assert torch.equal(found, method.eval().embed(x))
 
 
 def test_resumed_probe_is_bitwise_that_of_a_whole_run(tmp_path: Path) -> None:

@@ -41,9 +41,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "ijepa": {"targets": 2, "predictor": {"dim": 8, "depth": 1, "heads": 2}},
     "mae": {"decoder": {"dim": 8, "depth": 1, "heads": 2}},
 }
-# Methods that show the network a part of the image in training, whose features there are not those of `embed`.
-IN_PART = {"mae", "simmim", "ijepa", "jigsaw", "relative_position", "colorization", "cpc"}
-IN_PART |= {"ibot", "dinov2", "data2vec", "msn"}
 
 
 class SmoothBackbone(nn.Sequential):
