@@ -1,6 +1,8 @@
 """Exact resume: a run killed at a random step and started again ends bitwise where an uninterrupted one ends."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_lightning.__main__ import main
 from tests.methods.harness import METHODS, needs_vit
 
 STEPS = 30  # 3 epochs of 10
@@ -37,6 +40,9 @@ import json, sys
 from ssl_lightning.__main__ import main
 print(json.dumps({name: main(words) for name, words in json.loads(sys.argv[1]).items()}))
 """
+# For a run of its own process: one that has imported everything copies itself each time.
+COPIES = multiprocessing.get_context("forkserver")
+COPIES.set_forkserver_preload(["tests.test_resume", "ssl_lightning.build", "ssl_lightning.stages.pretrain"])
 
 
 def words(method: str, name: str, folder: Path) -> list[str]:
@@ -63,19 +69,25 @@ def all_in_turn(name: str, folder: Path) -> "subprocess.Popen[str]":
         return subprocess.Popen(command, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
+def alone(words: list[str], folder: Path) -> None:
+    os.environ.update(environment(folder))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        main(words)
+
+
 def run_and_kill(method: str, folder: Path) -> int:
     """SIGKILL once the checkpoint was written a random number of times: anywhere in a step, even inside a write."""
-    command = [sys.executable, "-m", "ssl_lightning", *words(method, "cut", folder)]
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=environment(folder), stdout=nowhere, stderr=nowhere)
+    process = COPIES.Process(target=alone, args=(words(method, "cut", folder), folder))
+    process.start()
     checkpoint, saves = last_checkpoint(folder, f"cut-{method}"), random.Random(method).randint(3, STEPS - 5)
     seen, stamp = 0, 0
-    while seen < saves and process.poll() is None:
+    while seen < saves and process.is_alive():
         if checkpoint.exists() and (now := checkpoint.stat().st_mtime_ns) != stamp:
             seen, stamp = seen + 1, now
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    return process.wait()
+    process.kill()
+    process.join()
+    return int(process.exitcode or 0)
 
 
 def leaves(value: Any, name: str = "") -> dict[str, Any]:

@@ -22,9 +22,9 @@ class MSNLoss(nn.Module):
     Args:
         temperature, target_temperature: of anchors and targets.
         weight: of the second term.
-        prior_power: 0 for MSN; 0.25 in PMSN.
-        iterations: of Sinkhorn-Knopp on the targets, so that they use each prototype equally often; 0 for none. The
-            authors' recipes have 3.
+        prior_power: 0 for MSN; 0.25 in PMSN, which wants no even use and therefore no `iterations`.
+        iterations: of Sinkhorn-Knopp on the sharpened targets, so that they use each prototype equally often; 0 for
+            none. MSN's recipes have 3.
     """
 
     def __init__(
@@ -51,10 +51,9 @@ class MSNLoss(nn.Module):
             prototypes = normalize(widen(prototypes), dim=1)
             with torch.no_grad():
                 cosines = normalize(widen(targets), dim=1) @ prototypes.T  # (B, K)
-                if self.iterations:
-                    sharp = sinkhorn(cosines, self.target_temperature, self.iterations)
-                else:
-                    sharp = (cosines / self.target_temperature).softmax(1)
+                sharp = (cosines / self.target_temperature).log_softmax(1)
+                # Sinkhorn begins with rows that sum to 1, as in the authors' code: it is few iterations, not a limit.
+                sharp = sinkhorn(sharp, 1.0, self.iterations) if self.iterations else sharp.exp()
             logs = (normalize(widen(anchors), dim=2) @ prototypes.T / self.temperature).log_softmax(2)  # (M, B, K)
             entropy = -(sharp * logs).sum(2).mean()
             mean = gather(logs.exp().mean((0, 1))[None]).mean(0)  # (K,), over all ranks

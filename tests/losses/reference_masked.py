@@ -221,7 +221,14 @@ def ijepa(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
 
 
 def msn(
-    anchors: Sequence[Tensor], target: Tensor, prototypes: Tensor, t_anchor: float, t_target: float, weight: float
+    anchors: Sequence[Tensor],
+    target: Tensor,
+    prototypes: Tensor,
+    t_anchor: float,
+    t_target: float,
+    weight: float,
+    iterations: int = 0,
+    prior_power: float | None = None,
 ) -> Tensor:
     """MSN (Assran et al. 2022), sec. 3 and eq. 1: mean cross-entropy over the M*B anchors - weight * H(mean anchor).
 
@@ -229,12 +236,23 @@ def msn(
     prototypes: those learn from the anchors' side only.
     The paper sharpens the target by a lower temperature. The code (losses.py) by p^(1/T) / sum instead, with p at the
     anchors' temperature: the same thing, t_target = T * t_anchor (0.25 * 0.1). The code's entropy term is
-    log K - H, larger by the constant log K. Its optional Sinkhorn of the targets comes after; not written here.
+    log K - H, larger by the constant log K. Its optional Sinkhorn takes the sharpened targets: columns (prototypes)
+    are divided by their sums, then rows, `iterations` times.
+    PMSN (Assran et al. 2023) has KL(mean anchor || k^-prior_power, normed) in place of -H.
     """
     terms, predictions = [], []
+    sharpened = [
+        [log.exp() for log in _log_softmax([cos(z, q) / t_target for q in prototypes.detach()])]
+        for z in target.detach()
+    ]
+    for _ in range(iterations):
+        for k in range(len(prototypes)):
+            total = sum(row[k] for row in sharpened)
+            for row in sharpened:
+                row[k] = row[k] / total
+        sharpened = [[p / sum(row) for p in row] for row in sharpened]
     for anchor in anchors:
-        for z, z_target in zip(anchor, target.detach(), strict=True):
-            sharp = [log.exp() for log in _log_softmax([cos(z_target, q) / t_target for q in prototypes.detach()])]
+        for z, sharp in zip(anchor, sharpened, strict=True):
             logits = [cos(z, q) / t_anchor for q in prototypes]
             terms.append(_cross_entropy(sharp, logits))
             predictions.append([log.exp() for log in _log_softmax(logits)])
@@ -242,6 +260,9 @@ def msn(
     for k in range(len(prototypes)):
         mean = _average([prediction[k] for prediction in predictions])
         entropy = entropy - mean * mean.log()
+        if prior_power is not None:
+            shares = [j**-prior_power for j in range(1, len(prototypes) + 1)]
+            entropy = entropy + mean * math.log(shares[k] / sum(shares))  # minus the divergence, in the end
     return _average(terms) - weight * entropy
 
 

@@ -16,7 +16,6 @@ from ssl_lightning.losses.ibot import MaskedPatchLoss
 from ssl_lightning.losses.koleo import KoLeo
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.losses.msn import MSNLoss
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from tests.losses import reference_masked as paper
 from tests.losses.reference import assert_close, value_and_grads
 from tests.losses.test_joint_losses import drawn
@@ -139,14 +138,23 @@ def test_msn_equals_the_paper() -> None:
 
 
 def test_msns_targets_may_use_each_prototype_equally_often() -> None:
-    """Sinkhorn-Knopp of the targets' cosines in place of their softmax, and no more."""
     anchors, target, prototypes = drawn(3, 4, 5), drawn(4, 5, seed=1), drawn(6, 5, seed=2)
-    units, centers = (x / x.norm(dim=-1, keepdim=True) for x in (target, prototypes))
-    codes = sinkhorn(units @ centers.T, 0.025, 3)
-    logs = (anchors / anchors.norm(dim=-1, keepdim=True) @ centers.T / 0.1).log_softmax(2)
-    expected = -(codes * logs).sum(2).mean()
-    found = MSNLoss(weight=0.0, iterations=3)(anchors, target, prototypes)
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    ours = value_and_grads(lambda a, q: MSNLoss(weight=0.7, iterations=3)(a, target, q), anchors, prototypes)
+    theirs = value_and_grads(
+        lambda a, q: paper.msn(list(a), target, q, 0.1, 0.025, 0.7, iterations=3) + 0.7 * math.log(6),
+        anchors,
+        prototypes,
+    )
+    assert_close(ours, theirs, atol=1e-10)
+
+
+def test_pmsn_equals_its_divergence_from_a_power_law() -> None:
+    anchors, target, prototypes = drawn(3, 4, 5), drawn(4, 5, seed=1), drawn(6, 5, seed=2)
+    ours = value_and_grads(lambda a, q: MSNLoss(weight=0.7, prior_power=0.25)(a, target, q), anchors, prototypes)
+    theirs = value_and_grads(
+        lambda a, q: paper.msn(list(a), target, q, 0.1, 0.025, 0.7, prior_power=0.25), anchors, prototypes
+    )
+    assert_close(ours, theirs, atol=1e-10)
 
 
 def test_pmsns_prior_falls_as_a_power() -> None:
