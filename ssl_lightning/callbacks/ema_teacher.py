@@ -6,13 +6,14 @@ MoCo, He et al. 2020, https://arxiv.org/abs/1911.05722 (constant momentum: `fina
 
 import copy
 import math
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.errors import UserError
+from ssl_lightning.optim.schedules import cosine, ramp
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,8 +35,8 @@ def frozen_copy(module: M) -> M:
 class EMATeacher(Callback):
     """Moves every teacher of `pl_module.teacher_pairs()` by t <- m t + (1 - m) s, once per optimizer step.
 
-    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, a pure function of the step, so that a
-    resumed run goes on where it stopped. It is a callback because Lightning runs callbacks before the module's own
+    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, or on a line m_0 + (m_K - m_0) k / K,
+    a pure function of the step, so that a resumed run goes on where it stopped. It is a callback because Lightning runs callbacks before the module's own
     `on_train_batch_end` and checkpoints last: a teacher moved in the module would be saved one update late.
 
     Parameters are averaged. Integer and boolean buffers (BatchNorm's counter) are copied. Floating buffers (BatchNorm's
@@ -45,15 +46,21 @@ class EMATeacher(Callback):
     Args:
         momentum: m_0, in [0, 1].
         final_momentum: m_K, in [momentum, 1].
+        rise: how it gets there; linear in I-JEPA, https://arxiv.org/abs/2301.08243, appendix A.1, and MSN's code.
     """
 
-    def __init__(self, momentum: float = 0.996, final_momentum: float = 1.0) -> None:
+    def __init__(
+        self, momentum: float = 0.996, final_momentum: float = 1.0, rise: Literal["cosine", "linear"] = "cosine"
+    ) -> None:
         if not 0.0 <= momentum <= final_momentum <= 1.0:
             raise UserError(
                 f"teacher momentum {momentum} to {final_momentum}; choose 0 <= momentum <= final_momentum <= 1"
             )
+        if rise not in ("cosine", "linear"):
+            raise UserError(f"the teacher's momentum rises by rise=cosine or rise=linear, not {rise}")
         self.momentum = momentum
         self.final_momentum = final_momentum
+        self.rise = cosine if rise == "cosine" else ramp
         self._moved_at = (
             0  # global_step of the last update; set anew at each start, so it needs no place in the checkpoint
         )
@@ -67,8 +74,7 @@ class EMATeacher(Callback):
         """Momentum of optimizer step `step` (from 0) in a run of `total` steps."""
         if self.momentum == self.final_momentum:
             return self.momentum
-        progress = min(max(step / total, 0.0), 1.0)
-        return self.final_momentum - (self.final_momentum - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        return self.rise(self.momentum, self.final_momentum, step, total)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._moved_at = trainer.global_step

@@ -62,16 +62,22 @@ class View:
 
 @dataclass(frozen=True)
 class LocalView(View):
-    """A small view of multi-crop: `size` is the global views' side, this one's is `part` of it, to an even number."""
+    """A small view of multi-crop: `size` is the global views' side, this one's is `part` of it.
+
+    It is rounded to a `multiple` of so many pixels, and is at least one: a ViT's patches must divide it.
+    """
 
     part: float = 3 / 7  # 96 of 224 pixels, as in SwAV (https://arxiv.org/abs/2006.09882)
+    multiple: int = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.part < 1:
             raise UserError(
                 f"a local view's part={self.part} is not smaller than the global views; give a number between 0 and 1"
             )
-        object.__setattr__(self, "size", 2 * round(self.size * self.part / 2))
+        if self.multiple < 1:
+            raise UserError(f"a local view's multiple={self.multiple} is no number of pixels; give 1 or more")
+        object.__setattr__(self, "size", self.multiple * max(round(self.size * self.part / self.multiple), 1))
         super().__post_init__()
 
 

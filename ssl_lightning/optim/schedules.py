@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 
-def cosine(start: float, end: float, step: int, total: int) -> float:
+def cosine(start: float, end: float, step: float, total: float) -> float:
     """Half a cosine from `start` at step 0 to `end` at step `total`, exactly, and `end` from there on.
 
     >>> [round(cosine(0.99, 1.0, step, 4), 4) for step in range(6)]

@@ -65,6 +65,12 @@ def test_momentum_rises_along_the_cosine_and_is_constant_when_told_so() -> None:
     assert {EMATeacher(0.99, 0.99).current(k, 100) for k in range(101)} == {0.99}
 
 
+def test_momentum_may_rise_along_a_line() -> None:
+    teacher = EMATeacher(0.996, 1.0, rise="linear")
+    for step, expected in [(0, 0.996), (25, 0.997), (50, 0.998), (100, 1.0), (120, 1.0)]:
+        assert teacher.current(step, 100) == pytest.approx(expected, abs=1e-12)
+
+
 def test_integer_buffers_are_copied_and_float_buffers_left_alone() -> None:
     student = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     method = ToyMethod()
@@ -137,6 +143,8 @@ def test_checkpoint_holds_the_teacher_after_its_update(tmp_path: Path, ours: boo
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="momentum <= final_momentum"):
         EMATeacher(1.0, 0.9)
+    with pytest.raises(UserError, match="rise=cosine or rise=linear, not square"):
+        EMATeacher(rise="square")  # type: ignore[arg-type]
     trainable = ToyMethod(teacher=EMATeacher())
     trainable.teacher.requires_grad_(True)
     with pytest.raises(UserError, match=r"'0\.weight' requires a gradient; make the teacher with frozen_copy"):

@@ -174,6 +174,8 @@ def test_wrong_inputs_are_named() -> None:
         ("vicreg", [64] * 2),
         ("wmse", [64] * 2),
         ("crop", [64]),
+        ("ijepa", [64]),
+        ("simmim", [64]),
         ("data2vec", [64]),
         ("dino", [64] * 2 + [28] * 8),
         ("dinov2", [64] * 2 + [28] * 8),
@@ -189,7 +191,17 @@ def test_configs_build_their_views(name: str, sizes: list[int]) -> None:
     assert len(DeviceViews(views, MEAN, STD, 0)(images(4, 64, 64), torch.arange(4), 0)) == len(sizes)
 
 
+@pytest.mark.parametrize(
+    ("size", "patch", "local"), [(224, 16, 96), (224, 14, 98), (96, 16, 48), (96, 8, 40), (32, 4, 12), (32, 16, 16)]
+)
+@pytest.mark.parametrize("name", ["dino", "ibot", "dinov2", "msn", "multicrop"])
+def test_a_vits_patches_divide_the_small_views(name: str, size: int, patch: int, local: int) -> None:
+    vit = ["backbone=vit_tiny", f"backbone.patch_size={patch}"]
+    config = compose(["data=folder", "data.root=photos", f"data.image_size={size}", f"views={name}", *vit])
+    assert instantiate(config.values["views"]).list()[-1].size == local
+
+
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
-    tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec"}
+    tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec", "ijepa", "simmim"}
     assert {path.stem for path in CONF.glob("*.yaml")} == tested

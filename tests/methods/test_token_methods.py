@@ -10,6 +10,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.losses.center import Center, SinkhornCenter
 from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.ibot import IBOT
 from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import random_places
@@ -130,19 +131,20 @@ def test_the_teacher_is_judged(name: str) -> None:
     assert torch.equal(method.embed(x), method.teacher.networks[0](x))
 
 
-@pytest.mark.parametrize("name", ["ibot", "dinov2"])
+@pytest.mark.parametrize("name", ["dino", "ibot", "dinov2"])
 def test_prototypes_do_not_learn_at_first(name: str) -> None:
-    method = IBOT(
-        ViT(4, 1, 8, 1, 2),
-        lambda dim: DINOHead(dim, 8, 4, 10, learned_scale=True),
-        Center,
-        tiny_method(name).loss,
-        tiny_method(name).patch_loss,
-        EMATeacher(),
-        patch_projector=None if name == "ibot" else lambda dim: DINOHead(dim, 8, 4, 10, learned_scale=True),
-    ).double()
+    def head(dim: int) -> DINOHead:
+        return DINOHead(dim, 8, 4, 10, learned_scale=True)
+
+    tiny, vit = tiny_method(name), ViT(4, 1, 8, 1, 2)
+    if name == "dino":
+        method = DINO(vit, head, tiny.loss, EMATeacher()).double()
+    else:
+        patch_projector = None if name == "ibot" else head
+        method = IBOT(vit, head, Center, tiny.loss, tiny.patch_loss, EMATeacher(), patch_projector).double()
     step(method, random_batch(6))["loss"].backward()
-    heads = [head for head in (method.projector, method.patch_projector) if head is not None]
+    heads = [head for head in (method.projector, getattr(method, "patch_projector", None)) if head is not None]
+    assert len(heads) == 1 + (name == "dinov2")
     assert all(head.prototypes.grad.any() and head.scale.grad.any() for head in heads)
     method.on_before_optimizer_step(None)
     assert all(head.prototypes.grad is None and head.scale.grad is None for head in heads)
