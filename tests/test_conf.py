@@ -7,8 +7,10 @@ from torch import nn
 
 from ssl_lightning import build
 from ssl_lightning.build import Config, Parts, compose
+from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.run_folder import RunFolder
+from tests.methods.harness import needs_vit
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -66,6 +68,21 @@ def test_no_arguments_is_the_demo() -> None:
         "method": "simclr", "data": "shapes", "backbone": "convnet_small", "stage": "pretrain",
     }  # fmt: skip
     assert config.path == Path("runs/simclr-shapes")
+
+
+PIXELS = ("colorization", "cpc", "data2vec", "dino", "dinov2", "ibot", "ijepa", "jigsaw", "mae", "msn")
+PIXELS += ("relative_position", "rotation", "simmim", "swav")
+
+
+@pytest.mark.parametrize("data", ["shapes", "cifar10", "cifar100", "stl10"])
+@pytest.mark.parametrize("method", PIXELS)
+def test_a_name_alone_is_enough_on_small_images(method: str, data: str, tmp_path: Path) -> None:
+    """Patches, tiles, masks and crops have sizes in pixels: those that the papers have for 224 do not fit 32."""
+    thin = ["backbone.dim=32", "backbone.heads=2", "backbone.depth=1"] if needs_vit(method) else []
+    config = compose([f"method={method}", f"data={data}", f"runs_dir={tmp_path}", *thin])
+    parts = parts_of(config, tmp_path)
+    views = instantiate(config.values["views"])
+    parts["method"].check_views([view.size for view in views.list()])
 
 
 def test_a_methods_recipe_goes_with_its_optimizer_only() -> None:

@@ -35,9 +35,10 @@ def frozen_copy(module: M) -> M:
 class EMATeacher(Callback):
     """Moves every teacher of `pl_module.teacher_pairs()` by t <- m t + (1 - m) s, once per optimizer step.
 
-    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, or on a line m_0 + (m_K - m_0) k / K,
-    a pure function of the step, so that a resumed run goes on where it stopped. It is a callback because Lightning runs callbacks before the module's own
-    `on_train_batch_end` and checkpoints last: a teacher moved in the module would be saved one update late.
+    Step k of K (k from 0) uses m_k = m_K - (m_K - m_0) (cos(pi k / K) + 1) / 2, or on a line m_0 + (m_K - m_0) k / K:
+    a pure function of the step, so that a resumed run goes on where it stopped. It is a callback because Lightning runs
+    callbacks before the module's own `on_train_batch_end` and checkpoints last: a teacher moved in the module would be
+    saved one update late.
 
     Parameters are averaged. Integer and boolean buffers (BatchNorm's counter) are copied. Floating buffers (BatchNorm's
     running mean and variance) are left alone: the teacher runs in train mode on its own views, so its statistics

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.sizes import check_tiles
 
 
 class CPC(SSLMethod):
@@ -67,13 +68,7 @@ class CPC(SSLMethod):
                 f"views of {sizes[0]} px have {max(rows, 0)} rows of tiles, too few to predict {self.offsets[-1]} rows "
                 "down; lower method.tile_size, method.stride or method.offsets"
             )
-        if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
-            raise UserError("this network takes one image size only, and CPC shows it tiles; choose another backbone")
-        patch = getattr(self.backbone, "patch_size", 1)
-        if self.tile_size % patch:
-            raise UserError(
-                f"patches of {patch} px do not divide tiles of {self.tile_size} px; change method.tile_size"
-            )
+        check_tiles(self.backbone, self.tile_size)
 
     def tiles(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""

@@ -20,7 +20,7 @@ from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.masking import block_places, block_size, context_places
-from ssl_lightning.models.vit import ViT, take
+from ssl_lightning.models.vit import ViT, patch_pictures, take
 
 
 class IJEPA(SSLMethod):
@@ -29,7 +29,8 @@ class IJEPA(SSLMethod):
     The size of the blocks is drawn for each step, their places for each image, both as functions of the seed, so that
     every rank and a resumed run draw the same. No target is ever part of the context; where that leaves the context of
     one image fewer patches than that of another, the others lose some, by lot, to be equally many. Targets that could
-    hide the whole image are made narrower.
+    hide the whole image are made narrower. The class token of timm's ViT takes part in attention and is not read; the
+    authors' network has none.
 
     Args:
         backbone: a `ViT`; the context encoder.
@@ -111,3 +112,7 @@ class IJEPA(SSLMethod):
         patches = widen(teacher.split(teacher.tokens(x))[1])  # (B, N, D)
         patches = layer_norm(patches, patches.shape[-1:])
         return take(patches, places.flatten(1)).unflatten(1, places.shape[1:])
+
+    def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """The target encoder's patch tokens as colours; its class token has no loss, and no attention to show."""
+        return {"patch_pca": patch_pictures(self.judged, batch.views[0])}

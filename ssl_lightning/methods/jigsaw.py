@@ -53,7 +53,7 @@ class Jigsaw(SSLMethod):
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.tiles.check(sizes[0], getattr(self.backbone, "patch_size", 1))
+        self.tiles.check(sizes[0], self.backbone)
 
     def puzzle(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, s, s) in their own order, and which permutation (B,) is asked for."""

@@ -50,7 +50,7 @@ class RelativePosition(SSLMethod):
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.tiles.check(sizes[0], getattr(self.backbone, "patch_size", 1))
+        self.tiles.check(sizes[0], self.backbone)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         tiles, number = self.tiles.cut(batch, self.current_epoch)  # (B, 9, 3, s, s), (B,)

@@ -1,7 +1,8 @@
 """SimMIM: replace large patches of an image by one learned token, and regress their pixels with a single layer.
 
 Xie et al. 2022, "SimMIM: A Simple Framework for Masked Image Modeling", https://arxiv.org/abs/2111.09886. For
-convolutional networks the hidden pixels become the mean colour, as in Li et al. 2023 (A2MIM), https://arxiv.org/abs/2205.13943.
+other networks the hidden pixels become the mean colour, as in Li et al. 2023 (A2MIM), https://arxiv.org/abs/2205.13943;
+the paper's Swin has a learned token behind its patch embedding instead.
 """
 
 from collections.abc import Callable, Sequence

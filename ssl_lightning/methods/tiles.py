@@ -1,10 +1,11 @@
 """The tiles of the puzzles as a part of a method: nine of each image, and a number to draw the puzzle by."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
+from ssl_lightning.models.sizes import check_tiles
 from ssl_lightning.models.tiles import cut_tiles
 
 
@@ -19,15 +20,12 @@ class Tiles:
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed = size, seed
 
-    def check(self, image_size: int, patch_size: int) -> None:
-        """Refuses tiles that do not fit the cells of an image, or that a ViT's patches do not divide."""
+    def check(self, image_size: int, backbone: nn.Module) -> None:
+        """Refuses tiles that do not fit the cells of an image, or that the network does not take."""
         cell = image_size // 3
         if not 2 <= self.size <= cell:
             raise UserError(f"tiles of {self.size} px do not fit the cells of {cell} px; change method.tile_size")
-        if self.size % patch_size:
-            raise UserError(
-                f"patches of {patch_size} px do not divide tiles of {self.size} px; change method.tile_size"
-            )
+        check_tiles(backbone, self.size)
 
     def cut(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, size, size), row by row, and a number in [0, 1) for each image (B,)."""

@@ -168,22 +168,31 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
 def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
     """For images (B, 3, H, W) the maps of the class token, a column per head, and the patch tokens as colours.
 
-    Each map is scaled to its own maximum. The colours are the three principal components of the tokens of all images
-    together, each scaled to its range (as in Oquab et al. 2023, figure 1). Other networks than a `ViT` have neither.
+    Each map is scaled to its own maximum. Other networks than a `ViT` have neither.
     """
     if not isinstance(backbone, ViT):
         return {}
     maps = backbone.attention(x).float()
     maps = maps / maps.amax((2, 3), keepdim=True)
     columns = [_pixels(one[:, None].expand(-1, 3, -1, -1), x) for one in maps.unbind(1)]
+    return {"attention": [x, *columns], "patch_pca": patch_pictures(backbone, x)}
+
+
+def patch_pictures(backbone: Any, x: Tensor) -> list[Tensor]:
+    """Images (B, 3, H, W), and a `ViT`'s patch tokens of them as colours (B, 3, H, W).
+
+    The colours are the three principal components of the tokens of all images together, each scaled to its range (as
+    in Oquab et al. 2023, figure 1).
+    """
     tokens = backbone.split(backbone.tokens(x))[1].float()  # (B, N, D)
     flat = tokens.flatten(0, 1) - tokens.mean((0, 1))
     axes = torch.linalg.svd(flat, full_matrices=False)[2][:3]  # (3, D)
     axes = axes * axes.sum(1, keepdim=True).sign()  # a component's sign is arbitrary
     colours = flat @ axes.T  # (B N, 3)
     low, high = colours.amin(0), colours.amax(0)
-    colours = ((colours - low) / (high - low).clamp_min(1e-12)).view(len(x), *maps.shape[2:], 3)
-    return {"attention": [x, *columns], "patch_pca": [x, _pixels(colours.permute(0, 3, 1, 2), x)]}
+    size = x.shape[-2] // backbone.patch_size, x.shape[-1] // backbone.patch_size
+    colours = ((colours - low) / (high - low).clamp_min(1e-12)).view(len(x), *size, 3)
+    return [x, _pixels(colours.permute(0, 3, 1, 2), x)]
 
 
 def _pixels(values: Tensor, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.functional import normalize
@@ -299,12 +300,15 @@ def test_simmim_is_started_on_either_kind_of_network(backbone: str) -> None:
 
 
 def test_tiles_that_do_not_fit_are_refused() -> None:
-    Tiles(4, 0).check(12, patch_size=2)
+    Tiles(4, 0).check(12, ViT(12, 2, 8, 1, 2))
     for size in (1, 5):
         with pytest.raises(UserError, match=f"tiles of {size} px do not fit the cells of 4 px"):
             tiny_method("jigsaw", tile_size=size).check_views([12])
+    fixed = timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=0, depth=1)
+    with pytest.raises(UserError, match="takes one image size only"):
+        Tiles(16, 0).check(48, fixed)
     with pytest.raises(UserError, match="patches of 4 px do not divide tiles of 6 px"):
-        Tiles(6, 0).check(24, patch_size=4)
+        Tiles(6, 0).check(24, ViT(24, 4, 8, 1, 2))
 
 
 def test_views_that_patches_do_not_divide_are_refused() -> None:

@@ -126,7 +126,10 @@ def test_maps_of_timms_networks_have_channels_first(name: str) -> None:
     assert found.shape[1] == net.num_features
     torch.testing.assert_close(features, net(x), atol=1e-5, rtol=1e-5)
     Colorization(net, nn.MSELoss(), (0.5,) * 3, (0.25,) * 3).check_views([64])
-    SimMIM(net, MaskedPixelLoss(False, "absolute"), 64, 32, 0.5, stride=64 // found.shape[-1]).check_views([64])
+    method = SimMIM(net, MaskedPixelLoss(False, "absolute"), 64, 32, 0.5, stride=64 // found.shape[-1])
+    method.check_views([64])
+    step(method, random_batch(3, 1, 64)._replace(views=[x[:2]], indices=torch.arange(2)))["loss"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 
 def test_networks_with_layers_behind_the_map_are_refused() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ssl_lightning.checkpoint import load_backbone, save_backbone
 from ssl_lightning.errors import UserError
+from ssl_lightning.models.decoder import MAEDecoder
+from ssl_lightning.models.predictor import TokenPredictor
 from ssl_lightning.models.vit import ViT, attention_pictures, sincos_positions
 from tests.losses import reference_masked as paper
 
@@ -102,6 +104,27 @@ def test_images_of_another_size_get_interpolated_positions() -> None:
     theirs = timms("cls", dynamic_img_size=True).double().eval()
     theirs.load_state_dict(net.state_dict())
     torch.testing.assert_close(net(images(8)), theirs(images(8)), atol=1e-12, rtol=0)
+
+
+def test_attention_is_torchs_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the network and in what decodes its tokens, one call for each block."""
+    calls: list[tuple[int, ...]] = []
+
+    def counted(q: Tensor, *rest, **kwargs) -> Tensor:
+        calls.append(tuple(q.shape))
+        return kernel(q, *rest, **kwargs)
+
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    net = vit()
+    tokens = net.tokens(images())
+    assert calls == [(3, 2, 17, 8)] * 3  # images, heads, tokens, width of a head
+    places = torch.arange(16).expand(3, -1)
+    patches = net.split(tokens)[1]
+    TokenPredictor(net, dim=8, depth=2, heads=2).double()(patches[:, :12], places[:, :12], places[:, None, 12:])
+    assert calls[3:] == [(3, 2, 16, 4)] * 2
+    MAEDecoder(net, dim=8, depth=1, heads=2).double()(tokens[:, :5], places[:, :4])
+    assert calls[5:] == [(3, 2, 17, 4)]
 
 
 def test_sincos_positions_equal_the_paper_and_stay() -> None:
