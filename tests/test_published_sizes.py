@@ -8,6 +8,7 @@ from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
 
 VIT_S, VIT_B, VIT_L = 21_665_664, 85_798_656, 303_301_632  # without classifier: 22, 86 and 303 million in the papers
+RESNET_50 = 25_557_032 - (2048 + 1) * 1000  # torchvision's count without its classifier
 # MAE's own count for encoder and decoder is 111,907,840, of which 197 * 512 are the decoder's fixed positions.
 MAE_B = 111_907_840 - 197 * 512
 
@@ -33,6 +34,8 @@ def count(module: torch.nn.Module) -> int:
         ("msn", VIT_S),
         ("data2vec", VIT_B + 2 * 12 * 768),  # a learned scale for either half of each block
         ("dinov2", VIT_L + 2 * 24 * 1024),
+        ("rotation", RESNET_50),
+        ("jigsaw", RESNET_50),
     ],
 )
 def test_the_backbone_is_the_papers(name: str, expected: int) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssl_lightning import __main__, build
 from ssl_lightning.arguments import parse
+from tests.methods.harness import needs_vit
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BASH = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, flags=re.S | re.M))
@@ -27,7 +28,9 @@ def shrunk(words: list[str]) -> list[str]:
     if "data" not in asked:
         extra += ["data.size=96", "data.test_size=48"]
     if "ckpt" not in asked:
-        extra += ["backbone.width=8", "stage.judge=true"]
+        method = next((word.removeprefix("method=") for word in words if word.startswith("method=")), "simclr")
+        extra += ["backbone.dim=16", "backbone.heads=2"] if needs_vit(method) else ["backbone.width=8"]
+        extra += ["stage.judge=true"]
     if "stage=finetune" in words:
         extra += ["stage.epochs=1"]
     return [*words, *(word for word in extra if word.split("=")[0] not in asked)]
