@@ -76,7 +76,7 @@ PIXELS += ("relative_position", "rotation", "simmim", "swav")
 
 @pytest.mark.parametrize("data", ["shapes", "cifar10", "cifar100", "stl10"])
 @pytest.mark.parametrize("method", PIXELS)
-def test_a_name_alone_is_enough_on_small_images(method: str, data: str, tmp_path: Path) -> None:
+def test_sizes_in_pixels_fit_small_images(method: str, data: str, tmp_path: Path) -> None:
     """Patches, tiles, masks and crops have sizes in pixels: those that the papers have for 224 do not fit 32."""
     thin = ["backbone.dim=32", "backbone.heads=2", "backbone.depth=1"] if needs_vit(method) else []
     config = compose([f"method={method}", f"data={data}", f"runs_dir={tmp_path}", *thin])

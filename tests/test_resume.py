@@ -69,10 +69,11 @@ def all_in_turn(name: str, folder: Path) -> "subprocess.Popen[str]":
         return subprocess.Popen(command, env=environment(folder), stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
-def alone(words: list[str], folder: Path) -> None:
+def alone(argv: list[str], folder: Path) -> None:
     os.environ.update(environment(folder))
+    torch.set_num_threads(1)  # torch, imported by then, does not look into the environment again
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        main(words)
+        sys.exit(main(argv))
 
 
 def run_and_kill(method: str, folder: Path) -> int:
@@ -81,13 +82,16 @@ def run_and_kill(method: str, folder: Path) -> int:
     process.start()
     checkpoint, saves = last_checkpoint(folder, f"cut-{method}"), random.Random(method).randint(3, STEPS - 5)
     seen, stamp = 0, 0
-    while seen < saves and process.is_alive():
-        if checkpoint.exists() and (now := checkpoint.stat().st_mtime_ns) != stamp:
-            seen, stamp = seen + 1, now
-        time.sleep(0.001)
-    process.kill()
-    process.join()
-    return int(process.exitcode or 0)
+    try:
+        while seen < saves and process.is_alive():
+            if checkpoint.exists() and (now := checkpoint.stat().st_mtime_ns) != stamp:
+                seen, stamp = seen + 1, now
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def leaves(value: Any, name: str = "") -> dict[str, Any]:

@@ -77,7 +77,13 @@ class LocalView(View):
             )
         if self.multiple < 1:
             raise UserError(f"a local view's multiple={self.multiple} is no number of pixels; give 1 or more")
-        object.__setattr__(self, "size", self.multiple * max(round(self.size * self.part / self.multiple), 1))
+        small = self.multiple * max(round(self.size * self.part / self.multiple), 1)
+        if small >= self.size:
+            raise UserError(
+                f"a local view of part={self.part} of {self.size} px in multiples of {self.multiple} px (a patch) is "
+                "no smaller than the global views; choose views= without local ones, or smaller patches"
+            )
+        object.__setattr__(self, "size", small)
         super().__post_init__()
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.sizes import patch_size, takes_any_size
 from ssl_lightning.optim.recipe import OptimizerRecipe, steps_of
 
 
@@ -119,7 +118,7 @@ class SSLMethod(LightningModule):
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
             raise UserError(f"this method needs {wanted} and got {count}; mend views.*.count")
-        patch = patch_size(self.backbone)
+        patch = getattr(self.backbone, "patch_size", 1)
         if any(size % patch for size in sizes):
             odd = next(size for size in sizes if size % patch)
             raise UserError(f"patches of {patch} px do not divide views of {odd} px; change one of the two (views.*)")
@@ -127,7 +126,7 @@ class SSLMethod(LightningModule):
             return
         if not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
-        if not takes_any_size(self.backbone):
+        if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
             raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
 
     def configure_optimizers(self) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.sizes import check_tiles
+from ssl_lightning.methods.tiles import check_tiles
 
 
 class CPC(SSLMethod):

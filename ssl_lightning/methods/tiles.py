@@ -1,12 +1,30 @@
 """The tiles of the puzzles as a part of a method: nine of each image, and a number to draw the puzzle by."""
 
+import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
-from ssl_lightning.models.sizes import check_tiles
+from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.models.tiles import cut_tiles
+
+
+@torch.no_grad()
+def check_tiles(backbone: nn.Module, size: int) -> None:
+    """Refuses a network that does not take tiles of `size` px: patches that do not divide them, or a fixed size."""
+    patch = getattr(backbone, "patch_size", 1)
+    if size % patch:
+        raise UserError(f"patches of {patch} px do not divide tiles of {size} px; change method.tile_size")
+    blank = torch.zeros(1, 3, size, size).to(next(backbone.parameters()))
+    try:
+        with evaluating(backbone):
+            backbone(blank)
+    except (AssertionError, RuntimeError, ValueError) as error:  # whatever a network of one size has to say
+        raise UserError(
+            f"this network does not take tiles of {size} px ({' '.join(str(error).split())[:120]}); choose another "
+            "backbone or method.tile_size"
+        ) from error
 
 
 class Tiles:

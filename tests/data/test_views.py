@@ -201,6 +201,12 @@ def test_a_vits_patches_divide_the_small_views(name: str, size: int, patch: int,
     assert instantiate(config.values["views"]).list()[-1].size == local
 
 
+@pytest.mark.parametrize(("size", "multiple", "said"), [(32, 32, "no smaller than the global"), (32, 0, "multiple=0")])
+def test_small_views_are_small(size: int, multiple: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LocalView(size, multiple=multiple)
+
+
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
     tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec", "ijepa", "simmim"}

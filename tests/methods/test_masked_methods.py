@@ -304,9 +304,9 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
     for size in (1, 5):
         with pytest.raises(UserError, match=f"tiles of {size} px do not fit the cells of 4 px"):
             tiny_method("jigsaw", tile_size=size).check_views([12])
-    fixed = timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=0, depth=1)
-    with pytest.raises(UserError, match="takes one image size only"):
-        Tiles(16, 0).check(48, fixed)
+    for fixed in ("vit_tiny_patch16_224", "mixer_s16_224"):
+        with pytest.raises(UserError, match="does not take tiles of 16 px"):
+            Tiles(16, 0).check(48, timm.create_model(fixed, img_size=48, num_classes=0))
     with pytest.raises(UserError, match="patches of 4 px do not divide tiles of 6 px"):
         Tiles(6, 0).check(24, ViT(24, 4, 8, 1, 2))
 

@@ -106,7 +106,7 @@ def test_images_of_another_size_get_interpolated_positions() -> None:
     torch.testing.assert_close(net(images(8)), theirs(images(8)), atol=1e-12, rtol=0)
 
 
-def test_attention_is_torchs_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocks_attention_is_one_call_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the network and in what decodes its tokens, one call for each block."""
     calls: list[tuple[int, ...]] = []
 
