@@ -17,7 +17,7 @@ from tests.learning.short_run import short_run
 from tests.methods.harness import METHODS
 
 pytestmark = pytest.mark.learning
-# Not so soon, and not by kNN: what shows that these learn are runs of minutes and a linear probe (README.md, the table of
+# Not so soon, and not by kNN: runs of minutes and a linear probe show that these learn (README.md, the table of
 # `shapes`; each row has its command).
 LATE = {
     "ijepa",
