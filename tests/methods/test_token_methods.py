@@ -123,6 +123,7 @@ def test_msn_step_equals_the_paper() -> None:
     projected = [method.projector(anchor) for anchor in anchors]
     entropy = torch.tensor(6.0, dtype=torch.float64).log()
     method.loss.iterations = 0  # the paper's equation; Sinkhorn-Knopp has a test of its own
+    method.loss.target_temperature = 0.025
     expected = paper.msn(projected, target, method.prototypes, 0.1, 0.025, 1.0) + entropy
     torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
 
