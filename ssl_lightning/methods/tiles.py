@@ -1,4 +1,4 @@
-"""The tiles of the puzzles as a part of a method: nine of each image, and a number to draw the puzzle by."""
+"""What methods on tiles share: whether a network takes them, and the puzzles' nine of an image with a number."""
 
 import torch
 from torch import Tensor, nn
