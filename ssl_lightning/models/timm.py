@@ -25,10 +25,11 @@ def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = F
     if image_size is not None and config is not None and config.fixed_input_size:
         kwargs = {"img_size": image_size, **kwargs}
     net: Any = _create(name, pretrained, kwargs)
-    patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
-    if "img_size" in kwargs and patch is not None and kwargs["img_size"] % patch[0]:
+    patch = getattr(getattr(net, "patch_embed", None), "patch_size", 1)
+    patch = patch if isinstance(patch, int) else patch[0]  # XCiT's is a number, others' a pair
+    if "img_size" in kwargs and kwargs["img_size"] % patch:
         size = kwargs["img_size"]
-        raise UserError(f"{name} has patches of {patch[0]} px, which do not divide {size} px; change one of the two")
+        raise UserError(f"{name} has patches of {patch} px, which do not divide {size} px; change one of the two")
     # Where timm keeps a layer between pooling and classifier, the features are as wide as that layer.
     net.out_dim = getattr(net, "head_hidden_size", None) or net.num_features
     return net
@@ -37,7 +38,7 @@ def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = F
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:
         raise UserError(f"{name} refuses an argument: {_one_line(error)}; mend backbone.*") from error
     except Exception as error:  # without `pretrained` nothing is fetched, and the error is timm's own
         if not pretrained:

@@ -16,6 +16,7 @@ from ssl_lightning.models.timm import timm_backbone
         ("convnext_atto", 64),
         ("vit_tiny_patch16_224", 32),
         ("vit_tiny_patch16_224", 96),
+        ("xcit_nano_12_p16_224", 32),  # its patch size is a number, where others have a pair
     ],
 )
 def test_out_dim_is_the_width_of_what_comes_out(name: str, size: int) -> None:
@@ -40,6 +41,7 @@ def test_state_dict_is_timms_own() -> None:
     [
         ({"name": "vit_tiny_patch16_22"}, "Did you mean 'vit_tiny_patch16_224'"),
         ({"name": "vit_tiny_patch16_224", "image_size": 40}, "16 px, which do not divide 40 px"),
+        ({"name": "xcit_nano_12_p16_224", "image_size": 40}, "refuses an argument: `patch_size` should divide"),
         ({"name": "resnet10t", "no_such_option": 1}, "no_such_option"),
         ({"name": "resnet10t", "pretrained": True}, "set pretrained=false"),
     ],
