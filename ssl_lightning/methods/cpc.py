@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import check_tiles
+from ssl_lightning.models.tiles import drop_colors
 
 
 class CPC(SSLMethod):
     """Section 2 of the first paper, on a grid of overlapping tiles. Its features in training are the mean over tiles.
 
-    Nothing but `tiles` knows of images: a sequence is a grid one column wide. The papers' encoders have no BatchNorm,
-    which tells tiles of one batch of each other, and their tiles are jittered singly; neither is asked for here.
+    Nothing but `tiles` and `drop_colors` knows of images: a sequence is a grid one column wide. The second paper's
+    encoder has no BatchNorm, which tells tiles of one batch of each other; that is not asked for here.
 
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`; sees tiles in training.
@@ -30,6 +32,9 @@ class CPC(SSLMethod):
         tile_size, stride: of the grid, pixels; 64 and 32 in the paper.
         offsets: how many rows down is predicted, from the first to the last number. The first should not overlap the
             last row seen: 2 where the stride is half a tile.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone (the second paper's section
+            3.1, "patch-based augmentation"); else the colours they share tell an image's tiles from all others.
+        seed: of those channels, which are a function of it, the epoch, and the image's index.
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
@@ -44,6 +49,8 @@ class CPC(SSLMethod):
         tile_size: int = 64,
         stride: int = 32,
         offsets: tuple[int, int] = (2, 4),
+        drop_colors: bool = True,
+        seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
@@ -59,6 +66,7 @@ class CPC(SSLMethod):
         self.predictors = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.offsets)  # W_k of equation 3
         self.loss = self.scoring(loss, "predictions", "targets")
         self.tile_size, self.stride = tile_size, stride
+        self.drop_colors, self.seed = drop_colors, seed
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -70,13 +78,18 @@ class CPC(SSLMethod):
             )
         check_tiles(self.backbone, self.tile_size)
 
-    def tiles(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""
+    def tiles(self, x: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Images (B, 3, H, W) with their indices (B,) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""
         found = x.unfold(2, self.tile_size, self.stride).unfold(3, self.tile_size, self.stride)
-        return found.permute(0, 2, 3, 1, 4, 5)
+        tiles = found.permute(0, 2, 3, 1, 4, 5)
+        if not self.drop_colors:
+            return tiles
+        rows, columns = tiles.shape[1:3]
+        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, rows * columns)
+        return drop_colors(tiles, draw.view(-1, rows, columns))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        tiles = self.tiles(batch.views[0])
+        tiles = self.tiles(batch.views[0], batch.indices, self.current_epoch)
         z = self.backbone(tiles.flatten(0, 2)).unflatten(0, tiles.shape[:3])  # (B, T, W, D)
         seen = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T, W, C)
         losses = []

@@ -1,4 +1,4 @@
-"""Tiles of an image for the puzzles: where they are cut, and the permutations in which they are shown."""
+"""Tiles of an image: where they are cut, what of their colours is seen, and in which permutations they are shown."""
 
 from functools import cache
 from itertools import permutations
@@ -30,6 +30,16 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
     tiles = x.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 1, 4, 2, 3)  # (B, T, 3, s, s)
     mean, deviation = tiles.mean((3, 4), keepdim=True), tiles.std((3, 4), keepdim=True)
     return (tiles - mean) / (deviation + 1e-5)
+
+
+def drop_colors(tiles: Tensor, draw: Tensor) -> Tensor:
+    """Tiles (..., 3, s, s) of which each keeps one channel, drawn by `draw` (...) in [0, 1), and 0 in the other two.
+
+    0 is the mean colour of normalised images. Color dropping of Doersch et al. 2015, section 3.2,
+    https://arxiv.org/abs/1505.05192, where a little noise stands in place of 0.
+    """
+    kept = (draw * 3).long()[..., None] == torch.arange(3, device=draw.device)  # (..., 3)
+    return tiles * kept[..., None, None]
 
 
 @cache

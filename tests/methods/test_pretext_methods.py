@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.cpc import CPCLoss
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
@@ -88,10 +89,16 @@ def test_a_right_prediction_gives_the_image_back() -> None:
 
 def test_cpc_step_equals_the_paper() -> None:
     method, batch = tiny_method("cpc"), random_batch(3, image_size=8)
+    kept = (3 * uniform(method.seed, 0, batch.indices, METHOD_STREAM, 9)).long().view(3, 3, 3)  # of three channels
     rows = []
-    for image in batch.views[0]:
+    for b, image in enumerate(batch.views[0]):
         for i in range(3):
-            rows += [method.backbone(image[None, :, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4])[0] for j in range(3)]
+            for j in range(3):
+                tile = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+                channel = kept[b, i, j]
+                tile[0, channel] = image[channel, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+                rows.append(method.backbone(tile)[0])
+    assert set(kept.flatten().tolist()) == {0, 1, 2}
     z = torch.stack(rows).view(3, 3, 3, 6)
     context = method.context(z.permute(0, 3, 1, 2))
     losses = []
@@ -102,6 +109,13 @@ def test_cpc_step_equals_the_paper() -> None:
         losses.append(paper.cpc_info_nce(predictions, targets))
     expected = (losses[0] + losses[1]) / 2
     torch.testing.assert_close(step(method, batch)["loss"], expected, atol=1e-10, rtol=0)
+
+
+def test_cpc_can_keep_its_colours() -> None:
+    x = random_batch(3, image_size=8).views[0]
+    method = CPC(SmoothBackbone(), RowContext, CPCLoss(), tile_size=4, stride=2, drop_colors=False)
+    tiles = method.tiles(x, torch.arange(len(x)), 0)
+    torch.testing.assert_close(tiles[1, 2, 0], x[1, :, 4:8, 0:4], atol=0, rtol=0)
 
 
 def test_cpc_names_what_does_not_fit() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from ssl_lightning.errors import UserError
-from ssl_lightning.models.tiles import cut_tiles, distant_permutations
+from ssl_lightning.models.tiles import cut_tiles, distant_permutations, drop_colors
 
 
 @given(some.integers(2, 6), some.integers(0, 3), some.integers(0, 1000))
@@ -31,6 +31,14 @@ def test_tiles_are_windows_of_their_cells(size: int, gap: int, seed: int) -> Non
 def test_tiles_tell_neither_light_nor_contrast() -> None:
     x, draw = torch.rand(2, 3, 12, 12, dtype=torch.float64), torch.rand(2, 18)
     torch.testing.assert_close(cut_tiles(0.5 * x + 0.2, 3, 4, draw), cut_tiles(x, 3, 4, draw), atol=1e-3, rtol=0)
+
+
+def test_a_tile_keeps_one_channel() -> None:
+    tiles = torch.rand(2, 3, 3, 4, 4)
+    found = drop_colors(tiles, torch.tensor([[0.0, 0.33, 0.34], [0.66, 0.67, 0.999]]))
+    for place, channel in {(0, 0): 0, (0, 1): 0, (0, 2): 1, (1, 0): 1, (1, 1): 2, (1, 2): 2}.items():
+        torch.testing.assert_close(found[place][channel], tiles[place][channel], atol=0, rtol=0)
+        assert not found[place][[c for c in range(3) if c != channel]].any()
 
 
 def test_permutations_are_far_apart() -> None:
