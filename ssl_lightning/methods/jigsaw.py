@@ -27,6 +27,8 @@ class Jigsaw(SSLMethod):
         projector: called with 9 D, gives the module from the row to scores of permutations (B, out_dim).
         loss: scores (B, P) against the permutations' numbers (B,), e.g. `torch.nn.CrossEntropyLoss`.
         tile_size: pixels; at most a third of the image, and less leaves a gap between tiles.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone; the paper shows some images in
+            grey instead (`views.global_1.grayscale_p`).
         seed: of the puzzles.
         **optim: `optimizer`, an OptimizerRecipe.
     """
@@ -40,13 +42,14 @@ class Jigsaw(SSLMethod):
         projector: Callable[[int], nn.Module],
         loss: Callable[[Tensor, Tensor], Tensor],
         tile_size: int = 64,
+        drop_colors: bool = False,
         seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(9 * int(backbone.out_dim))  # type: ignore[arg-type]
         self.loss = self.scoring(loss, "scores", "permutations")
-        self.tiles = Tiles(tile_size, seed)
+        self.tiles = Tiles(tile_size, seed, drop_colors)
         self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
         orders = distant_permutations(int(self.projector.out_dim))  # type: ignore[arg-type]
         self.register_buffer("permutations", orders, persistent=False)

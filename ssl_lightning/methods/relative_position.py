@@ -19,15 +19,17 @@ MIDDLE = 4
 class RelativePosition(SSLMethod):
     """Section 3 of the paper: both tiles pass the same network, a head sees what it says of the two.
 
-    In training the features that are watched are the mean of both tiles. Tiles and side are a function of seed, epoch
-    and the image's index.
+    In training the features that are watched are the mean of both tiles. Tiles, channels and side are a function of
+    seed, epoch and the image's index.
 
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`.
         projector: called with 2 D, gives the module from both features to scores (B, 8).
         loss: scores (B, 8) against the sides (B,), e.g. `torch.nn.CrossEntropyLoss`.
         tile_size: pixels; at most a third of the image, and less leaves a gap between tiles.
-        seed: of the tiles.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone (section 3.2): else a lens's
+            aberration tells the place, and the network need not learn shapes.
+        seed: of the tiles and channels.
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
@@ -40,13 +42,14 @@ class RelativePosition(SSLMethod):
         projector: Callable[[int], nn.Module],
         loss: Callable[[Tensor, Tensor], Tensor],
         tile_size: int = 64,
+        drop_colors: bool = True,
         seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
         self.projector = projector(2 * int(backbone.out_dim))  # type: ignore[arg-type]
         self.loss = self.scoring(loss, "scores", "sides")
-        self.tiles = Tiles(tile_size, seed)
+        self.tiles = Tiles(tile_size, seed, drop_colors)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)

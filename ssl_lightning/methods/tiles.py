@@ -7,7 +7,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
-from ssl_lightning.models.tiles import cut_tiles
+from ssl_lightning.models.tiles import cut_tiles, drop_colors
 
 
 @torch.no_grad()
@@ -33,10 +33,11 @@ class Tiles:
     Args:
         size: side of a tile in pixels; at most a third of the image, and less leaves a gap between tiles.
         seed: of the puzzles.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
+    def __init__(self, size: int, seed: int, drop_colors: bool = False) -> None:
+        self.size, self.seed, self.drop_colors = size, seed, drop_colors
 
     def check(self, image_size: int, backbone: nn.Module) -> None:
         """Refuses tiles that do not fit the cells of an image, or that the network does not take."""
@@ -47,5 +48,6 @@ class Tiles:
 
     def cut(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, size, size), row by row, and a number in [0, 1) for each image (B,)."""
-        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 19)
-        return cut_tiles(batch.views[0], 3, self.size, draw[:, :18]), draw[:, 18]
+        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 28)
+        tiles = cut_tiles(batch.views[0], 3, self.size, draw[:, :18])
+        return drop_colors(tiles, draw[:, 19:]) if self.drop_colors else tiles, draw[:, 18]

@@ -16,8 +16,8 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
     Where in its cell a tile is cut is drawn: `draw` (B, 2 * grid * grid) in [0, 1). The gap that this leaves keeps
     lines at the edges from telling neighbours, and each tile is normalised to mean 0 and deviation 1 in each channel,
     so that brightness and colour do not tell either (Noroozi & Favaro 2016, section 3.4, https://arxiv.org/abs/1603.09246).
-    A lens's chromatic aberration may still tell the place in photographs of a camera; the papers drop colours at random
-    against it, which here is `views.global_1.grayscale_p`.
+    A lens's chromatic aberration may still tell the place in photographs of a camera; against it the papers show images
+    in grey (jigsaw: `views.global_1.grayscale_p`) or single channels (`drop_colors`).
     """
     count, cell = grid * grid, min(x.shape[-2:]) // grid
     offset = (draw * (cell - size + 1)).long().view(len(x), 2, count)  # (B, 2, T)

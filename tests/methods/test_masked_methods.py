@@ -211,6 +211,7 @@ def test_a_solved_jigsaw_shows_the_tiles_in_order() -> None:
 def test_relative_position_step_equals_the_paper() -> None:
     method, batch = tiny_method("relative_position"), batch_for("relative_position", 6)
     tiles, numbers = method.tiles.cut(batch, 0)
+    assert ((tiles != 0).any(4).any(3).sum(2) == 1).all()  # each shows one channel
     around = [0, 1, 2, 3, 5, 6, 7, 8]  # places of the grid without the middle
     rows, labels = [], []
     for image, number in zip(tiles, numbers.tolist(), strict=True):
