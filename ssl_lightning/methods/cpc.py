@@ -32,8 +32,8 @@ class CPC(SSLMethod):
         tile_size, stride: of the grid, pixels; 64 and 32 in the paper.
         offsets: how many rows down is predicted, from the first to the last number. The first should not overlap the
             last row seen: 2 where the stride is half a tile.
-        drop_colors: whether each tile keeps but one of its channels, drawn for it alone (the second paper's section
-            3.1, "patch-based augmentation"); else the colours they share tell an image's tiles from all others.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone (the second paper's
+            "patch-based augmentation"); else the colours they share tell an image's tiles from all others.
         seed: of those channels, which are a function of it, the epoch, and the image's index.
         **optim: `optimizer`, an OptimizerRecipe.
     """
