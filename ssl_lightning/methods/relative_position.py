@@ -27,8 +27,8 @@ class RelativePosition(SSLMethod):
         projector: called with 2 D, gives the module from both features to scores (B, 8).
         loss: scores (B, 8) against the sides (B,), e.g. `torch.nn.CrossEntropyLoss`.
         tile_size: pixels; at most a third of the image, and less leaves a gap between tiles.
-        drop_colors: whether each tile keeps but one of its channels, drawn for it alone ("color dropping"): else a lens's
-            aberration tells the place, and the network need not learn shapes.
+        drop_colors: whether each tile keeps but one of its channels, drawn for it alone ("color dropping"): else a
+            lens's aberration tells the place, and the network need not learn shapes.
         seed: of the tiles and channels.
         **optim: `optimizer`, an OptimizerRecipe.
     """
