@@ -29,10 +29,10 @@ demo: setup  ## Pretrain SimCLR on the embedded data and judge it (minutes on tw
 	$(BIN)/python -m ssl_lightning
 
 test: setup  ## Run all tests but those that train for a while (no network, no GPU)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-learning: setup  ## Run those: each method learns, and collapses without its safeguard (minutes)
-	$(BIN)/python -m pytest -n auto -m learning tests/learning
+	$(BIN)/python -m pytest -n auto --dist worksteal -m learning tests/learning
 
 lint: setup  ## Check style, formatting and types
 	$(BIN)/ruff check .

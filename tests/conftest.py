@@ -11,6 +11,13 @@ import torch
 
 torch.set_num_threads(1)
 
+# Files whose tests wait for minutes on one thing: begun last, they would keep one worker busy while the others idle.
+LONG = ("test_resume.py", "test_notebooks.py", "test_readme.py", "test_sweep.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:

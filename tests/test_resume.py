@@ -19,7 +19,7 @@ from torch import Tensor
 from ssl_lightning.__main__ import main
 from tests.methods.harness import METHODS, needs_vit
 
-STEPS = 30  # 3 epochs of 10
+STEPS = 21  # 3 epochs of 7
 SMALL = {
     "wmse": ["method.loss.size=16", "method.projector.out_dim=8"],
     "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
@@ -27,6 +27,7 @@ SMALL = {
     "dino": ["recipe.dino.prototypes=10"],
     "ibot": ["recipe.dino.prototypes=10"],
     "dinov2": ["recipe.dino.prototypes=10"],
+    "data2vec": ["method.target_blocks=2"],
     "msn": ["recipe.prototypes=10"],
     "cpc": ["recipe.cpc.hidden_dim=8"],
     "ijepa": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
@@ -47,8 +48,8 @@ COPIES.set_forkserver_preload(["tests.test_resume", "ssl_lightning.build", "ssl_
 
 def words(method: str, name: str, folder: Path) -> list[str]:
     heads = ["recipe.head.hidden_dim=16", "recipe.head.out_dim=8"]
-    small = ["data.size=320", "data.test_size=64", "data.batch_size=32", "recipe.queue_size=100"]
-    small += ["backbone.dim=16", "backbone.heads=2"] if needs_vit(method) else ["backbone.width=8"]
+    small = ["data.size=224", "data.test_size=64", "data.batch_size=32", "recipe.queue_size=100"]
+    small += ["backbone.dim=16", "backbone.heads=2", "backbone.depth=2"] if needs_vit(method) else ["backbone.width=8"]
     often = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=1", "stage.judge=false"]
     start = [f"method={method}", f"name={name}-{method}", f"runs_dir={folder}"]
     return [*start, *small, *heads, *often, *SMALL.get(method, [])]

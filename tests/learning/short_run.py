@@ -18,6 +18,13 @@ from tests.methods.harness import needs_vit
 SMALL = ["data.bank_size=64", "data.query_size=64"]
 
 
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of these overrides, `method=` among them, with a network that a core trains in a minute."""
+    name = next(word.removeprefix("method=") for word in overrides if word.startswith("method="))
+    small = ["backbone.dim=64", "backbone.heads=2", "backbone.depth=4"] if needs_vit(name) else ["backbone.width=16"]
+    return compose([*SMALL, *small, *overrides]).values
+
+
 def short_run(
     folder: Path,
     overrides: Sequence[str],
@@ -27,9 +34,7 @@ def short_run(
 ) -> tuple[SSLMethod, DataModule]:
     """Trains what the overrides compose for so many steps, seeded; `change` may alter the method before."""
     torch.set_num_threads(1)
-    name = next(word.removeprefix("method=") for word in overrides if word.startswith("method="))
-    small = ["backbone.dim=64", "backbone.heads=2", "backbone.depth=4"] if needs_vit(name) else ["backbone.width=16"]
-    config = compose([*SMALL, *small, *overrides]).values
+    config = composed(overrides)
     torch.manual_seed(0)
     backbone, recipe = instantiate(config["backbone"]), instantiate(config["optimizer"])
     method = instantiate(config["method"], backbone=backbone, optimizer=recipe)
