@@ -88,6 +88,15 @@ def test_sizes_in_pixels_fit_small_images(method: str, data: str, tmp_path: Path
     parts["method"].check_views([view.size for view in views.list()])
 
 
+@pytest.mark.parametrize("method", ["cpc", "relative_position"])
+def test_tiles_of_cifars_photographs_keep_their_colours(method: str) -> None:
+    """README.md has what either choice brings; the papers' is the default of all other data."""
+    folder = ["experiment=cifar10_cpu", "data=folder", "data.root=photos"]
+    for dropped, words in ((False, ["data=cifar10"]), (False, ["data=cifar100"]), (False, folder), (True, ["data=stl10"])):
+        assert compose([f"method={method}", *words]).values["method"]["drop_colors"] is dropped
+    assert compose([f"method={method}"]).values["method"]["drop_colors"] is True
+
+
 def test_a_methods_recipe_goes_with_its_optimizer_only() -> None:
     """BYOL's rate of 1.0 is LARS's: another optimizer gets its own default."""
     assert compose(["method=byol", "data=cifar10"]).values["optimizer"]["base_lr"] == 1.0
