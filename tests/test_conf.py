@@ -92,7 +92,8 @@ def test_sizes_in_pixels_fit_small_images(method: str, data: str, tmp_path: Path
 def test_tiles_of_cifars_photographs_keep_their_colours(method: str) -> None:
     """README.md has what either choice brings; the papers' is the default of all other data."""
     folder = ["experiment=cifar10_cpu", "data=folder", "data.root=photos"]
-    for dropped, words in ((False, ["data=cifar10"]), (False, ["data=cifar100"]), (False, folder), (True, ["data=stl10"])):
+    cifar10, cifar100, stl10 = ["data=cifar10"], ["data=cifar100"], ["data=stl10"]
+    for words, dropped in (cifar10, False), (cifar100, False), (folder, False), (stl10, True):
         assert compose([f"method={method}", *words]).values["method"]["drop_colors"] is dropped
     assert compose([f"method={method}"]).values["method"]["drop_colors"] is True
 
