@@ -11,8 +11,8 @@ import torch
 
 torch.set_num_threads(1)
 
-# Files whose tests wait for minutes on one thing: begun last, they would keep one worker busy while the others idle.
-LONG = ("test_resume.py", "test_notebooks.py", "test_readme.py", "test_sweep.py")
+# Files that take a worker half a minute and more: begun last, one of them would keep it busy while the others idle.
+LONG = ("test_resume.py", "test_every_method.py", "test_notebooks.py", "test_readme.py", "test_sweep.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,7 +32,6 @@ SMALL = {
     "cpc": ["recipe.cpc.hidden_dim=8"],
     "ijepa": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
     "jigsaw": ["recipe.permutations=10"],
-    "relative_position": ["recipe.head.out_dim=8"],
     "mae": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
 }
 # Runs command lines one after another in one process (to import torch takes longer than to train) and tells their ends.
@@ -81,7 +80,7 @@ def run_and_kill(method: str, folder: Path) -> int:
     """SIGKILL once the checkpoint was written a random number of times: anywhere in a step, even inside a write."""
     process = COPIES.Process(target=alone, args=(words(method, "cut", folder), folder))
     process.start()
-    checkpoint, saves = last_checkpoint(folder, f"cut-{method}"), random.Random(method).randint(3, STEPS - 5)
+    checkpoint, saves = last_checkpoint(folder, f"cut-{method}"), random.Random(method).randint(3, STEPS - 2)
     seen, stamp = 0, 0
     try:
         while seen < saves and process.is_alive():

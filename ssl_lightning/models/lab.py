@@ -62,5 +62,7 @@ def ab_centers(size: float = 10.0) -> Tensor:
     """
     steps = torch.linspace(0, 1, 128, dtype=torch.float64, device="cpu")
     rgb = torch.cartesian_prod(steps, steps, steps).T[None, :, :, None]  # (1, 3, 128 ** 3, 1)
-    ab = rgb_to_lab(rgb)[0, 1:, :, 0].T  # (128^3, 2)
-    return torch.unique((ab / size).round().to(torch.int64), dim=0).float() * size
+    a, b = (rgb_to_lab(rgb)[0, 1:, :, 0] / size).round().to(torch.int64)  # (128^3,) each
+    low, width = b.min(), b.max() - b.min() + 1
+    cells = torch.unique(a * width + (b - low))  # one number a cell: rows of two take `unique` 30 times as long
+    return torch.stack([cells.div(width, rounding_mode="floor"), cells.remainder(width) + low], 1).float() * size

@@ -3,7 +3,8 @@
 Two runs each on `shapes`, which differ in the safeguard alone; the sound one must not be warned of. Collapse has two
 faces here. Under a loss of cosines whose projector ends in BatchNorm, each dimension keeps its spread, so that all
 dimensions become one (rank 1: dimensional). Under a loss of distances the vectors shrink to one point (complete).
-Kept out of `make test` for its length: `make test-learning`.
+Steps are as many as a collapse takes to show, and as its sound twin is watched for. Kept out of `make test` for its
+length: `make test-learning`.
 """
 
 import logging
