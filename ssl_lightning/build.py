@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from ssl_lightning import compose as composing
 from ssl_lightning import instantiate as building
 from ssl_lightning import run_folder
+from ssl_lightning.allowed import PARTS, PLACES
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
@@ -20,8 +21,8 @@ from ssl_lightning.run_folder import RunFolder, is_main_process
 
 __all__ = ["Config", "check", "compose", "main", "run"]
 
-# What a stage's `run` may name besides its own arguments.
-INJECTED = ("method", "judged", "data", "trainer", "run", "seed", "method_name", "data_name")
+# Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
+OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
 
 
 def main(asked: Arguments) -> int:
@@ -75,13 +76,17 @@ def check(config: Config) -> None:
             raise UserError(f"there is no '{key}' in this config.{nearest_key(key, [*settings, *MAIN_GROUPS])}")
     trusted = config.settings.trusted_packages
     for part in ("backbone", "views", "scheduler", "optimizer", "data"):
-        building.check(values.get(part), trusted, part)
-    building.check(values.get("method"), trusted, "method", injected=("backbone", "optimizer"))
-    building.check({"_target_": "lightning.Trainer", **values["trainer"]}, trusted, "trainer")
+        building.check(values.get(part), trusted, part, takes=PLACES[part])
+    given = ("backbone", "optimizer")
+    building.check(values.get("method"), trusted, "method", injected=given, takes=PLACES["method"])
+    building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", injected=OF_THE_TRAINER)
     for group in ("callbacks", "logger"):
         for name, node in (values.get(group) or {}).items():
-            building.check(node, trusted, f"{group}.{name}", injected=("run_path",))
-    building.check(values.get("stage"), trusted, "stage", injected=INJECTED)
+            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+                raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
+            injected = (*building.GIVEN_BY_THE_RUN, *building.ROOTED)
+            building.check(node, trusted, f"{group}.{name}", injected=injected, takes=PLACES[group])
+    building.check(values.get("stage"), trusted, "stage", injected=PARTS, takes=PLACES["stage"])
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -100,7 +105,8 @@ class Parts:
         return self.built[name]
 
     def _node(self, part: str, **extra: Any) -> Any:
-        return building.instantiate(self.config.values[part], self.config.settings.trusted_packages, **extra)
+        trusted = self.config.settings.trusted_packages
+        return building.instantiate(self.config.values[part], trusted, PLACES[part], **extra)
 
     def _method(self) -> Any:
         return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))
@@ -161,11 +167,11 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
     try:
         from lightning import seed_everything
 
-        stage = building.load(node["_target_"], settings.trusted_packages)
+        stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
         seed_everything(settings.seed, workers=True, verbose=False)
         parts = Parts(config, folder)
-        wanted = [name for name in INJECTED if name in inspect.signature(stage).parameters]
-        found = building.instantiate(node, settings.trusted_packages, **{name: parts[name] for name in wanted})
+        given = {name: parts[name] for name in PARTS if name in inspect.signature(stage).parameters}
+        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}
         results = head | {"seed": settings.seed} | found
         results["config_sha256"] = run_folder.fingerprint(config.values)

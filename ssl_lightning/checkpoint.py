@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ssl_lightning import card as cards
 from ssl_lightning.errors import UserError, did_you_mean
-from ssl_lightning.instantiate import instantiate
 from ssl_lightning.run_folder import find_run
 
 FILE = "backbone.safetensors"
@@ -134,10 +134,9 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         with safe_open(_existing(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-        card = json.loads(metadata["card"]) if "card" in metadata else None
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is truncated, damaged or not a safetensors file; export it again") from error
-    return state, card
+    return state, cards.parse(metadata["card"], str(path)) if "card" in metadata else None
 
 
 def resolve_ckpt(ref: str | Path) -> Checkpoint:
@@ -189,13 +188,17 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     """The card of a run that has not finished, from its composed config."""
     if run is None:
         return None
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    file = run / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read as the config of a run; give a weights file instead") from error
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
-    data, choices = config.get("data") or {}, config.get("choices") or {}
+    data, choices = (config.get(key) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
     card = {key: data[key] for key in ("image_size", "mean", "std") if key in data}
     named = {key: choices[key] for key in ("method", "data") if key in choices}
-    return {"backbone": config["backbone"], **card, **named}
+    return cards.described({"backbone": untrained(config["backbone"]), **card, **named}, str(file))
 
 
 def _from_timm(name: str) -> Checkpoint:
@@ -270,15 +273,15 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> I
             yield f"'{key}' {tuple(value.shape)} is missing here"
 
 
-def build_backbone(card: Mapping[str, Any], trusted: Iterable[str] = ()) -> nn.Module:
-    """A card's backbone with fresh random weights."""
-    backbone = instantiate(dict(card["backbone"]), trusted=tuple(trusted))
+def build_backbone(card: Mapping[str, Any], trusted: Collection[str] = (), ref: str = "this backbone") -> nn.Module:
+    """A card's backbone with fresh random weights. It may name our own encoders, and classes of trusted packages."""
+    backbone = cards.backbone_of(card, trusted, ref)
     if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
         raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be an nn.Module with .out_dim")
     return backbone
 
 
-def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:
+def load_backbone(ref: str | Path | Checkpoint, trusted: Collection[str] = ()) -> nn.Module:
     """The backbone of a run, `load_backbone("runs/moco-cifar10")`: (B, 3, H, W) -> (B, .out_dim), in eval mode.
 
     `ref` is anything `resolve_ckpt` reads that says how it is built: a run folder, a checkpoint in one, an exported
@@ -288,6 +291,6 @@ def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> 
     checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
     if checkpoint.card is None:
         raise UserError(f"{checkpoint.ref} does not say which backbone it holds; build one and use load_weights")
-    backbone = build_backbone(checkpoint.card, trusted)
+    backbone = build_backbone(checkpoint.card, trusted, checkpoint.ref)
     load_weights(backbone, checkpoint)
     return backbone.eval()

@@ -1,104 +1,138 @@
-"""From a config node to an object: an allow-list of what may be named, and a check of every argument beforehand."""
+"""From a config node to an object: what may be named where (`allowed.py`), and a check of every argument beforehand."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
-from ssl_lightning import signatures, typecheck
+from ssl_lightning import allowed, names, signatures, slots, typecheck
+from ssl_lightning.allowed import ANYWHERE, shown
 from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.names import Slots, load
 
-# A config from elsewhere must not be able to run any function of any package; `trusted_packages` adds the user's own.
-# A name that ends in a dot allows everything below it; one without a dot allows itself alone.
-ALLOWED = (
-    "ssl_lightning.",
-    "torch.nn.",
-    "torch.optim.",
-    "torchvision.models.",
-    "torchvision.transforms.",
-    "torchmetrics.",
-    "lightning.Trainer",
-    "lightning.pytorch.Trainer",
-    "lightning.pytorch.trainer.",
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loggers.",
-    "lightning.pytorch.strategies.",
-    "lightning.pytorch.profilers.",
-    "timm.create_model",
-    "timm.optim.",
-)
-# Our own machinery starts processes and reads files: it is not for a config to name.
-REFUSED = tuple(
-    f"ssl_lightning.{room}." for room in ("__main__", "build", "compose", "sweep", "trainers", "instantiate")
-)
+__all__ = ["check", "check_value", "instantiate", "load", "signature_of"]
+
+GIVEN_BY_THE_RUN = ("run_path",)  # never a config's to say
+ROOTED = ("dirpath", "save_dir")  # folders of Lightning's own classes: inside the run's
 
 
-def allowed(target: str, trusted: Iterable[str] = ()) -> bool:
-    """May a config name this? By the allow-list, or because its package is in `trusted_packages`."""
-    names = (*ALLOWED, *(f"{package.rstrip('.')}." for package in trusted))
-    listed = any(target.startswith(name) if name.endswith(".") else target == name for name in names)
-    return listed and not target.startswith(REFUSED) and "__" not in target
-
-
-def check(node: Any, trusted: Collection[str] = (), where: str = "", injected: Collection[str] = ()) -> None:
+def check(
+    node: Any,
+    trusted: Collection[str] = (),
+    where: str = "",
+    injected: Collection[str] = (),
+    takes: Slots = ANYWHERE,
+) -> None:
     """Raise a UserError for the first `_target_`, argument name or value in `node` that cannot be right.
 
     `where` is the node's place in the config ("method.loss"), for the message; `injected` are arguments that are
-    passed at the top by the caller. Reads sources only: nothing heavy is imported.
+    passed at the top by the caller; `takes` is what the place takes. Reads sources only: nothing heavy is imported.
+    What sources do not tell of a class is checked when it is built.
     """
+    trusted = allowed.own_packages(trusted)
     if isinstance(node, list | tuple):
         for i, item in enumerate(node):
-            check(item, trusted, f"{where}.{i}" if where else str(i))
+            check(item, trusted, f"{where}.{i}" if where else str(i), takes=takes)
     if not isinstance(node, dict):
         return
-    for key, value in node.items():
-        check(value, trusted, f"{where}.{key}" if where else str(key))
     if "_target_" in node:
-        _check_arguments(node, trusted, where, injected)
+        _check_deeper(node, _check_node(node, trusted, where, injected, takes), trusted, where)
+        return
+    for key, value in node.items():
+        check(value, trusted, f"{where}.{key}" if where else str(key), takes=takes)
 
 
-def _check_arguments(node: dict[str, Any], trusted: Collection[str], where: str, injected: Collection[str]) -> None:
-    target = node["_target_"]
-    at = f"{where}: " if where else ""
-    if not isinstance(target, str) or not allowed(target, trusted):
-        raise UserError(f"{at}'{target}' may not be named in a config.{_target_hint(str(target), trusted)}")
-    _check_exists(target, trusted, at)
-    signature = signature_of(target, trusted)
+def check_arguments(
+    target: str, arguments: dict[str, Any], trusted: Collection[str], where: str, injected: Collection[str] = ()
+) -> None:
+    """The same for the arguments of a class that we name ourselves: lightning.Trainer."""
+    signature = signature_of(target)
+    for name, value in arguments.items():
+        _check_argument(name, value, target, signature, where, injected)
+    _check_deeper(arguments, signature, allowed.own_packages(trusted), where)
+
+
+def _check_deeper(node: dict[str, Any], signature: signatures.Signature, trusted: Collection[str], where: str) -> None:
     for name, value in node.items():
-        if name in ("_target_", "_partial_"):
-            continue
-        if not signature.accepts(name):
-            hint = did_you_mean(name, signature.params) or f" It takes {', '.join(signature.params) or 'none'}."
-            raise UserError(f"{at}{_short(target)} takes no argument '{name}'.{hint}")
-        if name in signature.params:
-            check_value(value, signature.params[name], f"{where}.{name}" if where else name)
+        if isinstance(value, dict | list | tuple):
+            takes = slots.slots_of(signature.params.get(name))
+            check(value, trusted, f"{where}.{name}" if where else name, takes=takes)
+
+
+def _check_node(
+    node: dict[str, Any], trusted: tuple[str, ...], where: str, injected: Collection[str], takes: Slots
+) -> signatures.Signature:
+    at = f"{where}: " if where else ""
+    target = node["_target_"]
+    names.check_name(target, trusted, at, takes)
+    names.check_source(target, trusted, at, takes)
+    signature = signature_of(target, trusted, takes)
+    for name, value in node.items():
+        if name not in ("_target_", "_partial_"):
+            _check_argument(name, value, target, signature, where, injected)
+    if node.get("_partial_", False) not in (True, False):
+        raise UserError(f"{at}_partial_ is true or false, not {shown(node['_partial_'])}")
+    _check_inside(node, trusted, where, takes)
     needed = [name for name, param in signature.params.items() if param.required]
+    if not _kept_inside(target, trusted, takes):
+        injected = [name for name in injected if name not in ROOTED]
     missing = [name for name in needed if name not in node and name not in injected]
     if missing and not node.get("_partial_"):
         raise UserError(
             f"{at}{_short(target)} needs '{missing[0]}'; add +{where + '.' if where else ''}{missing[0]}=..."
         )
+    return signature
+
+
+def _check_argument(
+    name: Any, value: Any, target: str, signature: signatures.Signature, where: str, injected: Collection[str]
+) -> None:
+    at, place_of = f"{where}: " if where else "", f"{where}.{name}" if where else str(name)
+    if not isinstance(name, str) or name.startswith("_") or not signature.accepts(name):
+        hint = did_you_mean(str(name), signature.params) or f" It takes {', '.join(signature.params) or 'none'}."
+        raise UserError(f"{at}{_short(target)} takes no argument {shown(name)}.{hint}")
+    if name in GIVEN_BY_THE_RUN or (name in injected and name not in ROOTED):
+        raise UserError(f"{at}'{name}' is not for a config to set: the run does; take it out")
+    if name in signature.params:
+        check_value(value, signature.params[name], place_of)
+
+
+def _check_inside(node: dict[str, Any], trusted: tuple[str, ...], where: str, takes: Slots) -> None:
+    """Text given to callbacks, loggers and the like is no path that leads out of the run's folder."""
+    if not _kept_inside(node["_target_"], trusted, takes):
+        return
+    for key, value in node.items():
+        for text in _texts(value):
+            if key != "_target_" and allowed.leads_out(text):
+                raise UserError(
+                    f"{where + '.' if where else ''}{key}={shown(text)} leads out of the run's folder; "
+                    "give a name or a path inside it"
+                )
+
+
+def _kept_inside(target: str, trusted: tuple[str, ...], takes: Slots) -> bool:
+    module, _, name = target.rpartition(".")
+    return not allowed.trusts(module, trusted) and any(slot.inside and slot.holds(module, name) for slot in takes)
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """The texts in a plain value; nodes inside it are looked at by themselves."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict) and "_target_" not in value:
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
 
 
 def _short(target: str) -> str:
     return ".".join(target.split(".")[-2:])
-
-
-def _check_exists(target: str, trusted: Collection[str], at: str) -> None:
-    """Answer from the sources, before any import, what our own packages do not have and what is not theirs."""
-    place = signatures.find(target)
-    if place is not None and target not in ALLOWED and not allowed(f"{place[0]}.", trusted):
-        raise UserError(f"{at}'{target}' lies in {place[0]}, which may not be named in a config.")
-    module = target.rpartition(".")[0]
-    while module and signatures.module_file(module) is None:
-        module = module.rpartition(".")[0]
-    if place is None and module.split(".")[0] == "ssl_lightning":
-        name = target[len(module) + 1 :].split(".")[0]
-        hint = did_you_mean(name, signatures.members(module))
-        raise UserError(f"{at}'{target}' does not exist: no '{name}' in {module}.{hint}")
 
 
 def check_value(value: Any, param: signatures.Param, where: str) -> None:
@@ -112,21 +146,12 @@ def check_value(value: Any, param: signatures.Param, where: str) -> None:
         ) from None
 
 
-def _target_hint(target: str, trusted: Collection[str]) -> str:
-    package = target.split(".")[0]
-    ours = [name for name in (*ALLOWED, *trusted) if name.split(".")[0] == package]
-    if ours:
-        return f" Of {package} these may: {', '.join(ours)}"
-    hint = did_you_mean(package, {name.split(".")[0] for name in ALLOWED})
-    return hint or f" To allow a package of your own: trusted_packages=[{package}]"
-
-
-def signature_of(target: str, trusted: Collection[str] = ()) -> signatures.Signature:
+def signature_of(target: str, trusted: Collection[str] = (), takes: Slots = ANYWHERE) -> signatures.Signature:
     """The arguments of a class or function; from its source where that tells, else by importing it."""
-    found = signatures.read(target)
+    found = signatures.read(target) if signatures.module_file(target.rpartition(".")[0]) else None
     if found is not None:
         return found
-    thing = load(target, trusted)
+    thing = load(target, trusted, takes)
     params: dict[str, signatures.Param] = {}
     try:
         listed = inspect.signature(thing).parameters.values()
@@ -138,56 +163,49 @@ def signature_of(target: str, trusted: Collection[str] = ()) -> signatures.Signa
     return signatures.Signature(params, open=any(p.kind == p.VAR_KEYWORD for p in listed))
 
 
-def _import(target: str) -> Callable[..., Any]:
-    """The class or function of this dotted name, or a UserError with the nearest name there is."""
-    parts = target.split(".")
-    thing: Any = None
-    for cut in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:cut])
-        try:
-            thing = importlib.import_module(module)
-            break
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise UserError(f"{target} needs the package '{error.name}', which is not installed.") from error
-    if thing is None:
-        raise UserError(f"'{target}': there is no package '{parts[0]}'.")
-    for name in parts[cut:]:
-        if not hasattr(thing, name):
-            raise UserError(f"'{target}' does not exist: no '{name}' in {module}.{did_you_mean(name, dir(thing))}")
-        thing = getattr(thing, name)
-    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
-        raise UserError(f"'{target}' is neither a class nor a function.")
-    return thing
+# ---- building ------------------------------------------------------------------------------------------------------
 
 
-def load(target: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
-    """Import an allowed class or function. A foreign one that an allowed module merely imported is refused too."""
-    if not allowed(target, trusted):
-        raise UserError(f"'{target}' may not be named in a config.{_target_hint(target, trusted)}")
-    thing = _import(target)
-    home = f"{thing.__module__}.{thing.__qualname__}"
-    if target not in ALLOWED and not allowed(home.replace(".__init__", ""), trusted):
-        raise UserError(f"'{target}' is {home}, which may not be named in a config.{_target_hint(home, trusted)}")
-    return thing
-
-
-def instantiate(node: Any, trusted: Collection[str] = (), **extra: Any) -> Any:
+def instantiate(
+    node: Any, trusted: Collection[str] = (), takes: Slots = ANYWHERE, folder: Path | None = None, **extra: Any
+) -> Any:
     """Build what a config node names.
 
     A dict with `_target_` becomes `target(**the rest, **extra)`, nodes inside it first; with `_partial_: true` it is a
-    functools.partial. Other dicts and lists are walked through. Raises UserError for what `check` would refuse.
+    functools.partial. Other dicts and lists are walked through. Raises UserError for what `check` would refuse, and
+    for a class that is not of a base that its place `takes`. Lightning's own classes write inside `folder`.
     """
+    trusted = allowed.own_packages(trusted)
     if isinstance(node, list | tuple):
-        return type(node)(instantiate(item, trusted) for item in node)
+        return type(node)(instantiate(item, trusted, takes, folder) for item in node)
     if not isinstance(node, dict):
         return node
-    given = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
     if "_target_" not in node:
-        return {name: instantiate(value, trusted) for name, value in given.items()} | extra
-    _check_arguments(node, trusted, "", extra)
-    target = load(node["_target_"], trusted)
-    params = signature_of(node["_target_"], trusted).params
-    typed = {name: typecheck.convert(v, params[name]) if name in params else v for name, v in given.items()}
-    arguments = {name: instantiate(value, trusted) for name, value in typed.items()} | extra
+        return {name: instantiate(value, trusted, takes, folder) for name, value in node.items()} | extra
+    given_here = (*extra, *ROOTED) if folder else extra
+    params = _check_node(node, trusted, "", given_here, takes).params
+    target = load(node["_target_"], trusted, takes)
+    if folder and _kept_inside(node["_target_"], trusted, takes):
+        wanted = [name for name in ROOTED if name in params and (node.get(name) or params[name].required)]
+        node = node | {name: str(folder / (node.get(name) or "")) for name in wanted}
+    arguments = _built(node, params, trusted, folder) | extra
     return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)
+
+
+def instantiate_arguments(
+    target: str, arguments: dict[str, Any], trusted: Collection[str] = (), folder: Path | None = None
+) -> dict[str, Any]:
+    """The arguments of a class that we name ourselves, converted and built: lightning.Trainer's."""
+    check_arguments(target, arguments, trusted, "trainer")
+    return _built(arguments, signature_of(target).params, trusted, folder)
+
+
+def _built(
+    node: dict[str, Any], params: dict[str, signatures.Param], trusted: Collection[str], folder: Path | None
+) -> dict[str, Any]:
+    arguments = {}
+    for name, value in node.items():
+        if name not in ("_target_", "_partial_"):
+            typed = typecheck.convert(value, params[name]) if name in params else value
+            arguments[name] = instantiate(typed, trusted, slots.slots_of(params.get(name)), folder)
+    return arguments

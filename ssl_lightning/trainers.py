@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from ssl_lightning.allowed import PLACES
 from ssl_lightning.callbacks.progress import Progress
-from ssl_lightning.instantiate import instantiate, signature_of
+from ssl_lightning.instantiate import instantiate, instantiate_arguments, signature_of
 from ssl_lightning.run_folder import is_main_process
 
 # Lightning announces at each start what hardware it found and which ranks there are; our lines say what matters.
@@ -59,13 +60,15 @@ def pass_over(callbacks: Iterable[Callback]) -> None:
                 setattr(callback, hook, None)
 
 
-def build_each(nodes: Mapping[str, Any] | None, trusted: Iterable[str], run_path: Path) -> dict[str, Any]:
-    """Build a dict of nodes; null ones are left out, and `run_path` goes to those that take it."""
+def build_each(group: str, nodes: Mapping[str, Any] | None, trusted: Iterable[str], run_path: Path) -> dict[str, Any]:
+    """Build the nodes of a group of the config; null ones are left out, and `run_path` goes to those that take it."""
     built = {}
     for name, node in (nodes or {}).items():
         if node is not None:
-            extra = {"run_path": run_path} if signature_of(node["_target_"], tuple(trusted)).accepts("run_path") else {}
-            built[name] = instantiate(node, tuple(trusted), **extra)
+            takes = PLACES[group]
+            params = signature_of(node["_target_"], tuple(trusted), takes).params
+            extra = {"run_path": run_path} if "run_path" in params else {}
+            built[name] = instantiate(node, tuple(trusted), takes, run_path, **extra)
     return built
 
 
@@ -93,12 +96,13 @@ class TrainerFactory:
             overrides: arguments of lightning.Trainer that win over the configured ones.
         """
         root = self.run_path / subfolder if subfolder else self.run_path
-        arguments: dict[str, Any] = instantiate(self.config["trainer"], self.trusted) | overrides
+        asked = {name: value for name, value in self.config["trainer"].items() if name not in overrides}
+        arguments = instantiate_arguments("lightning.Trainer", asked, self.trusted, root) | overrides
         chosen = self._callbacks(callbacks, root)
         if not arguments.pop("enable_progress_bar", True):
             chosen = [callback for callback in chosen if not isinstance(callback, Progress | ProgressBar)]
         if "logger" not in arguments:
-            self.loggers = list(build_each(self.config.get("logger"), self.trusted, root).values())
+            self.loggers = list(build_each("logger", self.config.get("logger"), self.trusted, root).values())
             arguments["logger"] = self.loggers or False
         arguments["sync_batchnorm"] = self._sync_batchnorm(arguments)
         arguments["profiler"] = arguments.get("profiler") or NoProfiler()
@@ -116,11 +120,11 @@ class TrainerFactory:
     def _callbacks(self, own: list[Callback] | None, root: Path) -> list[Callback]:
         nodes = dict(self.config.get("callbacks") or {})
         if own is None:
-            return list(build_each(nodes, self.trusted, root).values())
+            return list(build_each("callbacks", nodes, self.trusted, root).values())
         if not own:
             return []
         kept = {name: nodes.get(name) for name in ALWAYS}
-        return [*own, *build_each(kept, self.trusted, root).values()]
+        return [*own, *build_each("callbacks", kept, self.trusted, root).values()]
 
     @staticmethod
     def _sync_batchnorm(arguments: Mapping[str, Any]) -> bool:

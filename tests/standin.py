@@ -45,7 +45,11 @@ class Child(Base):
     """Passes on what it does not know itself."""
 
     def __init__(
-        self, part: Any = None, engine: Engine = "device", betas: tuple[float, float] = (0.9, 0.99), **rest: Any
+        self,
+        part: "Base | list[Any] | None" = None,
+        engine: Engine = "device",
+        betas: tuple[float, float] = (0.9, 0.99),
+        **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.part, self.engine, self.betas = part, engine, betas
@@ -60,12 +64,22 @@ class Point:
     make: Callable[[int], Base] | None = None
 
 
-def double(x: int, **anything: Any) -> int:
-    return 2 * x
+def twice(x: int, **anything: Any) -> Base:
+    """A builder: it says what it returns."""
+    return Base(width=2 * x)
 
 
-def broken() -> float:
-    return 1 / 0
+def broken() -> Base:
+    return Base(width=1 // 0)
 
 
-made_by_call = functools.partial(double, x=1)
+def runs(x: int) -> int:
+    """No builder, so not for a config to name."""
+    raise AssertionError("a config called this")
+
+
+class _Private(Base):
+    """A name that begins with an underscore is not for a config."""
+
+
+made_by_call = functools.partial(twice, x=1)

@@ -1,10 +1,12 @@
 """Any network of timm (https://github.com/huggingface/pytorch-image-models) as a backbone."""
 
+import re
 from typing import Any
 
 import timm
 from torch import nn
 
+from ssl_lightning.allowed import TIMM_ARGUMENTS
 from ssl_lightning.errors import UserError, did_you_mean
 
 
@@ -12,13 +14,18 @@ def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = F
     """timm's network `name` without its classifier: (B, 3, H, W) -> (B, out_dim).
 
     Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`; the others take any size.
-    `kwargs` go to `timm.create_model`, for instance `patch_size=4` to give a ViT more than four tokens at 32 px.
+    `kwargs` go to the network, for instance `patch_size=4` to give a ViT more than four tokens at 32 px; only sizes and
+    kinds of layers (`TIMM_ARGUMENTS`), none of timm's that read or fetch files.
 
     Raises:
-        UserError: an unknown name, an argument that the network does not take, an image size that its patches do not
-            divide, or pretrained weights that cannot be fetched.
+        UserError: an unknown name, an argument that is none of these or that this network does not take, an image size
+            that its patches do not divide, or pretrained weights that cannot be fetched.
     """
-    if not timm.is_model(name):
+    unknown = [key for key in kwargs if key not in TIMM_ARGUMENTS]
+    if unknown:
+        hint = did_you_mean(unknown[0], TIMM_ARGUMENTS)
+        raise UserError(f"backbone.{unknown[0]} is no size or layer of a timm network.{hint}")
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", name) or not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models())
         raise UserError(f"timm has no network named {name!r};{hint} timm.list_models() lists them all")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)

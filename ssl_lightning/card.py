@@ -1,0 +1,142 @@
+"""What a stored card may say: one of our own encoders, or a class of a package that the user trusts, with plain values.
+
+A card is JSON inside a weights file, or the config of a run: somebody else may have written it. It may name no more
+than `ENCODERS`; every other word of a config (losses, callbacks, optimizers) is no backbone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ssl_lightning import allowed
+from ssl_lightning.allowed import MODULE, TIMM_ARGUMENTS, shown
+from ssl_lightning.errors import UserError
+from ssl_lightning.instantiate import check, instantiate
+
+TIMM = "ssl_lightning.models.timm.timm_backbone"
+ENCODERS = (
+    "ssl_lightning.models.convnet.ConvNetSmall",
+    "ssl_lightning.models.vit.ViT",
+    "ssl_lightning.models.resnet.resnet",
+    TIMM,
+)
+NODE = ("_target_", "_partial_")
+MOST_BYTES, MOST_VALUES, DEEPEST = 100_000, 2_000, 8
+LARGEST = 1_000_000  # of a number; a backbone's sizes are in the thousands
+
+
+def parse(text: str, ref: str) -> dict[str, Any]:
+    """The card in a weights file. Raises UserError where this is no card at all; `checked` judges what it says."""
+    if len(text) > MOST_BYTES:
+        raise UserError(f"the card in {ref} is {len(text)} characters long; export the backbone again")
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the card in {ref} is no JSON; export the backbone again") from error
+    return described(card, ref)
+
+
+def described(card: Any, ref: str) -> dict[str, Any]:
+    """A card that says which backbone it is of, with plain values around it."""
+    if not isinstance(card, dict) or not isinstance(card.get("backbone"), dict):
+        raise UserError(f"the card in {ref} does not say which backbone it is of; export the backbone again")
+    _check_plain(card, f"the card in {ref}")
+    for name in ("method", "data"):
+        if not isinstance(card.get(name) or "", str) or not str(card.get(name) or "").isprintable():
+            raise UserError(f"the card in {ref} has a {name} that is no name: {shown(card[name])}")
+    size = card.get("image_size")
+    if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
+        raise UserError(f"the card in {ref} has an image_size that is none: {shown(size)}")
+    for name in ("mean", "std"):
+        values = card.get(name)
+        if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):
+            raise UserError(f"the card in {ref} has a {name} that is no list of numbers: {shown(values)}")
+    return card
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_plain(value: Any, what: str, depth: int = 0, seen: int = 0) -> int:
+    """Numbers, texts, truths, lists and mappings of these, and not too many; returns how many were seen."""
+    seen += 1
+    if depth > DEEPEST or seen > MOST_VALUES:
+        raise UserError(f"{what} is nested too deeply or too long; export the backbone again")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) and key.isprintable() for key in value):
+            raise UserError(f"{what} has a key that is no word; export the backbone again")
+        for item in value.values():
+            seen = _check_plain(item, what, depth + 1, seen)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            seen = _check_plain(item, what, depth + 1, seen)
+    elif not isinstance(value, str | int | float | bool | None):
+        raise UserError(f"{what} holds {shown(value)}, which is no plain value")
+    return seen
+
+
+def backbone_of(card: Mapping[str, Any], trusted: Collection[str] = (), ref: str = "the checkpoint") -> Any:
+    """Build the backbone of a card, with random weights. Raises UserError for anything but a plain, known encoder."""
+    trusted = allowed.own_packages(trusted)
+    node = described(dict(card), ref)["backbone"]
+    _check_node(node, trusted, f"the card of {ref}")
+    try:
+        check(node, trusted, "backbone", takes=(MODULE,))
+        return instantiate(node, trusted, takes=(MODULE,))
+    except UserError as error:
+        raise UserError(f"the card of {ref}: {error}") from error
+    except Exception as error:  # sizes that do not go together fail inside the network in a dozen ways
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"the card of {ref} describes no backbone that can be built: {why}") from error
+
+
+def _check_node(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) -> None:
+    target = node.get("_target_")
+    module = target.rpartition(".")[0] if isinstance(target, str) else ""
+    own = allowed.public(target) and bool(module) and allowed.trusts(module, trusted)
+    if not own and target not in ENCODERS:
+        raise UserError(f"{what} names {shown(target)}, which is no encoder of ours{_flag(target)}")
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name.startswith("_"):
+            raise UserError(f"{what} has {shown(name)}; only plain arguments may be there")
+        _check_value(value, trusted if own else (), f"{what}: {name}")
+    if target == TIMM:
+        _check_timm(node, what)
+
+
+def _flag(target: Any) -> str:
+    """How to trust a class of one's own; well-known packages cannot be trusted."""
+    package = target.split(".")[0] if allowed.public(target) else ""
+    if not package or "." not in target:
+        return ""
+    if allowed.never_trusted(package):
+        return f"; classes of {package} cannot be named in a card"
+    return f"; if you trust that code: trusted_packages=[{package}], in Python trusted=('{package}',)"
+
+
+def _check_value(value: Any, trusted: tuple[str, ...], what: str) -> None:
+    """A plain value. Only a user's own class may hold nodes: modules, of the user's own or of a plain kind."""
+    target = value.get("_target_") if isinstance(value, dict) else None
+    if trusted and target is not None and not allowed.listed(str(target), (MODULE,), trusted):
+        raise UserError(f"{what} names {shown(target)}, which is no module of {', '.join(trusted)}")
+    for item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(item[0], str) and item[0].startswith("_") and not (trusted and item[0] in NODE):
+            raise UserError(f"{what} has {shown(item[0])}; only plain values may be there")
+        _check_value(item[1], trusted, what)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= LARGEST:
+        raise UserError(f"{what} is {shown(value)}, which is no size of a network")
+
+
+def _check_timm(node: Mapping[str, Any], what: str) -> None:
+    """Nothing is fetched or read for a card: its weights are in the file."""
+    if node.get("pretrained") not in (None, False):
+        raise UserError(f"{what} asks for pretrained weights, but those are in the file; export the backbone again")
+    unknown = [name for name in node if name not in (*TIMM_ARGUMENTS, "_target_", "name", "image_size", "pretrained")]
+    if unknown:
+        raise UserError(f"{what} gives timm '{unknown[0]}', which a card may not: only sizes and kinds of layers")
