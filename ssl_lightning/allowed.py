@@ -97,7 +97,7 @@ PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightn
 _STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
-SLOTS = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
+SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
 SLOTS += (METHOD, DATA, VIEWS, VIEW, RECIPE, SCHEDULE, TEACHER, PROBE)
 ANYWHERE = (*SLOTS, STAGE)
 BY_BASE = {slot.base: slot for slot in SLOTS}

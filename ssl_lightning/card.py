@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssl_lightning import allowed
@@ -79,7 +79,7 @@ def _check_plain(value: Any, what: str, depth: int = 0, seen: int = 0) -> int:
     return seen
 
 
-def backbone_of(card: Mapping[str, Any], trusted: Collection[str] = (), ref: str = "the checkpoint") -> Any:
+def backbone_of(card: Mapping[str, Any], trusted: Iterable[str] = (), ref: str = "the checkpoint") -> Any:
     """Build the backbone of a card, with random weights. Raises UserError for anything but a plain, known encoder."""
     trusted = allowed.own_packages(trusted)
     node = described(dict(card), ref)["backbone"]

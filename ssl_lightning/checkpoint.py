@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
         raise UserError(f"{file} cannot be read as the config of a run; give a weights file instead") from error
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
-    data, choices = (config.get(key) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
+    data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
     card = {key: data[key] for key in ("image_size", "mean", "std") if key in data}
     named = {key: choices[key] for key in ("method", "data") if key in choices}
     return cards.described({"backbone": untrained(config["backbone"]), **card, **named}, str(file))
@@ -273,7 +273,7 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> I
             yield f"'{key}' {tuple(value.shape)} is missing here"
 
 
-def build_backbone(card: Mapping[str, Any], trusted: Collection[str] = (), ref: str = "this backbone") -> nn.Module:
+def build_backbone(card: Mapping[str, Any], trusted: Iterable[str] = (), ref: str = "this backbone") -> nn.Module:
     """A card's backbone with fresh random weights. It may name our own encoders, and classes of trusted packages."""
     backbone = cards.backbone_of(card, trusted, ref)
     if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
@@ -281,7 +281,7 @@ def build_backbone(card: Mapping[str, Any], trusted: Collection[str] = (), ref: 
     return backbone
 
 
-def load_backbone(ref: str | Path | Checkpoint, trusted: Collection[str] = ()) -> nn.Module:
+def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:
     """The backbone of a run, `load_backbone("runs/moco-cifar10")`: (B, 3, H, W) -> (B, .out_dim), in eval mode.
 
     `ref` is anything `resolve_ckpt` reads that says how it is built: a run folder, a checkpoint in one, an exported

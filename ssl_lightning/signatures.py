@@ -199,7 +199,7 @@ def _of_class(module: str, node: ast.ClassDef) -> Signature:
             return signature
         if not signature.params:  # nn.Module's (*args, **kwargs): it names nothing, so nothing may be passed
             return inherited or Signature()
-        if inherited is None or not inherited.params:
+        if inherited is None or not inherited.params or not _passes_on(own):
             return signature
         return Signature(inherited.params | signature.params, inherited.open)
     if _is_dataclass(node):
@@ -211,6 +211,14 @@ def _of_class(module: str, node: ast.ClassDef) -> Signature:
         }
         return Signature((inherited.params if inherited else {}) | fields)
     return inherited or Signature()
+
+
+def _passes_on(own: ast.FunctionDef) -> bool:
+    """Does a constructor give its `**kwargs` to another one? Else it keeps them for something that we cannot see."""
+    assert own.args.kwarg is not None
+    calls = [call for call in ast.walk(own) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
+    given = [k.value for c in calls if c.func.attr in ("__init__", "__new__") for k in c.keywords if k.arg is None]  # type: ignore[attr-defined]
+    return any(isinstance(value, ast.Name) and value.id == own.args.kwarg.arg for value in given)
 
 
 def _of_base(module: str, base: ast.expr) -> Signature | None:

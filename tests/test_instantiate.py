@@ -136,7 +136,7 @@ def test_a_place_takes_its_own_classes_alone() -> None:
 
 
 def test_a_deeper_place_takes_what_its_annotation_says() -> None:
-    teacher = {"_target_": "ssl_lightning.callbacks.ema_teacher.EMATeacher", "base": 0.99}
+    teacher = {"_target_": "ssl_lightning.callbacks.ema_teacher.EMATeacher", "momentum": 0.99}
     linear = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
     method = {"_target_": "ssl_lightning.methods.byol.BYOL", "_partial_": True, "teacher": teacher}
     check(method)
