@@ -8,6 +8,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
+import tests.security.evil_package  # noqa: F401  (importing it late would leave caches of its imports in the trap)
 from ssl_lightning import build as building
 from ssl_lightning.__main__ import main
 from ssl_lightning.allowed import PLACES
@@ -38,10 +39,10 @@ def test_a_config_node_runs_nothing(attack: Attack, trap: Trap) -> None:
     with pytest.raises(UserError) as refusal:
         build(trap, attack)
     assert attack.refused in one_line(refusal.value)
-    with pytest.raises(UserError) as early:
-        check(trap.filled(attack.payload), attack.trusted, "method.loss")
-        build(trap, attack)  # timm's own arguments are looked at by the builder
-    one_line(early.value)
+    if not attack.name.startswith("timm: "):  # its arguments are looked at by our builder
+        with pytest.raises(UserError) as early:
+            check(trap.filled(attack.payload), attack.trusted, "method.loss")
+        one_line(early.value)
     assert trap.sprung == []
     assert sorted(trap.folder.rglob("*")) == before
 
@@ -70,7 +71,7 @@ def test_an_experiment_runs_nothing(attack: Attack, trap: Trap, capsys: pytest.C
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own remarks on FSDP's default and the like
-@pytest.mark.parametrize(("where", "config", "trusted"), HONEST, ids=lambda x: x["_target_"] if "_target_" in x else "")
+@pytest.mark.parametrize(("where", "config", "trusted"), HONEST, ids=[row[1]["_target_"] for row in HONEST])
 def test_honest_names_are_built(where: str, config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     group, _, deeper = where.partition(".")
     places = {"takes": PLACES[group]} if not deeper or group in ("callbacks", "logger") else {}

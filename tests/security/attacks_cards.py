@@ -1,0 +1,144 @@
+"""Cards of strangers: attacks, each a row of the table in docs/security.md, and as many honest ones."""
+# ruff: noqa: E501  (one row each)
+
+import json
+from typing import Any
+
+from tests.security.trap import CONVNET, Attack
+
+MAY_NOT = "is no encoder of ours"
+OURS = "tests.security.evil_package"
+TRUST = ("tests",)
+TIMM = "ssl_lightning.models.timm.timm_backbone"
+RESNET = "ssl_lightning.models.resnet.resnet"
+VIT = "ssl_lightning.models.vit.ViT"
+
+
+def card(target: Any, /, **arguments: Any) -> dict[str, Any]:
+    return {"backbone": {"_target_": target, **arguments}, "out_dim": 16, "image_size": 32, "method": "simclr"}
+
+
+def timm(**arguments: Any) -> dict[str, Any]:
+    return card(TIMM, **({"name": "resnet10t"} | arguments))
+
+
+WEIGHTS = {"_target_": "torchvision.models._api.Weights", "url": "file://{pickle}", "transforms": None, "meta": {}}
+WRITER = {"_target_": "ssl_lightning.checkpoint.save_atomic", "obj_or_writer": [1], "path": "{canary}"}
+DEEP = json.dumps(card(CONVNET))[:-1] + ', "x": ' + "[" * 60_000 + "]" * 60_000 + "}"
+
+CARDS = [
+    Attack("card: torchvision's loader", "unpickle a file", card("torchvision.models._api.WeightsEnum.get_state_dict", self=WEIGHTS, progress=False), MAY_NOT),
+    Attack("card: our own writer", "write a file", {"backbone": WRITER}, MAY_NOT),
+    Attack("card: torch's importer", "import a module", card("torch.nn.attention._fa4._fa4_import_module", module_path="evil_module"), MAY_NOT),
+    Attack("card: a strategy's loader", "unpickle a file", card("lightning.pytorch.strategies.SingleDeviceStrategy.load_checkpoint", self={"_target_": "lightning.pytorch.strategies.SingleDeviceStrategy"}, checkpoint_path="{pickle}", weights_only=False), MAY_NOT),
+    Attack("card: a shell", "run a command", card("os.system", command="touch {canary}"), "cannot be named in a card"),
+    Attack("card: a trainer", "write a folder", card("lightning.Trainer", default_root_dir="{outside}"), MAY_NOT),
+    Attack("card: a logger", "write a file", card("lightning.pytorch.loggers.CSVLogger", save_dir="{outside}"), MAY_NOT),
+    Attack("card: one of our losses", "build what is no encoder", card("ssl_lightning.losses.koleo.KoLeo"), MAY_NOT),
+    Attack("card: one of our heads", "build what is no encoder", card("ssl_lightning.models.heads.MLP", dims=[3, 4]), MAY_NOT),
+    Attack("card: a layer of torch", "build what is no encoder", card("torch.nn.Linear", in_features=3, out_features=4), MAY_NOT),
+    Attack("card: a method of ours", "build what is no encoder", card(f"{CONVNET}.load_state_dict", state_dict={}), MAY_NOT),
+    Attack("card: behind our builder", "reach builtins", card(f"{RESNET}.__globals__"), MAY_NOT),
+    Attack("card: timm's builder", "unpickle a file", card("timm.create_model", model_name="resnet10t", checkpoint_path="{pickle}"), "cannot be named in a card"),
+    Attack("card: someone's package", "import a module", card("evil_module.Net"), "trusted_packages=[evil_module]"),
+    Attack("card: a node inside", "write a file", card(CONVNET, width=WRITER), "only plain values"),
+    Attack("card: a node inside a list", "write a file", card(VIT, depth=[WRITER]), "only plain values"),
+    Attack("card: a node beside the backbone", "write a file", card(CONVNET, width=4) | {"mean": [WRITER]}, "no list of numbers"),
+    Attack("card: a partial", "hand out a maker", card(CONVNET, _partial_=True), "only plain arguments"),
+    Attack("card: positional arguments", "get round the names", card(CONVNET, _args_=[4]), "only plain arguments"),
+    Attack("card: timm's checkpoint", "unpickle a file", timm(checkpoint_path="{pickle}"), "'checkpoint_path'"),
+    Attack("card: timm's config", "unpickle a file", timm(pretrained_cfg={"file": "{pickle}"}), "'pretrained_cfg'"),
+    Attack("card: timm's overlay", "unpickle a file", timm(pretrained_cfg_overlay={"file": "{pickle}"}), "'pretrained_cfg_overlay'"),
+    Attack("card: timm's cache", "write a file", timm(cache_dir="{outside}"), "'cache_dir'"),
+    Attack("card: timm's scripting", "change how it is built", timm(scriptable=True), "'scriptable'"),
+    Attack("card: timm's download", "fetch a file", timm(pretrained=True), "asks for pretrained weights"),
+    Attack("card: timm's download as text", "fetch a file", timm(pretrained="yes"), "asks for pretrained weights"),
+    Attack("card: timm's hub", "fetch a model", timm(name="hf-hub:someone/net"), "no network named"),
+    Attack("card: timm's other hub", "fetch a model", timm(name="hf_hub:someone/net"), "no network named"),
+    Attack("card: timm's folder", "read a foreign folder", timm(name="local-dir:{folder}"), "no network named"),
+    Attack("card: a path for a name", "read a foreign folder", card(RESNET, name="../../{pickle}"), "no ResNet named"),
+    Attack("card: weights by name", "fetch a file", card(RESNET, name="resnet18", weights="DEFAULT"), "takes no argument 'weights'"),
+    Attack("card: code in a name", "put code in the lines that export writes", timm(name='resnet10t"); import os; ("'), "no network named"),
+    Attack("card: an immense network", "fill the memory", card(VIT, image_size=32, patch_size=8, dim=10**12), "no size of a network"),
+    Attack("card: no number", "confuse the builder", '{"backbone": {"_target_": "' + CONVNET + '", "width": NaN}}', "no size of a network"),
+    Attack("card: a width of text", "confuse the builder", card(CONVNET, width="wide"), "width wants an integer"),
+    Attack("card: a negative width", "confuse the builder", card(CONVNET, width=-4), "describes no backbone"),
+    Attack("card: a list", "confuse the reader", [card(CONVNET)], "does not say which backbone"),
+    Attack("card: a text", "confuse the reader", '"os.system"', "does not say which backbone"),
+    Attack("card: no JSON", "confuse the reader", "{'backbone': ", "is no JSON"),
+    Attack("card: no backbone", "confuse the reader", {"method": "simclr"}, "does not say which backbone"),
+    Attack("card: a backbone of text", "confuse the reader", {"backbone": CONVNET}, "does not say which backbone"),
+    Attack("card: no class", "confuse the reader", {"backbone": {"width": 4}}, MAY_NOT),
+    Attack("card: a number for a class", "confuse the reader", {"backbone": {"_target_": 3}}, MAY_NOT),
+    Attack("card: nested without end", "exhaust the stack", DEEP, "long"),
+    Attack("card: nested too deeply", "exhaust the stack", card(CONVNET) | {"x": [[[[[[[[[[1]]]]]]]]]]}, "nested too deeply"),
+    Attack("card: immense", "fill the memory", card(CONVNET) | {"x": "x" * 200_000}, "characters long"),
+    Attack("card: a number of many digits", "stall the reader", '{"backbone": {"width": ' + "9" * 5000 + "}}", "is no JSON"),
+    Attack("card: a method of two lines", "forge a line of output", card(CONVNET) | {"method": "x\nall is well"}, "has a method that is no name"),
+    Attack("card: an image of no size", "confuse the reader", card(CONVNET) | {"image_size": [1]}, "has an image_size"),
+    # with a package trusted
+    Attack("card, trust: a function", "write a file", card(f"{OURS}.touch", path="{canary}"), "is a function", TRUST),
+    Attack("card, trust: an import of its", "fetch a file", card(f"{OURS}.urlretrieve", url="file://{pickle}", filename="{canary}"), "may not be named", TRUST),
+    Attack("card, trust: an alias", "run a command", card(f"{OURS}.system", command="touch {canary}"), "may not be named", TRUST),
+    Attack("card, trust: no module", "write a file", card(f"{OURS}.Tool", path="{canary}"), "which this place takes", TRUST),
+    Attack("card, trust: a private class", "write a file", card(f"{OURS}._Hidden", path="{canary}"), MAY_NOT, TRUST),
+    Attack("card, trust: a method", "write a file", card(f"{OURS}.Net.touch", path="{canary}"), "no module", TRUST),
+    Attack("card, trust: a node inside", "write a file", card(f"{OURS}.Net", head=WRITER), "no module of tests", TRUST),
+    Attack("card, trust: Lightning's class by its door", "write a file", card(f"{OURS}.ModelCheckpoint", dirpath="{outside}"), "may not be named", TRUST),
+    *(
+        Attack(f"card, trust in {package}", "run a command", card(target, **arguments), "not a package of your own", (package,))
+        for package, target, arguments in (
+            ("posix", "posix.system", {"command": "touch {canary}"}),
+            ("os", "os.system", {"command": "touch {canary}"}),
+            ("builtins", "builtins.open", {"file": "{canary}", "mode": "w"}),
+            ("subprocess", "subprocess.getoutput", {"cmd": "touch {canary}"}),
+            ("timm", "timm.models.load_checkpoint", {"checkpoint_path": "{pickle}"}),
+            ("lightning", "lightning.Trainer", {"default_root_dir": "{outside}"}),
+            ("ssl_lightning", "ssl_lightning.checkpoint.save_atomic", {"obj_or_writer": [1], "path": "{canary}"}),
+        )
+    ),
+]  # fmt: skip
+
+
+def run(backbone: Any, **others: Any) -> dict[str, Any]:
+    return {
+        "backbone": backbone,
+        "data": {"image_size": 32},
+        "choices": {"method": "simclr", "data": "shapes"},
+    } | others
+
+
+PLAIN = {"_target_": CONVNET, "width": 4}
+# The config.yaml of somebody else's unfinished run, which says how its backbone is built.
+RUNS = [
+    Attack("run: our own writer", "write a file", run(WRITER), MAY_NOT),
+    Attack("run: torchvision's loader", "unpickle a file", run(card("torchvision.models._api.WeightsEnum.get_state_dict", self=WEIGHTS, progress=False)["backbone"]), MAY_NOT),
+    Attack("run: torch's importer", "import a module", run({"_target_": "torch.nn.attention._fa4._fa4_import_module", "module_path": "evil_module"}), MAY_NOT),
+    Attack("run: timm's checkpoint", "unpickle a file", run(timm(checkpoint_path="{pickle}")["backbone"]), "'checkpoint_path'"),
+    Attack("run: a node inside", "write a file", run(PLAIN | {"width": WRITER}), "only plain values"),
+    Attack("run: its own trust", "trust what the run says", run({"_target_": f"{OURS}.Net"}, trusted_packages=["tests"]), "trusted_packages=[tests]"),
+    Attack("run: data of text", "confuse the reader", run({"_target_": "os.system"}, data="x", choices=[1]), "cannot be named in a card"),
+    Attack("run: python in yaml", "run a command", "backbone: !!python/object/apply:os.system ['touch {canary}']", "cannot be read as the config"),
+    Attack("run: no yaml", "confuse the reader", "backbone: [", "cannot be read as the config"),
+    Attack("run: names that grow", "fill the memory", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\nbackbone: {_target_: x, y: [*d,*d,*d,*d,*d,*d]}", "too long"),
+    Attack("run: a list that holds itself", "hang the reader", "backbone: &a {_target_: x, y: [*a]}", "too deeply"),
+]  # fmt: skip
+
+HONEST = [
+    (card(CONVNET, width=4), ()),
+    (card(CONVNET), ()),
+    (card(CONVNET, width=4) | {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "data": "photos", "seen": {"images": 3}}, ()),
+    (card(VIT, image_size=32, patch_size=8, dim=32, depth=1, heads=2), ()),
+    (card(VIT, image_size=32, patch_size=8, dim=32, depth=1, heads=2, positions="sincos", layer_scale=None), ()),
+    (card(RESNET, name="resnet18", stem="cifar", zero_init_residual=False), ()),
+    (card(RESNET, name="resnet18"), ()),
+    (timm(pretrained=False), ()),
+    (timm(drop_path_rate=0.1, in_chans=3), ()),
+    (card(TIMM, name="vit_tiny_patch16_224", image_size=32, patch_size=8, depth=1, pretrained=False), ()),
+    (card(TIMM, name="vit_tiny_patch16_224", image_size=32, patch_size=8, depth=1, init_values=1e-5, class_token=True), ()),
+    (card(f"{OURS}.Net"), TRUST),
+    (card(f"{OURS}.Net", width=5), ("tests.security",)),
+    (card(f"{OURS}.net", width=5), TRUST),
+    (card(f"{OURS}.Net", head={"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}), TRUST),
+    (card(f"{OURS}.Net", head={"_target_": f"{OURS}.Net", "width": 2}), TRUST),
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""What a stored card may say: ways to run code through one, none of which may work, and honest ones, which do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tests.security.evil_package  # noqa: F401  (importing it late would leave caches of its imports in the trap)
+from ssl_lightning.__main__ import main
+from ssl_lightning.card import backbone_of
+from ssl_lightning.checkpoint import load_backbone, resolve_ckpt, save_backbone
+from ssl_lightning.errors import UserError
+from tests.security.attacks_cards import CARDS, HONEST, OURS, RUNS, card, run
+from tests.security.trap import CONVNET, Attack, Trap, load_card, load_run, run_folder, weights_file
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trap:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Trap(tmp_path)
+
+
+def refused(attack: Attack, error: UserError, trap: Trap) -> None:
+    assert attack.refused in str(error)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1200
+    assert trap.sprung == []
+
+
+@pytest.mark.parametrize("attack", CARDS, ids=lambda attack: attack.name)
+def test_a_card_runs_nothing(attack: Attack, trap: Trap) -> None:
+    with pytest.raises(UserError) as refusal:
+        load_card(trap, attack)
+    refused(attack, refusal.value, trap)
+    assert sorted(path.name for path in trap.folder.iterdir()) == [
+        "bomb.pth", "evil_module.py", "foreign.safetensors", "outside",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", RUNS, ids=lambda attack: attack.name)
+def test_somebodys_run_runs_nothing(attack: Attack, trap: Trap) -> None:
+    with pytest.raises(UserError) as refusal:
+        load_run(trap, attack)
+    refused(attack, refusal.value, trap)
+
+
+def test_there_are_enough_attacks() -> None:
+    names = [attack.name for attack in (*CARDS, *RUNS)]
+    assert len(names) == len(set(names)) > 60
+
+
+@pytest.mark.parametrize("stage", ["knn", "export"])
+@pytest.mark.parametrize("reference", ["file", "run"])
+def test_a_stage_on_a_strangers_weights(
+    stage: str, reference: str, trap: Trap, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line gets there by another way than `load_backbone`."""
+    payload = trap.filled(CARDS[1].payload)
+    ckpt = weights_file(trap, payload) if reference == "file" else run_folder(trap, run(payload["backbone"]))
+    words = [f"stage={stage}", f"ckpt={ckpt}", "data=shapes", "data.size=8", "data.test_size=8", "trainer=cpu"]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "is no encoder of ours" in err
+    assert err.count("\n") == 1
+    assert trap.sprung == []
+
+
+def test_trust_is_not_inherited_from_a_run(trap: Trap, capsys: pytest.CaptureFixture[str]) -> None:
+    ckpt = run_folder(trap, run({"_target_": f"{OURS}.Net"}, trusted_packages=["tests"]))
+    assert main(["stage=export", f"ckpt={ckpt}", "trainer=cpu"]) == 2
+    assert "trusted_packages=[tests]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("honest", "trusted"), HONEST, ids=[f"{i}-{row[0]['backbone']}"[:60] for i, row in enumerate(HONEST)]
+)
+def test_honest_cards_are_built(honest: dict[str, Any], trusted: tuple[str, ...], tmp_path: Path) -> None:
+    """Written by the run, read by somebody else: the same network."""
+    net = backbone_of(honest, trusted).eval()
+    described = {name: value for name, value in honest.items() if name not in ("backbone", "out_dim")}
+    file = save_backbone(net, honest["backbone"], tmp_path, **described)
+    again = load_backbone(file, trusted)
+    assert type(again) is type(net)
+    assert again.out_dim == net.out_dim
+    assert all((value == net.state_dict()[name]).all() for name, value in again.state_dict().items())
+
+
+def test_a_run_that_began_with_pretrained_weights_still_loads(trap: Trap) -> None:
+    """Its config asks for a download; what is loaded is in its checkpoint."""
+    node = {"_target_": "ssl_lightning.models.timm.timm_backbone", "name": "resnet10t", "pretrained": True}
+    found = resolve_ckpt(run_folder(trap, run(node)))
+    assert found.card is not None
+    assert found.card["backbone"]["pretrained"] is False
+    assert backbone_of(found.card).out_dim == 512
+
+
+def test_text_is_one_package_and_not_its_letters(trap: Trap) -> None:
+    file = weights_file(trap, card(CONVNET, width=4))
+    with pytest.raises(UserError, match="'posix' is not a package of your own"):
+        load_backbone(file, trusted="posix")
+    assert load_backbone(file, trusted="tests").out_dim == load_backbone(file).out_dim
+
+
+def test_the_config_of_an_old_run_still_tells_its_backbone(trap: Trap) -> None:
+    folder = run_folder(trap, yaml.safe_dump(run({"_target_": CONVNET, "width": 4})))
+    found = resolve_ckpt(folder)
+    assert found.card == {
+        "backbone": {"_target_": CONVNET, "width": 4},
+        "image_size": 32,
+        "method": "simclr",
+        "data": "shapes",
+    }
+    assert load_backbone(folder).out_dim == backbone_of(found.card).out_dim
