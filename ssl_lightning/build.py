@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ssl_lightning import compose as composing
 from ssl_lightning import instantiate as building
 from ssl_lightning import run_folder
-from ssl_lightning.allowed import PARTS, PLACES
+from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
@@ -21,6 +21,9 @@ from ssl_lightning.run_folder import RunFolder, is_main_process
 
 __all__ = ["Config", "check", "compose", "main", "run"]
 
+# What the run itself gives to each part.
+GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
+GIVEN |= {"method": ("backbone", "optimizer"), "stage": PARTS}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
 
@@ -75,18 +78,19 @@ def check(config: Config) -> None:
         elif key not in MAIN_GROUPS:
             raise UserError(f"there is no '{key}' in this config.{nearest_key(key, [*settings, *MAIN_GROUPS])}")
     trusted = config.settings.trusted_packages
-    for part in ("backbone", "views", "scheduler", "optimizer", "data"):
-        building.check(values.get(part), trusted, part, takes=PLACES[part])
-    given = ("backbone", "optimizer")
-    building.check(values.get("method"), trusted, "method", injected=given, takes=PLACES["method"])
-    building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", injected=OF_THE_TRAINER)
+    for group in (*PLACES, "trainer"):
+        if not isinstance(values.get(group) or {}, dict):
+            raise UserError(f"{group} is {shown(values[group])}; it must be a mapping, as in conf/{group}")
+    if "_target_" not in (values.get("stage") or {}):
+        raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
+    for part, given in GIVEN.items():
+        building.check(values.get(part), trusted, part, given, PLACES[part])
+    building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
     for group in ("callbacks", "logger"):
         for name, node in (values.get(group) or {}).items():
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
-            injected = (*building.GIVEN_BY_THE_RUN, *building.ROOTED)
-            building.check(node, trusted, f"{group}.{name}", injected=injected, takes=PLACES[group])
-    building.check(values.get("stage"), trusted, "stage", injected=PARTS, takes=PLACES["stage"])
+            building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -105,8 +109,10 @@ class Parts:
         return self.built[name]
 
     def _node(self, part: str, **extra: Any) -> Any:
-        trusted = self.config.settings.trusted_packages
-        return building.instantiate(self.config.values[part], trusted, PLACES[part], **extra)
+        node, trusted = self.config.values[part], self.config.settings.trusted_packages
+        if "_target_" not in (node or {}):
+            raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
+        return building.instantiate(node, trusted, PLACES[part], **extra)
 
     def _method(self) -> Any:
         return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))

@@ -58,19 +58,18 @@ def check_source(target: str, trusted: tuple[str, ...], at: str, takes: Slots) -
         _check_home(target, home, definition.name, trusted, at, takes)
     if isinstance(definition, ast.ClassDef) and not slots.may_fit(target, takes):
         raise UserError(f"{at}{shown(target)} is no {_words(takes)}, which this place takes")
-    if isinstance(definition, ast.FunctionDef) and not _is_builder(target, found, takes):
+    if isinstance(definition, ast.FunctionDef) and not _is_builder(target, home, definition, trusted, takes):
         raise UserError(f"{at}{shown(target)} {_NO_FUNCTION}")
 
 
 _NO_FUNCTION = "is a function: only a class may be named here, or a function of your own that says `-> nn.Module`"
 
 
-def _is_builder(target: str, found: tuple[str, signatures.Definition], takes: Slots) -> bool:
+def _is_builder(target: str, module: str, function: ast.FunctionDef, trusted: tuple[str, ...], takes: Slots) -> bool:
     """Is this function one of those listed, or one of the user's that returns what the place takes?"""
-    module, function = found
     if any(target in slot.functions for slot in takes):
         return True
-    if not isinstance(function, ast.FunctionDef):
+    if not allowed.trusts(module, trusted):
         return False
     arguments = {a.arg for a in (*function.args.args, *function.args.kwonlyargs)}
     if STAGE in takes and arguments & set(PARTS[:5]):
@@ -144,7 +143,9 @@ def load(target: str, trusted: Collection[str] = (), takes: Slots = ANYWHERE) ->
     if inspect.isclass(thing):
         if not any(_fits(thing, slot.base) for slot in takes):
             raise UserError(f"{shown(target)} is no {_words(takes)}, which this place takes")
-    elif not any(target in slot.functions for slot in takes) and not _builds(thing, takes):
+    elif not any(target in slot.functions for slot in takes) and not (
+        allowed.trusts(home, trusted) and _builds(thing, takes)
+    ):
         raise UserError(f"{shown(target)} {_NO_FUNCTION}")
     return thing
 

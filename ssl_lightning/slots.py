@@ -11,6 +11,7 @@ from ssl_lightning.allowed import Slot
 
 # Names of typing and builtins that say nothing about a class; `Callable` and containers are looked into.
 SILENT = ("Any", "Literal", "Optional", "Union", "Callable", "type", "int", "float", "bool", "str", "None", "object")
+TENSOR = "torch.Tensor"
 
 
 def ancestors(dotted: str) -> tuple[frozenset[str], bool]:
@@ -56,8 +57,8 @@ def classes(annotation: ast.expr | None, module: str) -> Iterator[str]:
 
 def _named(name: str, module: str) -> Iterator[str]:
     last = name.rpartition(".")[2]
-    if last == "Tensor":  # what is called with tensors and returns one is a loss, a module
-        yield allowed.MODULE.base
+    if last == "Tensor":
+        yield TENSOR
     elif last not in SILENT:
         place = signatures.find(f"{module}.{name}")
         if place is not None and isinstance(place[1], ast.ClassDef):
@@ -75,6 +76,8 @@ def slots_of(param: signatures.Param | None) -> tuple[Slot, ...]:
 
 def slot_for(base: str) -> Slot:
     """The place that takes this class: a listed one, or one of its own with the homes of what it descends from."""
+    if base == TENSOR:  # what is called with tensors and returns one is a loss, a module
+        return allowed.MODULE
     if base in allowed.BY_BASE:
         return allowed.BY_BASE[base]
     above = [slot for slot in allowed.SLOTS if slot.base in ancestors(base)[0]]
@@ -85,10 +88,17 @@ def slot_for(base: str) -> Slot:
 def may_fit(dotted: str, slots: Iterable[Slot]) -> bool:
     """Can this class be of one of these bases? True, too, where sources do not tell: building it will."""
     found, whole = ancestors(dotted)
-    return not whole or any(slot.base in found or is_protocol(slot.base) for slot in slots)
+    return not whole or any(slot.base in found or _meets(found, slot.base) for slot in slots)
 
 
-def is_protocol(base: str) -> bool:
+def _meets(found: Iterable[str], base: str) -> bool:
+    """A protocol is met by having the methods that it asks for."""
     place = signatures.find(base) if base else None
     bases = place[1].bases if place and isinstance(place[1], ast.ClassDef) else []
-    return any(ast.unparse(b).split("[")[0].rpartition(".")[2] == "Protocol" for b in bases)
+    is_protocol = any(ast.unparse(b).split("[")[0].rpartition(".")[2] == "Protocol" for b in bases)
+    return is_protocol and _methods([base]) <= _methods(found)
+
+
+def _methods(names: Iterable[str]) -> set[str]:
+    bodies = [place[1].body for place in map(signatures.find, names) if place and isinstance(place[1], ast.ClassDef)]
+    return {f.name for body in bodies for f in body if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")}

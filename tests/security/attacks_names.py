@@ -37,6 +37,9 @@ NAMES = [
     Attack("torchvision's loader", "unpickle a file", node("torchvision.models._api.WeightsEnum.get_state_dict", self=node("torchvision.models._api.Weights", url="file://{pickle}", transforms=None, meta={}), progress=False), MAY_NOT),
     Attack("our sweep's process", "run a command", node("ssl_lightning.sweep.run_process", command=["touch", "{canary}"]), MAY_NOT),
     Attack("a shapes cache", "write a file", node("ssl_lightning.data.sources.shapes.drawn_once", count=1, image_size=8, seed=0, split="x"), "is a function"),
+    Attack("a picture's writer", "write a file", node("ssl_lightning.callbacks.view_mosaic.show", columns=[], path="{canary}", trainer=None, rows=1), "is a function"),
+    Attack("timm's maker of optimizers", "call a function", node("timm.optim.create_optimizer_v2", model_or_params=[], opt="sgd"), "is a function"),
+    Attack("a function that returns a tensor", "call a function", node("torch.nn.functional.relu", input=1), MAY_NOT),
     # methods of classes, and what lies behind a class or an import
     Attack("a strategy's loader", "unpickle a file", node(f"{SINGLE}.load_checkpoint", self=node(SINGLE), checkpoint_path="{pickle}", weights_only=False), MAY_NOT),
     Attack("a writer's method", "write a file", node(f"{CHECKPOINT_IO}.save_checkpoint", self=node(CHECKPOINT_IO), checkpoint={}, path="{canary}"), MAY_NOT),
@@ -130,6 +133,7 @@ EXPERIMENTS = [
     Attack("experiment: a plugin", "unpickle on resume", {"trainer": {"plugins": [node("lightning.pytorch.plugins.io.TorchCheckpointIO")]}}, MAY_NOT),
     Attack("experiment: a strategy's reader", "unpickle on resume", {"trainer": {"strategy": node(SINGLE, device="cpu", checkpoint_io=node("lightning.pytorch.plugins.io.TorchCheckpointIO"))}}, "trainer.strategy.checkpoint_io: "),
     Attack("experiment: a callback", "write a file", {"callbacks": {"x": WRITER}}, "callbacks.x: "),
+    Attack("experiment: a list for callbacks", "confuse the builder", {"callbacks": [WRITER]}, "experiment/evil"),
     Attack("experiment: no callback at all", "confuse the builder", {"callbacks": {"x": {"path": "{canary}"}}}, "has no _target_"),
     Attack("experiment: a loss for a callback", "confuse the trainer", {"callbacks": {"x": node("torch.nn.Flatten")}}, "callbacks.x: "),
     Attack("experiment: a logger elsewhere", "write a file", {"logger": {"x": node(f"{LOGGERS}.CSVLogger", save_dir="{outside}")}}, INSIDE),
