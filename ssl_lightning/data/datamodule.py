@@ -13,7 +13,7 @@ from ssl_lightning.data.batch import Batch, RawBatch
 from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.labels import labelled_subset
 from ssl_lightning.data.loader import ArrayFetch, Fetch, Loader, SampleFetch, automatic_workers
-from ssl_lightning.data.sampler import EvalSampler, TrainSampler, permutation
+from ssl_lightning.data.sampler import PADDING, DealtSampler, EvalSampler, TrainSampler, permutation
 from ssl_lightning.data.views import DeviceViews, EvalView, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
 
@@ -166,15 +166,20 @@ class DataModule(LightningDataModule):
         return self._loader(images, SampleFetch(images, WorkerCrops(self.views, self.seed)), sampler)
 
     def val_dataloader(self) -> list[Loader]:
-        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it."""
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it.
+
+        All ranks get equally many batches; what only fills up has label and index -1.
+        """
         bank = self._subset(self.probe_set, self.bank_size, "bank")
         queries = self._subset(self.test_set, self.query_size, "queries")
         return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
 
-    def eval_loader(self, split: Split, indices: Tensor | None = None) -> Loader:
-        """Batches of one normalised view (B, 3, S, S) on the CPU, each row of `indices` once over all ranks."""
+    def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
+        """Batches of one normalised view (B, 3, S, S) on the CPU: each row of `indices` once over all ranks, or, when
+        they are not `shared`, once on every rank. A rank may have no batch at all."""
         images = self._split(split)
-        loader = self._eval_loader(images, torch.arange(len(images)) if indices is None else indices)
+        rows = torch.arange(len(images)) if indices is None else indices
+        loader = self._eval_loader(images, rows, shared, even=False)
         loader.finish = self.on_after_batch_transfer
         return loader
 
@@ -194,6 +199,9 @@ class DataModule(LightningDataModule):
         with torch.no_grad():
             if isinstance(images, list) and images[0].is_floating_point():  # engine "worker" has done it all
                 views = images
+            elif batch.epoch == PADDING:
+                none = batch.labels.new_full((1,), -1)
+                return Batch([torch.zeros(1, 3, self.image_size, self.image_size, device=none.device)], none, none)
             elif batch.epoch < 0:
                 assert isinstance(images, Tensor)
                 views = [self.eval_view.normalize(images)]
@@ -227,8 +235,9 @@ class DataModule(LightningDataModule):
             return torch.arange(len(images))
         return permutation(len(images), name, self.seed)[:size].sort().values
 
-    def _eval_loader(self, images: ImageSet, rows: Tensor) -> Loader:
-        sampler = EvalSampler(rows, self.batch_size, distributed.rank(), distributed.world_size())
+    def _eval_loader(self, images: ImageSet, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
+        ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
+        sampler = DealtSampler(rows, self.batch_size, *ranks, even)
         return self._loader(images, _eval_fetch(images, self.eval_view), sampler)
 
     def _loader(self, images: ImageSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:

@@ -50,6 +50,8 @@ class SampleFetch(Dataset[RawBatch]):
 
     def __getitem__(self, request: Request) -> RawBatch:
         epoch, rows = request
+        if not len(rows):
+            return RawBatch(torch.empty(0), rows, rows, epoch, rows)
         broken: list[int] = []
         samples, used = [], []
         for row in rows.tolist():

@@ -98,9 +98,9 @@ def split_random_features(backbone: nn.Module, data: DataModule, device: torch.d
 
 
 def calibration_batches(data: DataModule) -> Iterator[Tensor]:
-    """Some training images, seeded, in evaluation view: (B, 3, H, W) each."""
+    """Some training images, seeded, in evaluation view: (B, 3, H, W) each; the same on every rank."""
     rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_IMAGES].sort().values
-    return (batch.views[0] for batch in data.eval_loader("train", rows))
+    return (batch.views[0] for batch in data.eval_loader("train", rows, shared=False))
 
 
 def raw_pixels(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
