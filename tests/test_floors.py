@@ -17,9 +17,9 @@ FLOORS = [
     ["compose trainers ledger", "stages"],
     ["methods"],
     ["callbacks", "data", "table help arguments"],
-    ["evaluation", "losses", "models", "optim", "checkpoint"],
+    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp"],
     ["distributed", "instantiate", "run_folder"],
-    ["typecheck"],
+    ["typecheck", "devices"],
     ["signatures"],
     ["errors"],
 ]
@@ -90,7 +90,7 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
+    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "devices")
     for stem in (*entry, "build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck"):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem
