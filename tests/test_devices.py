@@ -1,4 +1,4 @@
-"""Two processes: what DDP sends at a step, small evaluation sets, stages that judge, and another number on resume."""
+"""Two processes: small evaluation sets, stages that judge, and another number on resume."""
 
 import json
 import os
@@ -19,38 +19,20 @@ from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.stages import embed, export, finetune, knn, linear
 from ssl_lightning.stages.training import LabelledData, crop_and_flip
 from tests.gloo import run_two
-from tests.methods.harness import METHODS, SmoothBackbone
+from tests.methods.harness import SmoothBackbone
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
-from tests.two_ranks import BATCH, EPOCHS, STEPS, Count, data_for, fit, method_for, state_of, trainer_of
+from tests.two_ranks import BATCH, data_for, fit, method_for, state_of, trainer_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
-RESUMED = ("simclr", "moco", "dino", "vicreg", "deepcluster_v2", "mae")
+RESUMED = ("simclr", "moco", "dino", "mae")
 SAVED_AT = 4  # a step in the middle of the second epoch
-SMALL_SETS = (1, 2, 3, 9)  # evaluation images, in batches of four on two ranks
+SMALL_SETS = (1, 3, 9)  # evaluation images, in batches of four on two ranks
 TIMES = ("seconds", "peak_memory_mb", "images_per_second")
-
-
-def sent(name: str, rank: int) -> dict[str, Any]:
-    """What a training sends on two ranks whose buffers differ at the start, as if they had been seeded differently."""
-    method, counter = method_for(name, statistics=True), Count()
-    generator = torch.Generator().manual_seed(rank)
-    with torch.no_grad():
-        for buffer in method.buffers():
-            if buffer.is_floating_point():
-                buffer += torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype) * 1e-3
-    trainer = trainer_of(2, callbacks=[counter], precision="64-true", limit_val_batches=0)
-    trainer.fit(method, datamodule=data_for(method, name, BATCH // 2))
-    statistics = sum(b.nbytes for m in method.modules() if isinstance(m, nn.BatchNorm1d) for b in m.buffers())
-    return {
-        "sent": counter.sizes,
-        "statistics": statistics,
-        "buffers": {n: b.clone() for n, b in method.named_buffers()},
-    }
 
 
 def validated(ranks: int, test: int) -> dict[str, float]:
     """kNN and probe during a training, on `test` queries and as many bank images."""
-    method = method_for("simclr", statistics=False)
+    method = method_for("simclr")
     data = data_for(method, "simclr", BATCH // ranks, test=test, bank_size=test)
     watching = [OnlineKNN(k=1), OnlineProbe(every_n_steps=1)]
     trainer = trainer_of(ranks, callbacks=watching, precision="64-true")
@@ -63,9 +45,9 @@ def picked(ranks: int, held: int) -> dict[str, Any]:
     torch.manual_seed(0)
     recipe = OptimizerRecipe(torch.optim.SGD, 1.0, 0.0, WarmupCosine(0))
     module = Finetuner(SmoothBackbone(), 3, recipe).double()
-    source = data_for(method_for("simclr", statistics=False), "simclr", BATCH // ranks)
-    rows = torch.arange(len(source.train_set))
-    parts = rows[:BATCH], rows[BATCH : BATCH + held]
+    source = data_for(method_for("simclr"), "simclr", BATCH // ranks)
+    every = torch.arange(len(source.train_set))
+    parts = every[:BATCH], every[BATCH : BATCH + held]
     data = LabelledData(source, *parts, crop_and_flip(4, (0.5, 1.0)), BATCH // ranks)
     data.on_after_batch_transfer = source.on_after_batch_transfer  # type: ignore[method-assign]
     source._device_views = data._device_views  # float64 views, of one crop
@@ -90,7 +72,7 @@ def trained_stages(rank: int, folder: Path) -> dict[str, Any]:
     """The stages that train, on two ranks, with one image to pick on and one to test on."""
 
     def trainer(callbacks: Any = None, subfolder: str | None = None, **overrides: Any) -> Any:
-        return trainer_of(2, callbacks=callbacks or [], **overrides)
+        return trainer_of(2, callbacks=callbacks or [], **{"enable_checkpointing": bool(callbacks), **overrides})
 
     data = TinyData(train=6, test=1, batch_size=8, num_workers=0)
     run, place = judged(str(folder / "run")), folder / "trained"
@@ -113,7 +95,6 @@ def on_two(rank: int, ranks: int, folder: str) -> dict[str, Any]:
     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")
     place = Path(folder)
     return {
-        "sent": {name: sent(name, rank) for name in METHODS},
         "validated": {n: validated(ranks, n) for n in SMALL_SETS},
         "picked": {n: picked(ranks, n) for n in SMALL_SETS},
         "whole": {name: fit(name, ranks, 4, place / f"{name}-2.ckpt", SAVED_AT) for name in RESUMED},
@@ -137,18 +118,6 @@ def two(one: dict[str, Any]) -> list[dict[str, Any]]:
     return run_two(on_two, str(one["folder"]))
 
 
-# ---- what is sent
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_only_batch_statistics_are_sent_and_all_buffers_are_equal(name: str, two: list[dict[str, Any]]) -> None:
-    left, right = (rank["sent"][name] for rank in two)
-    assert left["sent"] == right["sent"] == [left["statistics"]] * (EPOCHS * STEPS)
-    assert left["statistics"] > 0
-    for key, value in left["buffers"].items():
-        assert torch.equal(value, right["buffers"][key]), key
-
-
 # ---- small evaluation sets
 
 
@@ -164,7 +133,7 @@ def test_a_small_validation_equals_that_of_one_process(images: int, two: list[di
 def test_a_small_picking_split_equals_that_of_one_process(held: int, two: list[dict[str, Any]]) -> None:
     alone = picked(1, held)
     for rank in two:
-        assert rank["picked"][held]["picking"] == pytest.approx(alone["picking"], abs=1e-9)
+        assert rank["picked"][held]["picking"] == pytest.approx(alone["picking"], abs=1e-6)  # losses are float32
         for key, value in alone["state"].items():
             torch.testing.assert_close(rank["picked"][held]["state"][key], value, rtol=0, atol=1e-9)
 
@@ -194,14 +163,14 @@ def test_training_stages_agree_on_both_ranks(two: list[dict[str, Any]]) -> None:
 
 def test_every_rank_gets_as_many_batches_and_each_row_once() -> None:
     for count in range(12):
-        rows = torch.arange(count) + 5
+        wanted = torch.arange(count) + 5
         for ranks in (1, 2, 3, 5):
-            dealt = [DealtSampler(rows, 2, r, ranks, even=True) for r in range(ranks)]
+            dealt = [DealtSampler(wanted, 2, r, ranks, even=True) for r in range(ranks)]
             batches = [[batch.tolist() for _, batch in sampler] for sampler in dealt]
             assert len({len(sampler) for sampler in dealt}) == 1
             assert [len(sampler) for sampler in dealt] == [len(b) for b in batches]
-            assert sorted(row for part in batches for batch in part for row in batch) == rows.tolist()
-            whole = [batch.tolist() for batch in rows.split(2)] if count else []
+            assert sorted(row for part in batches for batch in part for row in batch) == wanted.tolist()
+            whole = [batch.tolist() for batch in wanted.split(2)] if count else []
             assert all(batch in whole for part in batches for batch in part if batch)
 
 
@@ -214,8 +183,8 @@ def test_features_do_not_depend_on_the_number_of_ranks_by_one_bit() -> None:
         loader = data.eval_loader("test", shared=False)
         loader.requests = DealtSampler(torch.arange(30), 7, rank, 2)
         parts.append(extract(net, loader))
-    rows = torch.cat([part.indices for part in parts]).argsort()
-    assert torch.equal(torch.cat([part.x for part in parts])[rows], whole.x)
+    order = torch.cat([part.indices for part in parts]).argsort()
+    assert torch.equal(torch.cat([part.x for part in parts])[order], whole.x)
 
 
 def judged_net() -> nn.Module:
@@ -237,9 +206,10 @@ def test_a_run_goes_on_with_another_number_of_devices(
     assert "made with 8 images a step on 2 devices; now each of 1 takes 8" in capsys.readouterr().out
     assert fewer["batch_size"] == 8
     assert fewer["rows"] == whole["rows"][SAVED_AT:]
+    assert all(rank["whole"][name]["sent"] == [] for rank in two)  # there is no BatchNorm in it
     more = [rank["resumed"][name] for rank in two]  # one rank of 8 -> two of 4
     shared = [sorted(a + b) for a, b in zip(*(rank["rows"] for rank in more), strict=True)]
-    assert shared == [sorted(rows) for rows in whole["rows"][SAVED_AT:]]
+    assert shared == [sorted(step) for step in whole["rows"][SAVED_AT:]]
     for found in (fewer, *more, *(rank["whole"][name] for rank in two)):
         for key, value in whole["state"].items():
             if key.startswith("queue."):  # the ranks' keys enter in another order

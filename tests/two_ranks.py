@@ -44,31 +44,30 @@ class Noise(DataModule):
         return found._replace(views=[view.double() for view in found.views])
 
 
-class Count(Callback):
-    """Bytes of buffers that DDP sends in training steps, counted where DDP sends them."""
+def count_sent(model: DistributedDataParallel) -> list[int]:
+    """A list that gets the bytes of buffers of each broadcast, where DDP sends them."""
+    sizes: list[int] = []
+    send = model._distributed_broadcast_coalesced
 
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
+    def counted(tensors: list[Tensor], *args: Any, **kwargs: Any) -> None:
+        sizes.append(sum(tensor.nbytes for tensor in tensors))
+        send(tensors, *args, **kwargs)
 
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        model = trainer.strategy.model
-        if not isinstance(model, DistributedDataParallel):
-            return
-        send = model._distributed_broadcast_coalesced
-
-        def counted(tensors: list[Tensor], *args: Any, **kwargs: Any) -> None:
-            self.sizes.append(sum(tensor.nbytes for tensor in tensors))
-            send(tensors, *args, **kwargs)
-
-        model._distributed_broadcast_coalesced = counted  # type: ignore[method-assign]
+    model._distributed_broadcast_coalesced = counted  # type: ignore[method-assign]
+    return sizes
 
 
 class Watch(Callback):
-    """Notes the rows of each step, and saves after one of them."""
+    """Notes the rows of each step and what DDP sends, and saves after one of them."""
 
     def __init__(self, save: Path | None = None, after: int = 0) -> None:
         self.path, self.after = save, after
         self.rows: list[list[int]] = []
+        self.sent: list[int] = []
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if isinstance(trainer.strategy.model, DistributedDataParallel):
+            self.sent = count_sent(trainer.strategy.model)
 
     def on_train_batch_end(self, trainer: Trainer, method: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.rows.append(batch.indices.tolist())
@@ -76,10 +75,8 @@ class Watch(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def method_for(name: str, statistics: bool) -> SSLMethod:
+def method_for(name: str, statistics: bool = False) -> SSLMethod:
     """The tiny method; with BatchNorm statistics in its networks and their copies, as real ones have, if asked for."""
-    memory = {"memory_size": STEPS * BATCH} if name == "deepcluster_v2" else {}
-    SMALL[name] = {**SMALL.get(name, {}), **memory}
     plain = harness.tiny_backbone
 
     def with_statistics(name: str) -> nn.Module:
@@ -119,8 +116,8 @@ def fit(
     ckpt: Path | None = None,
 ) -> dict[str, Any]:
     """One training in float64: its end, and the rows of this rank at each step."""
-    method, watch = method_for(name, statistics=False), Watch(save, after)
+    method, watch = method_for(name), Watch(save, after)
     trainer = trainer_of(ranks, callbacks=[watch], precision="64-true", limit_val_batches=0)
     data = data_for(method, name, batch_size)
     trainer.fit(method, datamodule=data, ckpt_path=ckpt, weights_only=True)
-    return {"state": state_of(method), "rows": watch.rows, "batch_size": data.batch_size}
+    return {"state": state_of(method), "rows": watch.rows, "sent": watch.sent, "batch_size": data.batch_size}
