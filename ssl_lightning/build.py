@@ -7,12 +7,13 @@ import inspect
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
 
 from ssl_lightning import compose as composing
+from ssl_lightning import devices, run_folder
 from ssl_lightning import instantiate as building
-from ssl_lightning import run_folder
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
@@ -151,7 +152,8 @@ def run(config: Config) -> dict[str, Any]:
 
     folder = RunFolder(config.path)
     with folder.locked():
-        status = folder.open(config.stored, config.settings.resume)
+        stored = config.stored | devices.chosen(config.values)
+        status = folder.open(stored, config.settings.resume)
         if status == "finished":
             results = folder.results() or {}
             print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
@@ -159,7 +161,10 @@ def run(config: Config) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-        results = _call_stage(config, folder)
+        values, said = devices.shared_anew(folder.origin, stored) if folder.origin else (config.values, None)
+        if said and is_main_process():
+            print(f"{said}: the images of a step stay the same")
+        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder)
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))
@@ -180,7 +185,7 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
         found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}
         results = head | {"seed": settings.seed} | found
-        results["config_sha256"] = run_folder.fingerprint(config.values)
+        results["config_sha256"] = run_folder.fingerprint(folder.origin or config.values)
         for logger in parts.built["trainer"].loggers if "trainer" in parts.built else ():
             if hasattr(logger, "log_results"):
                 logger.log_results(results)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ssl_lightning import devices
 from ssl_lightning.errors import UserError
 
 Status = Literal["new", "resumed", "finished"]
@@ -25,6 +26,7 @@ FREE = (
     "resume",
     "trusted_packages",
     "choices",
+    devices.KEPT,
     "logger",
     "callbacks.progress",
     "data.num_workers",
@@ -97,6 +99,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config: dict[str, Any] = {}
+        self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
 
     @property
     def checkpoint(self) -> Path | None:
@@ -126,13 +129,15 @@ class RunFolder:
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
-        changed = differences(self._stored(), config) if self._stored() and self.begun else []
+        stored = self._stored()
+        changed = differences(stored, devices.as_stored(stored, config)) if stored and self.begun else []
         if not changed:
             return None
         more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
+        why = f"{'; '.join(changed[:8])}{more}).{devices.why_not(stored, config)}"
         return (
-            f"{self.path} was made with other settings ({'; '.join(changed[:8])}{more}). Give this run another name=, "
-            f"or start afresh with resume=never (the old folder is then kept as {self._aside().name})"
+            f"{self.path} was made with other settings ({why} Give this run another name=, or start afresh with "
+            f"resume=never (the old folder is then kept as {self._aside().name})"
         )
 
     def open(self, config: Mapping[str, Any], resume: str = "auto") -> Status:
@@ -143,12 +148,14 @@ class RunFolder:
         resume and resume="must". With resume="never" an earlier folder is moved aside, never deleted.
         """
         self.config = dict(config)
+        self.origin = {}
         if resume == "never" and is_main_process() and self._stored():
             with writing(self.path):
                 self.path.rename(self._aside())
         reason = self.refusal(config)
         if reason:
             raise UserError(reason)
+        self.origin = self._stored() if self.begun else {}
         if self.finished:
             return "finished"
         if resume == "must" and self.saved is None:

@@ -17,11 +17,11 @@ FLOORS = [
     ["compose trainers ledger", "stages"],
     ["methods"],
     ["callbacks", "data", "table help arguments"],
-    ["evaluation", "losses", "models", "optim", "checkpoint"],
+    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp"],
     ["card"],
     ["distributed", "instantiate", "run_folder"],
     ["names"],
-    ["typecheck", "slots"],
+    ["typecheck", "slots", "devices"],
     ["signatures", "allowed"],
     ["errors"],
 ]
@@ -92,7 +92,7 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
+    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "devices")
     light = ("build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck")
     for stem in (*entry, *light, "allowed", "names", "slots"):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}

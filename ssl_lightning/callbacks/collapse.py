@@ -73,7 +73,7 @@ class Collapse(Callback):
         self._looked_at = 0
         self._metrics: dict[str, Tensor | float] = {}
         self._bad: dict[str, tuple[str, int]] = {}  # what was looked at -> (diagnosis, looks in a row)
-        self._rows: list[Tensor] = []
+        self._rows: list[tuple[Tensor, Tensor]] = []  # features and indices of each batch
 
     def state_dict(self) -> dict[str, Any]:
         return {"first_scale": self._first_scale}
@@ -119,14 +119,16 @@ class Collapse(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        enough = sum(map(len, self._rows)) * world_size() >= MAX_ROWS
+        enough = sum(len(features) for features, _ in self._rows) * world_size() >= MAX_ROWS
         if dataloader_idx == 1 and not trainer.sanity_checking and not enough:
-            self._rows.append(outputs["features"])
+            images = outputs["indices"] >= 0  # not what only makes the ranks even
+            self._rows.append((outputs["features"][images], outputs["indices"][images]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._rows:
             return
-        features = gather_rows(torch.cat(self._rows))[:MAX_ROWS].float()  # (N, D)
+        features, indices = (gather_rows(torch.cat(part)) for part in zip(*self._rows, strict=True))
+        features = features[indices.argsort()[:MAX_ROWS]].float()  # (N, D), those of one process
         self._rows = []
         if len(features) < 2 or not torch.isfinite(features).all():
             return

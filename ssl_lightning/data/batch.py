@@ -37,7 +37,7 @@ class RawBatch(NamedTuple):
             one finished float (B, 3, h, w) tensor per view (engine "worker").
         labels: (B,) int64.
         indices: (B,) int64.
-        epoch: epoch these images are drawn in; -1 for evaluation.
+        epoch: epoch these images are drawn in; below 0 for evaluation (see `sampler`).
         broken: (K,) int64, rows whose file could not be decoded and was replaced by the next good one.
     """
 

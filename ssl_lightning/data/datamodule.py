@@ -12,8 +12,8 @@ from ssl_lightning import distributed
 from ssl_lightning.data.batch import Batch, RawBatch
 from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.labels import labelled_subset
-from ssl_lightning.data.loader import ArrayFetch, Fetch, Loader, SampleFetch, automatic_workers
-from ssl_lightning.data.sampler import EvalSampler, TrainSampler, permutation
+from ssl_lightning.data.loader import ArrayFetch, Fetch, Loader, SampleFetch, automatic_workers, eval_fetch
+from ssl_lightning.data.sampler import PADDING, DealtSampler, EvalSampler, TrainSampler, permutation
 from ssl_lightning.data.views import DeviceViews, EvalView, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
 
@@ -143,11 +143,35 @@ class DataModule(LightningDataModule):
         return divmod(trained, int(self.trainer.num_training_batches))
 
     def state_dict(self) -> dict[str, Any]:
+        """Where we are, in images over all ranks: with another number of devices that is the same place."""
         epoch, batch = self.position()
-        return {"epoch": epoch, "batch": batch}
+        ranks = distributed.world_size()
+        step = self.batch_size * ranks
+        return {"epoch": epoch, "images": batch * step, "images_per_step": step, "ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._start = (state_dict["epoch"], state_dict["batch"])
+        if "batch" in state_dict:  # of an older version
+            self._start = (state_dict["epoch"], state_dict["batch"])
+            return
+        step = state_dict["images_per_step"]
+        self._keep(step, state_dict["ranks"])
+        self._start = (state_dict["epoch"], state_dict["images"] // step)
+
+    def _keep(self, step: int, before: int) -> None:
+        """Shares the images of a step among the ranks of today, however many there were `before`."""
+        ranks = distributed.world_size()
+        if self.batch_size * ranks == step:
+            return
+        made = f"the checkpoint was made with {step} images a step on {before} device{'s' * (before > 1)}"
+        if ranks == before:
+            raise UserError(f"{made}, and this run has {self.batch_size * ranks}; set batch_size={step // ranks}")
+        if step % ranks:
+            raise UserError(f"{made}, which {ranks} cannot share; choose a number of devices that divides {step}")
+        if any(isinstance(loader.requests, TrainSampler) for loader in self._loaders):
+            raise UserError(f"{made}; for {ranks} set batch_size={step // ranks}")  # too late to change it here
+        self.batch_size = step // ranks
+        if distributed.is_main():
+            print(f"{made}; now each of {ranks} takes {self.batch_size}")
 
     # ---- loaders
 
@@ -166,15 +190,20 @@ class DataModule(LightningDataModule):
         return self._loader(images, SampleFetch(images, WorkerCrops(self.views, self.seed)), sampler)
 
     def val_dataloader(self) -> list[Loader]:
-        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it."""
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it.
+
+        All ranks get equally many batches; what only fills up has label and index -1.
+        """
         bank = self._subset(self.probe_set, self.bank_size, "bank")
         queries = self._subset(self.test_set, self.query_size, "queries")
         return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
 
-    def eval_loader(self, split: Split, indices: Tensor | None = None) -> Loader:
-        """Batches of one normalised view (B, 3, S, S) on the CPU, each row of `indices` once over all ranks."""
+    def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
+        """Batches of one normalised view (B, 3, S, S) on the CPU: each row of `indices` once over all ranks, or, when
+        they are not `shared`, once on every rank. A rank may have no batch at all."""
         images = self._split(split)
-        loader = self._eval_loader(images, torch.arange(len(images)) if indices is None else indices)
+        rows = torch.arange(len(images)) if indices is None else indices
+        loader = self._eval_loader(images, rows, shared, even=False)
         loader.finish = self.on_after_batch_transfer
         return loader
 
@@ -183,7 +212,7 @@ class DataModule(LightningDataModule):
         images = self._split(split)
         rows = torch.arange(len(images)) if indices is None else indices
         view = EvalView(min(self.image_size, 32), self.mean, self.std)
-        loader = self._loader(images, _eval_fetch(images, view), EvalSampler(rows, self.batch_size))
+        loader = self._loader(images, eval_fetch(images, view), EvalSampler(rows, self.batch_size))
         return torch.cat([batch.images.flatten(1).float() / 255 for batch in loader])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
@@ -194,6 +223,9 @@ class DataModule(LightningDataModule):
         with torch.no_grad():
             if isinstance(images, list) and images[0].is_floating_point():  # engine "worker" has done it all
                 views = images
+            elif batch.epoch == PADDING:
+                none = batch.labels.new_full((1,), -1)
+                return Batch([torch.zeros(1, 3, self.image_size, self.image_size, device=none.device)], none, none)
             elif batch.epoch < 0:
                 assert isinstance(images, Tensor)
                 views = [self.eval_view.normalize(images)]
@@ -227,9 +259,10 @@ class DataModule(LightningDataModule):
             return torch.arange(len(images))
         return permutation(len(images), name, self.seed)[:size].sort().values
 
-    def _eval_loader(self, images: ImageSet, rows: Tensor) -> Loader:
-        sampler = EvalSampler(rows, self.batch_size, distributed.rank(), distributed.world_size())
-        return self._loader(images, _eval_fetch(images, self.eval_view), sampler)
+    def _eval_loader(self, images: ImageSet, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
+        ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
+        sampler = DealtSampler(rows, self.batch_size, *ranks, even)
+        return self._loader(images, eval_fetch(images, self.eval_view), sampler)
 
     def _loader(self, images: ImageSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:
         workers = self.num_workers
@@ -252,20 +285,3 @@ class DataModule(LightningDataModule):
         if device.type != "cuda" or self.resident is False or (self.resident == "auto" and not fits):
             return images
         return ArrayImages(images.images.to(device), images.labels, images.classes)
-
-
-def _eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
-    """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
-    if isinstance(images, ArrayImages) and images.images.shape[1:3] == (view.size, view.size):
-        return ArrayFetch(images)
-    return SampleFetch(images, EvalCrop(view))
-
-
-class EvalCrop:
-    """The evaluation crop as a per-image transform of `SampleFetch`."""
-
-    def __init__(self, view: EvalView):
-        self.view = view
-
-    def __call__(self, image: Tensor, index: int, epoch: int) -> Tensor:
-        return self.view.crop(image)

@@ -13,6 +13,7 @@ from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BROKEN_LIMIT, BrokenFiles
 from ssl_lightning.data.images import BROKEN, ArrayImages, ImageSet
 from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
+from ssl_lightning.data.views import EvalView
 
 # (uint8 image (H, W, 3), index, epoch) -> one tensor, or one per view
 Transform = Callable[[Tensor, int, int], Any]
@@ -50,6 +51,8 @@ class SampleFetch(Dataset[RawBatch]):
 
     def __getitem__(self, request: Request) -> RawBatch:
         epoch, rows = request
+        if not len(rows):
+            return RawBatch(torch.empty(0), rows, rows, epoch, rows)
         broken: list[int] = []
         samples, used = [], []
         for row in rows.tolist():
@@ -74,6 +77,23 @@ class SampleFetch(Dataset[RawBatch]):
             if len(set(broken)) > BROKEN_LIMIT * len(self.images):
                 break
         return None, row
+
+
+def eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
+    """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
+    if isinstance(images, ArrayImages) and images.images.shape[1:3] == (view.size, view.size):
+        return ArrayFetch(images)
+    return SampleFetch(images, EvalCrop(view))
+
+
+class EvalCrop:
+    """The evaluation crop as a per-image transform of `SampleFetch`."""
+
+    def __init__(self, view: EvalView):
+        self.view = view
+
+    def __call__(self, image: Tensor, index: int, epoch: int) -> Tensor:
+        return self.view.crop(image)
 
 
 def as_is(batch: Any) -> Any:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ssl_lightning.errors import UserError
 
-Request = tuple[int, Tensor]  # (epoch, indices (B,)): what a loader is asked for; epoch -1 means evaluation
+Request = tuple[int, Tensor]  # (epoch, indices (B,)): what a loader is asked for; below 0 it is one of these two
 EVALUATION = -1
+PADDING = -2  # fills up a rank: no image is asked for, and the batch becomes a blank one with label -1
 
 
 def hashed_seed(*parts: int | str) -> int:
@@ -82,3 +83,30 @@ class EvalSampler:
     def __iter__(self) -> Iterator[Request]:
         for rows in self.indices.split(self.batch_size) if len(self.indices) else ():
             yield EVALUATION, rows
+
+
+class DealtSampler(EvalSampler):
+    """The batches of one process, dealt out: rank r of W takes the batches r::W.
+
+    A network rounds a little differently in batches of another size or content. Here each image is in the very batch
+    that one process has it in, so any number of ranks finds the same features to the last bit.
+
+    Args:
+        indices, batch_size, rank, world_size: as in `EvalSampler`.
+        even: a rank with one batch less than others ends with PADDING. Lightning's validation loop wants equally many
+            batches on all ranks: it skips its hooks where there is none, and ranks that gather in them would wait for
+            ever.
+    """
+
+    def __init__(self, indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1, even: bool = False):
+        super().__init__(indices, batch_size)
+        every = list(super().__iter__())
+        self.requests: list[Request] = every[rank::world_size]
+        if even and len(self.requests) * world_size < len(every):
+            self.requests.append((PADDING, indices[:0]))
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)

@@ -69,11 +69,17 @@ def extract(
     return _gathered(x, labels, indices, device)
 
 
+def module_of(embed: Callable[[Tensor], Tensor]) -> nn.Module | None:
+    """The module that `embed` is, or is a method of."""
+    module = embed if isinstance(embed, nn.Module) else getattr(embed, "__self__", None)
+    return module if isinstance(module, nn.Module) else None
+
+
 @contextmanager
 def evaluating(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Evaluation mode for the module behind `embed`, and each submodule's own flag back at the end."""
-    module = embed if isinstance(embed, nn.Module) else getattr(embed, "__self__", None)
-    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    module = module_of(embed)
+    modules = list(module.modules()) if module is not None else []
     flags = [m.training for m in modules]
     try:
         for m in modules:

@@ -56,13 +56,15 @@ def judge(
 def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None) -> dict[str, float | None]:
     """Label-free measures of the features of a split.
 
-    `pairs` are the features (N, D) of two augmented views of the same images; without them alignment is None.
+    `pairs` are the features (N, D) of two augmented views of the same images; without them alignment is None, and so
+    are the measures of spread where there is one image only.
     """
+    several = len(features) > 1
     return {
         "rankme": rankme(features.x),
         "alignment": alignment(*pairs) if pairs is not None else None,
-        "uniformity": uniformity(features.x),
-        "feature_std": feature_std(features.x),
+        "uniformity": uniformity(features.x) if several else None,
+        "feature_std": feature_std(features.x) if several else None,
     }
 
 
@@ -115,8 +117,8 @@ def calibrate_batchnorm(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
     """Sets the running statistics of each BatchNorm to their plain mean over `batches` of images (B, 3, H, W).
 
     A new network's statistics are 0 and 1, which its features do not have: in evaluation mode it would do worse than
-    random weights deserve, and flatter what is compared with it. Under several ranks the statistics are averaged, so
-    that all hold the same network. A network without BatchNorm is left as it is.
+    random weights deserve, and flatter what is compared with it. Under several ranks each passes the same batches, as
+    one process would, and all hold rank 0's statistics. A network without BatchNorm is left as it is.
     """
     norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
@@ -134,7 +136,7 @@ def calibrate_batchnorm(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.momentum = momentum
         for statistic in (norm.running_mean, norm.running_var):
             if statistic is not None:
-                statistic.copy_(gather_rows(statistic[None]).mean(dim=0))
+                statistic.copy_(gather_rows(statistic[None])[0])
     for module, flag in flags:
         module.training = flag
 

@@ -8,7 +8,9 @@ from typing import Any, TypedDict
 import torch
 from lightning import Callback, LightningModule
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ssl_lightning import ddp
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
@@ -73,6 +75,13 @@ class SSLMethod(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
+
+    def setup(self, stage: str) -> None:
+        ddp.spare(self)
+
+    def on_fit_start(self) -> None:
+        if isinstance(self.trainer.strategy.model, DistributedDataParallel):
+            ddp.send_once(self)
 
     def scoring(self, loss: Callable[..., Any], *handed: str) -> Callable[..., Any]:
         """`loss`, if it takes what this method hands it; raises UserError for one that was made for other methods."""

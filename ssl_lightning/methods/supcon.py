@@ -36,6 +36,7 @@ class SupCon(SSLMethod):
         self.loss = self.scoring(loss, "z1", "z2", "labels")
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         if not (self.trainer.datamodule.train_set.labels >= 0).any():  # type: ignore[attr-defined]
             raise UserError("supcon learns from labels, and these images have none; choose another method")
 

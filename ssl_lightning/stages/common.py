@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning import ddp
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
 from ssl_lightning.checkpoint import build_backbone, load_backbone, resolve_ckpt, untrained
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.distributed import gather_rows, world_size
 from ssl_lightning.errors import UserError
-from ssl_lightning.evaluation.features import Features, evaluating, extract
+from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 
@@ -98,9 +99,9 @@ def split_random_features(backbone: nn.Module, data: DataModule, device: torch.d
 
 
 def calibration_batches(data: DataModule) -> Iterator[Tensor]:
-    """Some training images, seeded, in evaluation view: (B, 3, H, W) each."""
+    """Some training images, seeded, in evaluation view: (B, 3, H, W) each; the same on every rank."""
     rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_IMAGES].sort().values
-    return (batch.views[0] for batch in data.eval_loader("train", rows))
+    return (batch.views[0] for batch in data.eval_loader("train", rows, shared=False))
 
 
 def raw_pixels(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
@@ -139,8 +140,12 @@ def judge_backbone(
 ) -> dict[str, Any]:
     """The whole verdict: kNN, linear probe, both baselines under the same protocol, and quality.
 
-    Without labels only `quality` can be told. Every rank calls this and gets the same.
+    Without labels only `quality` can be told. Every rank calls this and gets the same: the verdict on rank 0's network,
+    the one that is saved, for ranks may have trained with BatchNorm statistics of their own.
     """
+    module = module_of(embed)
+    if module is not None:
+        ddp.share_statistics(module)
     pairs = positive_pairs(embed, data, device)
     if not data.has_labels:
         return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs)}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_lightning.callbacks.collapse import Collapse
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.errors import UserError
@@ -62,8 +63,26 @@ def knn_accuracy(rank: int, world_size: int) -> float:
     return logged["val/knn_top1"]
 
 
+def spread(rank: int, world_size: int) -> dict[str, float]:
+    """The spread of unlabelled features; where a rank has fewer, a row of index -1 fills up."""
+    features, _, indices = knn_rows()[1]
+    mine = list(range(rank, len(indices), world_size))
+    outputs = {"features": features[mine], "indices": indices[mine]}
+    if rank == 1:
+        outputs = {"features": torch.cat([outputs["features"], torch.full((1, 3), 50.0)]),
+                   "indices": torch.cat([outputs["indices"], torch.tensor([-1])])}  # fmt: skip
+    logged: dict[str, float] = {}
+    module: Any = SimpleNamespace(log_dict=lambda values, **kwargs: logged.update(values))
+    trainer: Any = SimpleNamespace(sanity_checking=False, global_step=1)
+    collapse = Collapse()
+    collapse.on_validation_batch_end(trainer, module, outputs, None, 0, 1)
+    collapse.on_validation_epoch_end(trainer, module)
+    return logged
+
+
 def everything(rank: int, world_size: int) -> dict[str, Any]:
-    return {"guard": guard_message(rank), "probe": probe_state(rank), "knn": knn_accuracy(rank, world_size)}
+    found: dict[str, Any] = {"guard": guard_message(rank), "probe": probe_state(rank)}
+    return {**found, "knn": knn_accuracy(rank, world_size), "spread": spread(rank, world_size)}
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +106,10 @@ def test_two_ranks_count_each_image_once_in_knn(ranks: list[dict[str, Any]]) -> 
     expected = knn_top1(bank, bank_labels, queries, query_labels, k=5, temperature=0.07)
     assert 0.4 < expected < 1
     assert ranks[0]["knn"] == ranks[1]["knn"] == pytest.approx(expected)
+
+
+def test_the_spread_of_features_leaves_out_what_fills_up_a_rank(ranks: list[dict[str, Any]]) -> None:
+    alone = spread(0, 1)
+    assert set(alone) == {"val/feature_std", "val/feature_rank"}
+    for found in ranks:
+        assert found["spread"] == pytest.approx(alone, rel=1e-9)

@@ -233,7 +233,7 @@ def test_a_resumed_run_can_be_resumed_again(tmp_path: Path) -> None:
     parts = fit(Noise(), [SaveAndDie(one, 4)]) + fit(Noise(), [SaveAndDie(two, 8)], one) + fit(Noise(), [], two)
     assert parts == whole
     state = torch.load(two, weights_only=True)
-    assert state["Noise"] == {"epoch": 1, "batch": 3}
+    assert state["Noise"] == {"epoch": 1, "images": 24, "images_per_step": 8, "ranks": 1}
 
 
 @trains
@@ -258,6 +258,40 @@ def test_overfitting_repeats_the_very_same_batches() -> None:
 
 def test_the_position_without_a_trainer_is_what_was_loaded() -> None:
     data = Noise()
+    data.load_state_dict({"epoch": 1, "images": 24, "images_per_step": 8, "ranks": 1})
+    assert [raw.epoch for raw in data.train_dataloader()] == [1, 1]
+    assert data.state_dict() == {"epoch": 1, "images": 24, "images_per_step": 8, "ranks": 1}
+
+
+def test_the_position_of_an_older_checkpoint_is_read() -> None:
+    data = Noise()
     data.load_state_dict({"epoch": 1, "batch": 3})
     assert [raw.epoch for raw in data.train_dataloader()] == [1, 1]
-    assert data.state_dict() == {"epoch": 1, "batch": 3}
+
+
+def state_of(images_per_step: int, ranks: int) -> dict[str, int]:
+    return {"epoch": 1, "images": 3 * images_per_step, "images_per_step": images_per_step, "ranks": ranks}
+
+
+@pytest.mark.parametrize(("ranks", "share"), [(1, 24), (2, 12), (4, 6), (8, 3)])
+def test_the_images_of_a_step_are_shared_among_the_ranks_of_today(
+    ranks: int, share: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    data = Noise(count=120)
+    data.load_state_dict(state_of(24, 3))
+    assert data.batch_size == share
+    assert data.position() == (1, 3)
+    assert capsys.readouterr().out.count(f"24 images a step on 3 devices; now each of {ranks} takes {share}") == 1
+
+
+def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="16 images a step on 1 device, and this run has 8; set batch_size=16"):
+        Noise().load_state_dict(state_of(16, 1))
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    with pytest.raises(UserError, match="16 images a step on 2 devices, which 3 cannot share"):
+        Noise().load_state_dict(state_of(16, 2))
+    data = Noise(batch_size=4)
+    data.train_dataloader()
+    with pytest.raises(UserError, match="24 images a step on 2 devices; for 3 set batch_size=8"):
+        data.load_state_dict(state_of(24, 2))

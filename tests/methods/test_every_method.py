@@ -5,10 +5,15 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ssl_lightning import ddp
 from tests.gloo import run_two
 from tests.methods.harness import METHODS, batch_for, gradients, rows, step, tiny_method
+from tests.two_ranks import count_sent, method_for
+
+DDP_STEPS = 4
 
 
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
@@ -38,8 +43,31 @@ def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str
     return {"losses": torch.stack(losses), "gradients": gradients(method), "state": method.state_dict()}
 
 
+def sent(name: str, rank: int, ranks: int) -> dict[str, Any]:
+    """What DDP sends in a few steps on ranks whose buffers differ at the start, as if they had other seeds."""
+    method = method_for(name, statistics=True)
+    generator = torch.Generator().manual_seed(rank)
+    with torch.no_grad():
+        for buffer in method.buffers():
+            if buffer.is_floating_point():
+                buffer += torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype) * 1e-3
+    method.setup("fit")
+    ddp.send_once(method)
+    method.forward = lambda batch, n: step(method, batch, n)["loss"]  # type: ignore[method-assign, assignment]
+    model = DistributedDataParallel(method)
+    sizes, share = count_sent(model), 8 // ranks
+    for n in range(DDP_STEPS):
+        model(rows(batch_for(name, 8, seed=n), rank * share, (rank + 1) * share), n).backward()
+        for parameter in method.parameters():
+            if parameter.grad is not None:
+                parameter.data -= 0.1 * parameter.grad
+        method.zero_grad()
+    kept = sum(b.nbytes for m in method.modules() if isinstance(m, nn.BatchNorm1d) for b in m.buffers())
+    return {"sent": sizes, "statistics": kept, "buffers": {key: b.clone() for key, b in method.named_buffers()}}
+
+
 def train_all(rank: int, world_size: int) -> dict[str, Any]:
-    return {name: train(name, 20, rank, world_size) for name in METHODS}
+    return {name: {**train(name, 20, rank, world_size), "ddp": sent(name, rank, world_size)} for name in METHODS}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +89,17 @@ def test_two_processes_equal_one(name: str, two_processes: list[dict[str, Any]])
             torch.testing.assert_close(two["state"][key], value, rtol=0, atol=1e-9)
     for key, value in ranks[0]["state"].items():
         assert torch.equal(value, ranks[1]["state"][key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ddp_sends_batch_statistics_only_and_all_buffers_are_equal(
+    name: str, two_processes: list[dict[str, Any]]
+) -> None:
+    left, right = (rank[name]["ddp"] for rank in two_processes)
+    assert left["sent"] == right["sent"] == [left["statistics"]] * DDP_STEPS
+    assert left["statistics"] > 0
+    for key, value in left["buffers"].items():
+        assert torch.equal(value, right["buffers"][key]), key
 
 
 @pytest.mark.parametrize("name", METHODS)
