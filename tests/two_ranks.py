@@ -5,7 +5,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
@@ -57,8 +58,8 @@ def count_sent(model: DistributedDataParallel) -> list[int]:
     return sizes
 
 
-class Watch(Callback):
-    """Notes the rows of each step and what DDP sends, and saves after one of them."""
+class Watch(Checkpoint):
+    """Notes the rows of each step and what DDP sends; saves after one of them, when all other callbacks are done."""
 
     def __init__(self, save: Path | None = None, after: int = 0) -> None:
         self.path, self.after = save, after
@@ -117,7 +118,8 @@ def fit(
 ) -> dict[str, Any]:
     """One training in float64: its end, and the rows of this rank at each step."""
     method, watch = method_for(name), Watch(save, after)
-    trainer = trainer_of(ranks, callbacks=[watch], precision="64-true", limit_val_batches=0)
+    options: dict[str, Any] = {"callbacks": [watch], "enable_checkpointing": True, "precision": "64-true"}
+    trainer = trainer_of(ranks, limit_val_batches=0, **options)
     data = data_for(method, name, batch_size)
     trainer.fit(method, datamodule=data, ckpt_path=ckpt, weights_only=True)
     return {"state": state_of(method), "rows": watch.rows, "sent": watch.sent, "batch_size": data.batch_size}
