@@ -20,7 +20,9 @@ FLOORS = [
     ["evaluation", "losses", "models", "optim", "checkpoint"],
     ["distributed", "instantiate", "run_folder"],
     ["typecheck"],
-    ["signatures"],
+    ["signatures", "ranks"],
+    ["crew"],
+    ["hub", "launch"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
@@ -90,8 +92,21 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
-    for stem in (*entry, "build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck"):
+    entry: tuple[str, ...] = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
+    for stem in (
+        *entry,
+        "build",
+        "compose",
+        "errors",
+        "instantiate",
+        "run_folder",
+        "signatures",
+        "typecheck",
+        "launch",
+        "crew",
+        "hub",
+        "ranks",
+    ):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem
 
