@@ -151,7 +151,8 @@ def of_others(error: BaseException) -> bool:
     """Is this what a collective says when another rank has died or does not answer?"""
     if type(error).__module__.startswith("torch") and type(error).__name__.startswith("Dist"):
         return True
-    words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Timed out waiting", "TCPStore")
+    words = ("gloo", "NCCL", "ProcessGroup", "process group", "Connection closed by peer", "Connection reset by peer")
+    words += ("Broken pipe", "Timed out waiting", "Socket Timeout", "pair closure", "TCPStore")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

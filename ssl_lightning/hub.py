@@ -227,10 +227,12 @@ class Hub:
         silent = [rank for rank in range(self.world) if rank not in heard]
         if not silent:
             return ""
-        names = ", ".join(
-            f"rank {rank} (process {self.members[rank].pid} on {self.members[rank].host})" for rank in silent
-        )
-        return f"error: {names} did not answer the others within rank_timeout, and seems to hang; all ranks were ended"
+        names = ", ".join(self._name(rank) for rank in silent)
+        return f"error: {names} did not answer the others within rank_timeout and seems to hang; all ranks were ended"
+
+    def _name(self, rank: int) -> str:
+        member = self.members.get(rank)
+        return f"rank {rank} (process {member.pid} on {member.host})" if member else f"rank {rank}"
 
     def _wait_for_children(self, code: int) -> int:
         end = time.monotonic() + TO_LEAVE if code else float("inf")

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,51 @@ from ssl_lightning.__main__ import main
 from tests.gloo import free_port
 
 TINY = [
-    *("data.size=224", "data.test_size=64", "data.batch_size=16", "backbone.width=8", "recipe.queue_size=100"),
-    *("recipe.head.hidden_dim=16", "recipe.head.out_dim=8", "trainer.max_epochs=2", "stage.judge=false"),
-    *("trainer.enable_progress_bar=false", "data.num_workers=0", "trainer.accelerator=cpu"),
+    *("data.size=96", "data.test_size=32", "data.batch_size=16", "backbone.width=8", "trainer.max_epochs=2"),
+    *("recipe.head.hidden_dim=16", "recipe.head.out_dim=8", "recipe.queue_size=100", "stage.judge=false"),
+    *("trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "callbacks.view_mosaic=null"),
 ]
-LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_RANK", "GROUP_", "MASTER_", "SLURM_", "OMPI_", "PMI", "TORCHELASTIC_")
+LAUNCHERS = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "NODE_RANK",
+    "GROUP_",
+    "MASTER_",
+    "SLURM_",
+    "OMPI_",
+    "PMI",
+    "TORCHELASTIC_",
+)
 COPIES = multiprocessing.get_context("forkserver")
 COPIES.set_forkserver_preload(["tests.launching", "ssl_lightning.build", "ssl_lightning.stages.pretrain"])
 Before = Callable[[], None]
+
+
+def note(words: Sequence[str]) -> None:
+    """Leave this process' number, so that a test can see whether it has ended."""
+    folder = Path(next(word for word in words if word.startswith("runs_dir=")).partition("=")[2]).parent
+    with open(folder / "pids.txt", "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def alive(folder: Path) -> list[int]:
+    """Which of the processes that were started with `runs_dir` in this folder still run, a second later at most."""
+    numbers = [int(line) for line in (folder / "pids.txt").read_text().split()]
+    for _ in range(20):
+        left = [number for number in numbers if Path(f"/proc/{number}").exists() and not _ended(number)]
+        if not left:
+            return []
+        time.sleep(0.05)
+    return left
+
+
+def _ended(number: int) -> bool:
+    """A process that has ended, but was not asked for its exit status yet, still has a place in the table."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 class Fork:
@@ -35,11 +73,12 @@ class Fork:
         self.pid = os.fork()
         if self.pid == 0:
             os.setpgid(0, 0)
+            os.closerange(3, 100)  # a started command would not inherit them either
             os.environ.update(environment)
             code = 1
             try:
-                words = list(command[command.index("ssl_lightning") + 1 :])
-                sys.argv = ["ssl_lightning", *words]
+                words = list(command)
+                note(words)
                 if before is not None:
                     before()
                 code = main(words)
@@ -60,8 +99,6 @@ class Fork:
         end = time.monotonic() + (float("inf") if timeout is None else timeout)
         while self.poll() is None:
             if time.monotonic() > end:
-                import subprocess
-
                 raise subprocess.TimeoutExpired("fork", timeout or 0)
             time.sleep(0.01)
         assert self.returncode is not None
@@ -85,7 +122,9 @@ def _process(words: list[str], environment: dict[str, str], log: Path, before: B
     os.dup2(screen, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv = ["ssl_lightning", *words]
+    ranks.command_of = lambda overrides, config_dir: words  # type: ignore[assignment]
     ranks.begin = lambda command, env: Fork(command, env, before)  # type: ignore[assignment,return-value]
+    note(words)
     if before is not None and environment:
         before()
     code = main(words)
