@@ -208,6 +208,8 @@ def _connect(here: Launch, timeout: float) -> socket.socket:
             connection.settimeout(None)
             return connection
         except OSError as error:
+            if os.environ.get(OWN) and address == LOOPBACK and isinstance(error, ConnectionRefusedError):
+                os._exit(1)  # the command that started this rank listened before it did so: it has been killed
             if time.monotonic() > end:
                 why = f"waited {timeout:.0f} s for rank 0 at {address}:{port} ({error.strerror or error})"
                 raise UserError(f"rank {here.rank} {why}; check MASTER_ADDR and MASTER_PORT") from error

@@ -39,15 +39,14 @@ COPIES.set_forkserver_preload(["tests.launching", "ssl_lightning.build", "ssl_li
 Before = Callable[[], None]
 
 
-def note(words: Sequence[str]) -> None:
+def note(folder: Path) -> None:
     """Leave this process' number, so that a test can see whether it has ended."""
-    folder = Path(next(word for word in words if word.startswith("runs_dir=")).partition("=")[2]).parent
     with open(folder / "pids.txt", "a") as file:
         file.write(f"{os.getpid()}\n")
 
 
 def alive(folder: Path) -> list[int]:
-    """Which of the processes that were started with `runs_dir` in this folder still run, a second later at most."""
+    """Which of the processes whose screen is a file of this folder still run, a second later at most."""
     numbers = [int(line) for line in (folder / "pids.txt").read_text().split()]
     for _ in range(20):
         left = [number for number in numbers if Path(f"/proc/{number}").exists() and not _ended(number)]
@@ -68,7 +67,9 @@ def _ended(number: int) -> bool:
 class Fork:
     """A copy of this process with another environment, in place of a Popen: what starts a rank in the tests."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], before: Before | None) -> None:
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], folder: Path, before: Before | None
+    ) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
@@ -77,11 +78,10 @@ class Fork:
             os.environ.update(environment)
             code = 1
             try:
-                words = list(command)
-                note(words)
+                note(folder)
                 if before is not None:
                     before()
-                code = main(words)
+                code = main(list(words))
             finally:
                 with contextlib.suppress(Exception):
                     sys.stdout.flush()
@@ -123,8 +123,8 @@ def _process(words: list[str], environment: dict[str, str], log: Path, before: B
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv = ["ssl_lightning", *words]
     ranks.command_of = lambda overrides, config_dir: words  # type: ignore[assignment]
-    ranks.begin = lambda command, env: Fork(command, env, before)  # type: ignore[assignment,return-value]
-    note(words)
+    ranks.begin = lambda command, env: Fork(command, env, log.parent, before)  # type: ignore[assignment,return-value]
+    note(log.parent)
     if before is not None and environment:
         before()
     code = main(words)
@@ -140,6 +140,13 @@ def start(words: Sequence[str], log: Path, before: Before | None = None, **envir
     process = COPIES.Process(target=_process, args=(list(words), environment, log, before))
     process.start()
     return process
+
+
+def warm() -> None:
+    """Let the process that all others are copied from import what it imports."""
+    process = COPIES.Process(target=int)
+    process.start()
+    process.join()
 
 
 def end(*processes: Any, seconds: float = 90) -> list[int]:

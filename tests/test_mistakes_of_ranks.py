@@ -13,7 +13,7 @@ from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.data.sources.shapes import Shapes
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.simclr import SimCLR
-from tests.launching import TINY, alive, end, open_mpi, slurm, start, start_all
+from tests.launching import TINY, alive, end, open_mpi, slurm, start, start_all, warm
 
 NO_DATA = ["trainer.accelerator=cpu", "data.batch_size=16"]
 LATE = 45.0  # seconds; two or three on a machine that does nothing else
@@ -92,6 +92,7 @@ NAMES = [
 def test_a_mistake_ends_both_processes_with_one_line(name: str, tmp_path: Path) -> None:
     words, said = mistakes(tmp_path)[name]
     place = [] if any(word.startswith("runs_dir=") for word in words) else [f"runs_dir={tmp_path}/runs"]
+    warm()
     began = time.monotonic()
     process = start(["name=a", *place, *words, "trainer.devices=2"], tmp_path / "said.txt")
     codes = end(process)
