@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,16 @@ from ssl_lightning.launch import LOOPBACK, OWN, Launch
 
 JOIN_SECONDS = 300.0  # in which all processes of a run must have begun
 AFTER_A_MISTAKE = 5.0  # in which a rank that found a mistake looks for the others, which may have found the same
+# What collectives say when another rank has died or does not answer.
+OF_OTHERS: tuple[str, ...] = (
+    "gloo",
+    "NCCL",
+    "ProcessGroup",
+    "process group",
+    "Connection closed by peer",
+    "Connection reset by peer",
+)
+OF_OTHERS += ("Broken pipe", "Timed out waiting", "Socket Timeout", "pair closure", "TCPStore")
 
 _cleanups: list[Callable[[], None]] = []
 
@@ -71,8 +82,9 @@ class Crew:
         `kind`: "user" (a mistake), "error" (an exception), "lost" (others did not answer), "stopped" (a signal).
         """
         self._send(report={"kind": kind, "code": code, "text": text})
-        while True:  # the listening thread ends the process
-            time.sleep(60)
+        while True:  # the listening thread ends the process; a signal does not hasten it
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
 
     @contextlib.contextmanager
     def at_work(self, interrupted: Callable[[BaseException], tuple[int, str]]) -> Iterator[Crew]:
@@ -151,9 +163,7 @@ def of_others(error: BaseException) -> bool:
     """Is this what a collective says when another rank has died or does not answer?"""
     if type(error).__module__.startswith("torch") and type(error).__name__.startswith("Dist"):
         return True
-    words = ("gloo", "NCCL", "ProcessGroup", "process group", "Connection closed by peer", "Connection reset by peer")
-    words += ("Broken pipe", "Timed out waiting", "Socket Timeout", "pair closure", "TCPStore")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in OF_OTHERS)
 
 
 def last_word(here: Launch, text: str, code: int = 2) -> int:
@@ -172,15 +182,18 @@ def token() -> str:
 def join(here: Launch, timeout: float | None = None) -> Crew:
     """Find the other processes. Raises UserError when they do not come."""
     timeout = JOIN_SECONDS if timeout is None else timeout
-    if here.rank > 0 or os.environ.get(OWN):
-        return Crew(here, _connect(here, timeout))
-    listener = listen(here.address if not here.agent_store else None, 0 if here.agent_store else here.port or 0)
-    if here.agent_store:
-        _store(here, timeout).set(_key(), str(listener.getsockname()[1]))
+    again = _talking()  # the hub of a command serves the first run of its processes
+    taken = here.agent_store or again  # torch listens at the port we know
+    if here.rank > 0 or (os.environ.get(OWN) and not again):
+        port = _tell_port(here, timeout, None) if taken else here.port or 0
+        return Crew(here, _connect(here, port, timeout))
+    listener = listen(None if taken else here.address, 0 if taken else here.port or 0)
+    port = int(listener.getsockname()[1])
+    if taken:
+        _tell_port(here, timeout, port)
     hub = Hub(listener, here.world, token(), timeout)
     thread = threading.Thread(target=hub.run, daemon=True, name="hub")
     thread.start()
-    port = listener.getsockname()[1]
     return Crew(here, socket.create_connection((LOOPBACK, port)), thread)
 
 
@@ -197,18 +210,17 @@ def listen(address: str | None, port: int) -> socket.socket:
         raise UserError(f"cannot listen at port {port} for the other ranks: {why}; set another MASTER_PORT") from error
 
 
-def _connect(here: Launch, timeout: float) -> socket.socket:
+def _connect(here: Launch, port: int, timeout: float) -> socket.socket:
     """A connection to rank 0's hub, which may not be up yet."""
-    end, address, port = time.monotonic() + timeout, here.address or LOOPBACK, here.port or 0
-    if here.agent_store:
-        port = int(_store(here, timeout).get(_key()))
+    end, address = time.monotonic() + timeout, here.address or LOOPBACK
     while True:
         try:
             connection = socket.create_connection((address, port), timeout=max(1.0, end - time.monotonic()))
             connection.settimeout(None)
             return connection
         except OSError as error:
-            if os.environ.get(OWN) and address == LOOPBACK and isinstance(error, ConnectionRefusedError):
+            refused = isinstance(error, ConnectionRefusedError) and (address, port) == (LOOPBACK, here.port)
+            if refused and os.environ.get(OWN):
                 os._exit(1)  # the command that started this rank listened before it did so: it has been killed
             if time.monotonic() > end:
                 why = f"waited {timeout:.0f} s for rank 0 at {address}:{port} ({error.strerror or error})"
@@ -216,14 +228,22 @@ def _connect(here: Launch, timeout: float) -> socket.socket:
         time.sleep(0.1)
 
 
-def _store(here: Launch, timeout: float) -> Any:
-    """torchrun's own store, where the hub's port is told: the port we know is taken by it."""
-    from datetime import timedelta
-
-    from torch.distributed import TCPStore
-
-    return TCPStore(here.address or LOOPBACK, here.port or 0, is_master=False, timeout=timedelta(seconds=timeout))
+def _talking() -> bool:
+    """Has this process a process group already, of an earlier run in it?"""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _key() -> str:
-    return f"ssl_lightning/hub/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+def _tell_port(here: Launch, timeout: float, port: int | None) -> int:
+    """The port at which rank 0's hub listens, from rank 0 to the others by what torch has for it."""
+    import torch.distributed as dist
+
+    if _talking():
+        box = [port]
+        dist.broadcast_object_list(box, src=0)
+        return box[0] or 0
+    store = dist.TCPStore(here.address or LOOPBACK, here.port or 0, is_master=False, timeout=timedelta(seconds=timeout))
+    key = f"ssl_lightning/hub/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if port is not None:
+        store.set(key, str(port))
+    return int(store.get(key))

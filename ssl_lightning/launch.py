@@ -231,10 +231,15 @@ def count(devices: Any) -> int | None:
     return int(text) if text.isdigit() else 1
 
 
+def copies(trainer: Mapping[str, Any]) -> bool:
+    """Is this a strategy by which Lightning copies the process in its own way?"""
+    return any(word in str(trainer.get("strategy", "")) for word in ("spawn", "fork", "notebook"))
+
+
 def wanted(trainer: Mapping[str, Any]) -> int:
     """How many processes this machine should run when no launcher has started any."""
-    if any(word in str(trainer.get("strategy", "")) for word in ("spawn", "fork", "notebook")):
-        return 1  # Lightning's own ways, which copy a process
+    if copies(trainer):
+        return 1
     found = count(trainer.get("devices", 1))
     if found is not None:
         return found

@@ -188,7 +188,7 @@ class TrainerFactory:
         place, own = self.place, list(_as_list(arguments.get("plugins")))
         if any(isinstance(plugin, ClusterEnvironment) for plugin in own) or arguments.get("accelerator") == "tpu":
             return
-        if not place.kind and launch.wanted(self.config.get("trainer") or {}) != 1:
+        if not place.kind and (launch.copies(arguments) or launch.wanted(arguments) != 1):
             return
         index = place.local_rank
         one_each = torch.accelerator.is_available() and torch.accelerator.device_count() < place.local_world
