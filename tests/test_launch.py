@@ -2,19 +2,19 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from torch.distributed import run
 
 from ssl_lightning import launch
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import Launch
 from tests.gloo import free_port
-from tests.launching import LAUNCHERS, TINY, by_hand, end, open_mpi, slurm, start, start_all
+from tests.launching import COPIES, LAUNCHERS, TINY, by_hand, end, open_mpi, slurm, start, start_all
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "98765"}
 SLURM |= {"SLURM_NODELIST": "gpu[07-08]", "SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_NNODES": "2"}
@@ -208,12 +208,22 @@ def test_every_launcher_gives_what_lightning_s_own_gives(launcher: Any, referenc
     assert results["steps"] == 6  # 96 images, 16 for each of two processes, two epochs
 
 
-def torchrun(words: list[str], log: Path, *flags: str) -> "subprocess.Popen[bytes]":
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHERS)}
-    environment |= {"XDG_CACHE_HOME": str(log.parent / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", *flags, "-m", "ssl_lightning", *words]
-    with open(log, "ab") as file:
-        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+def _agent(flags: list[str], words: list[str], log: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(LAUNCHERS)]:
+        del os.environ[name]
+    os.environ.update({"XDG_CACHE_HOME": str(log.parent / "cache"), "OMP_NUM_THREADS": "1"})
+    screen = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(screen, 1)
+    os.dup2(screen, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    run.main([*flags, "-m", "ssl_lightning", *words])
+
+
+def torchrun(words: list[str], log: Path, *flags: str) -> Any:
+    """Begin `torchrun flags -m ssl_lightning words`; its ranks are fresh processes, as ever."""
+    process = COPIES.Process(target=_agent, args=(list(flags), words, log))
+    process.start()
+    return process
 
 
 @pytest.mark.slow
@@ -221,13 +231,13 @@ def test_torchrun_on_two_nodes_and_a_judging_stage_under_it(reference: Path, tmp
     words, log = [f"runs_dir={tmp_path}/runs", *TINY], tmp_path / "said.txt"
     flags = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
     nodes = [torchrun(["name=a", *words], log, *flags, f"--node-rank={rank}") for rank in range(2)]
-    assert [node.wait(200) for node in nodes] == [0, 0], log.read_text()
+    assert end(*nodes, seconds=250) == [0, 0], log.read_text()
     assert differences(tmp_path / "runs" / "a", reference) == []
 
     knn = ["data.size=96", "data.test_size=32", "stage=knn", f"ckpt={tmp_path}/runs/a", "trainer.accelerator=cpu"]
     two = torchrun([*knn, f"runs_dir={tmp_path}/two", "name=k"], log, "--standalone", "--nproc-per-node=2")
     one = start([*knn, f"runs_dir={tmp_path}/one", "name=k"], log)
-    assert [two.wait(200), *end(one)] == [0, 0], log.read_text()
+    assert end(two, one, seconds=250) == [0, 0], log.read_text()
     found = [json.loads((tmp_path / name / "k" / "results.json").read_text()) for name in ("one", "two")]
     for key in ("knn_top1", "baselines", "protocol"):
         assert found[0][key] == found[1][key]
@@ -236,10 +246,10 @@ def test_torchrun_on_two_nodes_and_a_judging_stage_under_it(reference: Path, tmp
 @pytest.mark.slow
 def test_torchrun_shows_the_one_line(tmp_path: Path) -> None:
     words, log = [f"runs_dir={tmp_path}/runs", "data=folder", f"data.root={tmp_path}/nowhere"], tmp_path / "said.txt"
-    code = torchrun([*words, "trainer.accelerator=cpu"], log, "--standalone", "--nproc-per-node=2").wait(200)
+    code = end(torchrun([*words, "trainer.accelerator=cpu"], log, "--standalone", "--nproc-per-node=2"), seconds=250)
     said = log.read_text()
     ours, _, report = said.partition("Traceback")  # torchrun's own, and its report
-    assert code == 1
+    assert code == [1]
     assert f"{tmp_path}/nowhere" in next(line for line in ours.splitlines() if line.startswith("error: "))
     assert ours.count("error: ") == 1
     assert f"{tmp_path}/nowhere" in report

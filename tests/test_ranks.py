@@ -4,15 +4,19 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ssl_lightning import run_folder
 from ssl_lightning.callbacks.reseed import Reseed
+from ssl_lightning.evaluation import features
 from ssl_lightning.run_folder import RunFolder
 from tests.launching import TINY, alive, end, slurm, start, start_all, warm
 from tests.test_mistakes_of_ranks import me
@@ -163,6 +167,36 @@ def test_only_rank_0_looks_at_the_folder_and_a_late_rank_sees_what_it_saw(tmp_pa
     codes = end(*start_all(slurm, words(tmp_path, "seed=1", "resume=never"), log, [blind_rank_1] * 2))
     assert codes == [0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["a", "a.old-1"]
+
+
+def count_rows() -> None:
+    """Say how many images this process has computed features of."""
+    gathered = features._gathered
+
+    def counting(x: Any, labels: Any, indices: Any, device: Any) -> Any:
+        print(f"rows {sum(len(part) for part in indices)}", file=sys.stderr)
+        return gathered(x, labels, indices, device)
+
+    features._gathered = counting
+
+
+def test_a_judging_stage_shares_the_work_and_finds_what_one_process_finds(tmp_path: Path) -> None:
+    log, one, two = tmp_path / "said.txt", tmp_path / "one.txt", tmp_path / "two.txt"
+    assert end(start(words(tmp_path, "trainer.max_epochs=1"), log)) == [0], log.read_text()
+    judge = ["data.size=96", "data.test_size=32", "stage=embed", f"ckpt={tmp_path}/runs/a", "trainer.accelerator=cpu"]
+    codes = end(
+        start([*judge, f"runs_dir={tmp_path}/1", "name=k"], one, count_rows, ANY="1"),
+        *start_all(slurm, [*judge, f"runs_dir={tmp_path}/2", "name=k"], two, [count_rows] * 2),
+    )
+    assert codes == [0, 0, 0], two.read_text()
+    rows = [[int(n) for n in re.findall(r"rows (\d+)", file.read_text())] for file in (one, two)]
+    assert rows == [[96, 32], [48, 48, 16, 16]]
+    assert two.read_text().count("run: ") == 1
+    for split in ("train", "test"):
+        left, right = (np.load(tmp_path / name / "k" / f"features_{split}.npz") for name in ("1", "2"))
+        assert (left["indices"] == right["indices"]).all()
+        assert (left["labels"] == right["labels"]).all()
+        np.testing.assert_allclose(left["features"], right["features"], rtol=1e-5, atol=1e-6)
 
 
 def stop_rank_1_early() -> None:
