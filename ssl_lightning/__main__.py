@@ -23,8 +23,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"ssl_lightning {ssl_lightning.__version__}")
             return 0
         if asked.multirun and not asked.cfg:
-            from ssl_lightning import sweep
+            from ssl_lightning import launch, sweep
 
+            place = launch.here()
+            if place.kind and place.world != 1:
+                kind = f"a sweep starts its jobs by itself, and {place.kind} has started it several times"
+                raise UserError(f"{kind}; run it once, with trainer.devices=2 for two processes in each job")
             return sweep.main(asked)
         from ssl_lightning import build
 

@@ -7,18 +7,21 @@ import inspect
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn
 
 from ssl_lightning import compose as composing
-from ssl_lightning import devices, run_folder
+from ssl_lightning import crew as crews
+from ssl_lightning import devices, launch, ranks, run_folder
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
-from ssl_lightning.run_folder import RunFolder, is_main_process
+from ssl_lightning.launch import Launch, is_main_process
+from ssl_lightning.run_folder import RunFolder
 
 __all__ = ["Config", "check", "compose", "main", "run"]
 
@@ -34,19 +37,47 @@ def main(asked: Arguments) -> int:
     if asked.cfg:
         print(show_config(asked), end="")
         return 0
-    config = compose(asked.overrides, asked.config_dir)
-    check(config)
+    place = launch.here()
     try:
-        run(config)
+        config = compose(asked.overrides, asked.config_dir)
+        check(config)
+        place, config = settle(place, config)
+    except UserError as error:
+        if place.rank > 0:  # rank 0 has read the same command line, and has most likely found the same
+            return crews.last_word(place, f"error: {error}")
+        raise
+    try:
+        run(config, ranks.command_of(asked.overrides, asked.config_dir))
+    except Ended as end:
+        return end.code
     except (Interrupted, KeyboardInterrupt) as stop:
-        if not is_main_process():
-            return 0  # Lightning kills all ranks when one exits with another status before the first has
-        again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
-        saved = RunFolder(config.path).saved
-        where = f"its state is in {saved}" if saved else "nothing was saved yet"
-        print(f"interrupted; {where}. Go on with: {program()} {again}".rstrip(), file=sys.stderr)
-        return stop.code if isinstance(stop, Interrupted) else 130
+        code, text = interrupted(config, stop)
+        print(text, file=sys.stderr)
+        return code
     return 0
+
+
+class Ended(BaseException):
+    """The processes that this one started have ended with an error, and have told it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit status {code}")
+        self.code = code
+
+
+def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
+    """This process' place, and the config with trainer.devices and num_nodes as they are."""
+    place, trainer = launch.settle(place, config.values["trainer"])
+    return place, replace(config, values={**config.values, "trainer": trainer})
+
+
+def interrupted(config: Config, stop: BaseException) -> tuple[int, str]:
+    """The exit status of a run that a signal has stopped, and the line that says how to go on."""
+    again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
+    saved = RunFolder(config.path).saved
+    where = f"its state is in {saved}" if saved else "nothing was saved yet"
+    code = stop.code if isinstance(stop, Interrupted) else 130
+    return code, f"interrupted; {where}. Go on with: {program()} {again}".rstrip()
 
 
 def program() -> str:
@@ -146,32 +177,53 @@ class Parts:
         return str(self.config.choices["data"])
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Do what the config says in its run folder, or say that it has been done; returns the results."""
+def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Do what the config says in its run folder, or say that it has been done; returns the results.
+
+    Where the config asks for several processes and no launcher has started them, this one starts them, each with
+    `command` (by default the command line of this process), waits, and raises `Ended` if they fail.
+    """
+    place, config = settle(launch.here(), config)
+    trainer = config.values["trainer"]
+    local = launch.wanted(trainer) if not place.kind else 1
+    if not place.kind and local * int(trainer.get("num_nodes") or 1) > 1:
+        code = ranks.start(local, trainer, command)
+        if code:
+            raise Ended(code)
+        return RunFolder(config.path).results() or {}
+    if place.world == 1:
+        return _work(config, None)
+    with crews.join(place).at_work(lambda stop: interrupted(config, stop)) as crew:
+        return _work(config, crew)
+
+
+def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
+    """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
     from ssl_lightning import table
 
     folder = RunFolder(config.path)
     with folder.locked():
         stored = config.stored | devices.chosen(config.values)
-        status = folder.open(stored, config.settings.resume)
+        status = folder.open_together(stored, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
-            print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
-            table.show_results(results, str(folder.path))
+            if is_main_process():
+                print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
+                table.show_results(results, str(folder.path))
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
         values, said = devices.shared_anew(folder.origin, stored) if folder.origin else (config.values, None)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder)
+        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))
     return results
 
 
-def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
+def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> dict[str, Any]:
     settings, node = config.settings, config.values["stage"]
     # Lightning ends the process by itself on a KeyboardInterrupt, without a word on how to go on.
     previous = {number: signal.signal(number, terminated) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -181,6 +233,8 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
         stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
         seed_everything(settings.seed, workers=True, verbose=False)
         parts = Parts(config, folder)
+        if crew is not None:
+            parts["trainer"].begin_talk(crew, settings.rank_timeout)
         given = {name: parts[name] for name in PARTS if name in inspect.signature(stage).parameters}
         found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}

@@ -34,6 +34,7 @@ class Settings:
     ckpt: str | None = None
     resume: Literal["auto", "must", "never"] = "auto"
     deterministic: bool | Literal["warn"] = False
+    rank_timeout: float = 1800.0
     trusted_packages: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from ssl_lightning import devices
+from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
+from ssl_lightning.launch import is_main_process
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Status = Literal["new", "resumed", "finished"]
+Decide = Callable[[Callable[[], Any]], Any]  # calls its argument on rank 0, returns what it gave on every rank
 # What may differ between two commands on the same run: none of it alters the weights or the verdict.
 FREE = (
     "name",
@@ -34,7 +42,10 @@ FREE = (
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
     "trainer.profiler",
+    "rank_timeout",
 )
+# What file systems without locks answer; some network file systems have none.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 WAIT = 10.0  # seconds that a killed run's loader processes may still hold its lock
 
 
@@ -87,12 +98,6 @@ def find_run(ref: str | None) -> Path | None:
     return next((folder for folder in (path, *list(path.parents)[:2]) if (folder / "config.yaml").is_file()), None)
 
 
-def is_main_process() -> bool:
-    """Is this the process that writes? Read from what launchers set, since the process group comes up much later."""
-    ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")]
-    return all(rank == "0" for rank in ranks)
-
-
 class RunFolder:
     """`runs/<name>/`: config.yaml, checkpoints/, results.json and whatever else the run writes."""
 
@@ -100,10 +105,13 @@ class RunFolder:
         self.path = Path(path)
         self.config: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
+        self._told: dict[str, Any] | None = None  # what rank 0 found here
 
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint to go on from, or None."""
+        if self._told is not None:
+            return Path(self._told["checkpoint"]) if self._told["checkpoint"] else None
         last = self.path / "checkpoints" / "last.ckpt"
         return last if last.is_file() else None
 
@@ -125,6 +133,8 @@ class RunFolder:
 
     def results(self) -> dict[str, Any] | None:
         """What `results.json` says, or None before the run has finished."""
+        if self._told is not None and self._told["results"] is not None:
+            return dict(self._told["results"])
         return json.loads((self.path / "results.json").read_text()) if self.finished else None
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
@@ -169,6 +179,21 @@ class RunFolder:
                 (self.path / ".writable").unlink()
         return "resumed" if self.saved else "new"
 
+    def open_together(self, config: Mapping[str, Any], resume: str, decide: Decide | None) -> Status:
+        """`open`, where there are several ranks by rank 0 alone: the others take its word and do not look."""
+        if decide is None:
+            return self.open(config, resume)
+
+        def look() -> dict[str, Any]:
+            status = self.open(config, resume)
+            found = {"checkpoint": str(self.checkpoint or ""), "results": self.results(), "origin": self.origin}
+            return {"status": status, **found}
+
+        told = decide(look)
+        self.config, self.origin, self._told = dict(config), told["origin"], told
+        status: Status = told["status"]
+        return status
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`, whole or not at all; only the main process does."""
         if is_main_process():
@@ -183,12 +208,15 @@ class RunFolder:
             return
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(self.path.with_name(f".{self.path.name}.lock"), self.path)
-        try:
-            yield
-        finally:
-            self.path.with_name(f".{self.path.name}.lock").unlink(missing_ok=True)
+            file = self.path.with_name(f".{self.path.name}.lock")
+            lock = _lock(file, self.path)
+
+        def unlock() -> None:
+            file.unlink(missing_ok=True)
             os.close(lock)
+
+        with clearing(unlock):
+            yield
 
     def _stored(self) -> dict[str, Any]:
         file = self.path / "config.yaml"
@@ -237,6 +265,8 @@ def _lock(file: Path, owner: Path) -> int:
     while True:
         descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
         try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "there are no locks on this system")
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if file.exists() and os.fstat(descriptor).st_ino == file.stat().st_ino:  # not one that was just removed
                 return descriptor
@@ -244,6 +274,13 @@ def _lock(file: Path, owner: Path) -> int:
             if time.monotonic() - start > WAIT:
                 os.close(descriptor)
                 raise UserError(f"another process is at work in {owner}; give this run another name=") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+            why = error.strerror or error
+            print(f"{owner} cannot be locked ({why}): do not start the same run twice at once", file=sys.stderr)
+            return descriptor
         os.close(descriptor)
         time.sleep(0.1)
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import socket
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ssl_lightning import distributed, launch
 from ssl_lightning.allowed import PLACES
 from ssl_lightning.callbacks.progress import Progress
+from ssl_lightning.crew import Crew
+from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate, instantiate_arguments, signature_of
-from ssl_lightning.run_folder import is_main_process
+from ssl_lightning.launch import Launch, is_main_process
 
 # Lightning announces at each start what hardware it found and which ranks there are; our lines say what matters.
 for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
@@ -47,6 +55,56 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _NOTHING
+
+
+class Started(ClusterEnvironment):
+    """What Lightning asks about a process that something has started already: `launch` knows it.
+
+    Lightning's own environments would each need a package or a variable more, and SLURM's takes signals over.
+    `index`: of this process' device among those that its trainer is given.
+    """
+
+    def __init__(self, place: Launch, index: int) -> None:
+        super().__init__()
+        self.place, self.index = place, index
+        self._port = place.port or 0
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return self.place.address or launch.LOOPBACK
+
+    @property
+    def main_port(self) -> int:
+        if not self._port:  # a group of one process
+            with socket.create_server((launch.LOOPBACK, 0)) as free:
+                self._port = free.getsockname()[1]
+        return self._port
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.place.world
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.index
+
+    def node_rank(self) -> int:
+        return self.place.rank // self.place.local_world if self.place.even else self.place.rank
 
 
 def pass_over(callbacks: Iterable[Callback]) -> None:
@@ -84,6 +142,7 @@ class TrainerFactory:
         self.config, self.run_path = config, run_path
         self.trusted = tuple(config.get("trusted_packages") or ())
         self.loggers: list[Logger] = []  # of the newest trainer
+        self.place, _ = launch.settle(launch.here(), config.get("trainer") or {})
 
     def __call__(
         self, callbacks: list[Callback] | None = None, subfolder: str | None = None, **overrides: Any
@@ -104,11 +163,12 @@ class TrainerFactory:
         if "logger" not in arguments:
             self.loggers = list(build_each("logger", self.config.get("logger"), self.trusted, root).values())
             arguments["logger"] = self.loggers or False
-        arguments["sync_batchnorm"] = self._sync_batchnorm(arguments)
+        self._take_place(arguments)
+        arguments["sync_batchnorm"] = self._sync_batchnorm(arguments, say=callbacks != [])
         arguments["profiler"] = arguments.get("profiler") or NoProfiler()
         arguments.setdefault("enable_checkpointing", any(isinstance(callback, Checkpoint) for callback in chosen))
         pass_over(chosen)
-        return Trainer(
+        return _trainer(
             **arguments,
             callbacks=chosen,
             default_root_dir=root,
@@ -116,6 +176,34 @@ class TrainerFactory:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in chosen),
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
+
+    def begin_talk(self, crew: Crew, seconds: float) -> None:
+        """Make the process group now, not in the first fit: so the judging stages know that they are not alone."""
+        trainer = self(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        strategy = trainer.strategy
+        if hasattr(strategy, "_timeout"):
+            strategy._timeout = timedelta(seconds=seconds)
+        crew.meet()  # all have imported torch: what follows waits no longer than `seconds`
+        strategy.setup_environment()
+        distributed.barrier()
+
+    def _take_place(self, arguments: dict[str, Any]) -> None:
+        """Tell Lightning which of the started processes this is. Alone it may still start some in ways of its own."""
+        place, own = self.place, list(_as_list(arguments.get("plugins")))
+        if any(isinstance(plugin, ClusterEnvironment) for plugin in own) or arguments.get("accelerator") == "tpu":
+            return
+        if not place.kind and (launch.copies(arguments) or launch.wanted(arguments) != 1):
+            return
+        index = place.local_rank
+        one_each = torch.accelerator.is_available() and torch.accelerator.device_count() < place.local_world
+        if place.world > 1 and (not place.even or (one_each and arguments.get("accelerator") != "cpu")):
+            # Machines with unequal numbers of processes, or a GPU for each process that sees no other.
+            gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+            on_gpu = gpus > 0 and arguments.get("accelerator") != "cpu"
+            arguments["devices"] = [place.local_rank % gpus] if on_gpu else 1
+            arguments["num_nodes"], index = place.world, 0
+            place = replace(place, local_world=1)
+        arguments["plugins"] = [*own, Started(place, index)]
 
     def _callbacks(self, own: list[Callback] | None, root: Path) -> list[Callback]:
         nodes = dict(self.config.get("callbacks") or {})
@@ -127,12 +215,25 @@ class TrainerFactory:
         return [*own, *build_each("callbacks", kept, self.trusted, root).values()]
 
     @staticmethod
-    def _sync_batchnorm(arguments: Mapping[str, Any]) -> bool:
+    def _sync_batchnorm(arguments: Mapping[str, Any], say: bool) -> bool:
         """As configured on an accelerator; never on a CPU, for which torch has none."""
         wanted = bool(arguments.get("sync_batchnorm"))
         accelerator = arguments.get("accelerator", "auto")
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-        several = str(arguments.get("devices", 1)) not in ("1", "auto") or arguments.get("num_nodes", 1) > 1
-        if wanted and on_cpu and several and is_main_process():
+        several = str(arguments.get("devices", 1)) not in ("1", "auto") or (arguments.get("num_nodes") or 1) > 1
+        if wanted and on_cpu and several and say and is_main_process():
             print("BatchNorm uses each process' own batch: torch has no SyncBatchNorm on CPU")
         return wanted and not on_cpu
+
+
+def _trainer(**arguments: Any) -> Trainer:
+    """Lightning's trainer; what it says of its arguments is one line for the user."""
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"trainer: {why}") from error
+
+
+def _as_list(plugins: Any) -> Iterable[Any]:
+    return plugins if isinstance(plugins, list | tuple) else [plugins] if plugins else []

@@ -17,6 +17,7 @@ from ssl_lightning.data.images import FileImages
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import Loader
 from ssl_lightning.data.views import View, Views
+from ssl_lightning.distributed import broadcast_object
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.stages.common import TrainerFactory
@@ -141,7 +142,8 @@ def train_and_test(
         limit_val_batches=1.0 if picks else 0,
     )
     data.fit_batch(fitter.world_size)
-    fitter.fit(module.train(), datamodule=data, ckpt_path=str(saving.path) if saving.path.is_file() else None)
+    saved = broadcast_object(str(saving.path) if saving.path.is_file() else None)  # as rank 0 sees it
+    fitter.fit(module.train(), datamodule=data, ckpt_path=saved)
     # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
