@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import inspect
-import shlex
 import signal
 import sys
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import instantiate as building
@@ -17,6 +15,7 @@ from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.run_folder import RunFolder, is_main_process
+from ssl_lightning.signals import WATCH, announce, status
 
 __all__ = ["Config", "check", "compose", "main", "run"]
 
@@ -31,22 +30,28 @@ def main(asked: Arguments) -> int:
         return 0
     config = compose(asked.overrides, asked.config_dir)
     check(config)
-    try:
-        run(config)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        if not is_main_process():
-            return 0  # Lightning kills all ranks when one exits with another status before the first has
-        again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
-        saved = RunFolder(config.path).saved
-        where = f"its state is in {saved}" if saved else "nothing was saved yet"
-        print(f"interrupted; {where}. Go on with: {program()} {again}".rstrip(), file=sys.stderr)
-        return stop.code if isinstance(stop, Interrupted) else 130
+    with WATCH:
+        try:
+            run(config)
+        except BaseException as error:
+            return stopped(config, error)
     return 0
 
 
-def program() -> str:
-    """How this program was called."""
-    return "ssl-lightning" if sys.argv[0].endswith("ssl-lightning") else "python -m ssl_lightning"
+def stopped(config: Config, error: BaseException) -> int:
+    """The exit status of a run that a signal stopped; an error that has another cause is raised again."""
+    if not (isinstance(error, Interrupted | KeyboardInterrupt) or (WATCH.told and isinstance(error, Exception))):
+        raise error
+    if "ssl_lightning.children" in sys.modules:
+        from ssl_lightning import children
+
+        children.stop_all(WATCH.told)
+    if is_main_process():
+        if isinstance(error, Exception):  # a consequence: the signal may have ended a rank or a data worker, too
+            print(f"after signal {WATCH.told}: {type(error).__name__}: {error}", file=sys.stderr)
+        saved = RunFolder(config.path).saved
+        announce(f"its state is in {saved}" if saved else "nothing was saved yet")
+    return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT)
 
 
 def show_config(asked: Arguments) -> str:
@@ -138,15 +143,15 @@ def run(config: Config) -> dict[str, Any]:
     from ssl_lightning import table
 
     folder = RunFolder(config.path)
-    with folder.locked():
-        status = folder.open(config.stored, config.settings.resume)
-        if status == "finished":
+    with WATCH, folder.locked():
+        state = folder.open(config.stored, config.settings.resume)
+        if state == "finished":
             results = folder.results() or {}
             print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
             table.show_results(results, str(folder.path))
             return results
         if is_main_process():
-            print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            print(f"resuming {folder.path} from {folder.saved}" if state == "resumed" else f"run: {folder.path}")
         results = _call_stage(config, folder)
         folder.write_results(results)
         if is_main_process():
@@ -156,8 +161,6 @@ def run(config: Config) -> dict[str, Any]:
 
 def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
     settings, node = config.settings, config.values["stage"]
-    # Lightning ends the process by itself on a KeyboardInterrupt, without a word on how to go on.
-    previous = {number: signal.signal(number, terminated) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         from lightning import seed_everything
 
@@ -177,11 +180,3 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
         raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Handler of signals outside of training: stop here, and say how to go on."""
-    raise Interrupted(128 + number)

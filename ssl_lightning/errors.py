@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal stopped the run, after its state was saved if it was training. `code`: the exit status, 130 or 143.
+    """A signal stopped the run, after its state was saved if it was training. `code`: the exit status, 75 or 130.
 
     Like KeyboardInterrupt it is no Exception: nothing that survives errors should survive this.
     """

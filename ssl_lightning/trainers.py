@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from ssl_lightning.callbacks.progress import Progress
+from ssl_lightning.children import take_over
 from ssl_lightning.instantiate import instantiate, signature_of
 from ssl_lightning.run_folder import is_main_process
 
@@ -104,7 +105,7 @@ class TrainerFactory:
         arguments["profiler"] = arguments.get("profiler") or NoProfiler()
         arguments.setdefault("enable_checkpointing", any(isinstance(callback, Checkpoint) for callback in chosen))
         pass_over(chosen)
-        return Trainer(
+        trainer = Trainer(
             **arguments,
             callbacks=chosen,
             default_root_dir=root,
@@ -112,6 +113,7 @@ class TrainerFactory:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in chosen),
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
+        return take_over(trainer)
 
     def _callbacks(self, own: list[Callback] | None, root: Path) -> list[Callback]:
         nodes = dict(self.config.get("callbacks") or {})

@@ -16,11 +16,13 @@ FLOORS = [
     ["build"],
     ["compose trainers ledger", "stages"],
     ["methods"],
+    ["children"],
     ["callbacks", "data", "table help arguments"],
     ["evaluation", "losses", "models", "optim", "checkpoint"],
     ["distributed", "instantiate", "run_folder"],
     ["typecheck"],
     ["signatures"],
+    ["signals"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
@@ -90,7 +92,7 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger")
+    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "signals")
     for stem in (*entry, "build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck"):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem

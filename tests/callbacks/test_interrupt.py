@@ -14,9 +14,10 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_lightning.callbacks import interrupt
+from ssl_lightning import signals
 from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.errors import Interrupted
+from ssl_lightning.signals import NUMBERS
 from tests.gloo import run_two
 
 
@@ -56,18 +57,18 @@ def fit(module: Module, folder: Path, ckpt: Path | None = None, epochs: int = 2)
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_step_is_finished_and_saved(number: int, code: int, tmp_path: Path) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_step_is_finished_and_saved(number: int, tmp_path: Path) -> None:
+    before = [signal.getsignal(n) for n in NUMBERS]
     module = Module({3: number})
     with pytest.raises(Interrupted) as caught:
         fit(module, tmp_path)
-    assert caught.value.code == code
+    assert caught.value.code == (130 if number == signal.SIGINT else 75)
     path = tmp_path / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
     assert saved["global_step"] == module.seen == 4
     assert torch.equal(saved["state_dict"]["layer.weight"], module.layer.weight)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in NUMBERS] == before
 
     rest = Module()
     fit(rest, tmp_path, ckpt=path)
@@ -75,10 +76,10 @@ def test_the_step_is_finished_and_saved(number: int, code: int, tmp_path: Path) 
 
 
 def test_without_a_signal_nothing_happens(tmp_path: Path) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in NUMBERS]
     fit(Module(), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in NUMBERS] == before
 
 
 def test_the_same_signal_told_twice_is_one_and_a_later_one_stops_at_once(
@@ -98,7 +99,7 @@ def test_the_same_signal_told_twice_is_one_and_a_later_one_stops_at_once(
     assert module.seen == 103
     assert (tmp_path / "a" / "checkpoints" / "last.ckpt").exists()
 
-    monkeypatch.setattr(interrupt, "PATIENCE", 0.01)
+    monkeypatch.setattr(signals, "PATIENCE", 0.01)
     module = Twice({2: signal.SIGTERM}, pause=0.05)
     with pytest.raises(Interrupted):
         fit(module, tmp_path / "b")
@@ -151,4 +152,4 @@ def test_all_ranks_stop_at_the_same_step_whichever_was_told() -> None:
     assert len(first) == 2
     for batch, code, saves in first:
         assert 20 <= batch <= 20 + 300  # within about half a second
-        assert (code, saves) == (143, 1)
+        assert (code, saves) == (75, 1)
