@@ -23,7 +23,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
-        announce("nothing was lost")
+        from ssl_lightning.run_folder import is_main_process
+
+        if is_main_process():
+            announce("nothing was lost")
         return stop.code if isinstance(stop, Interrupted) else CTRL_C
 
 
@@ -50,7 +53,7 @@ def _main(argv: list[str] | None) -> int:
 
 def entry() -> NoReturn:
     """The program: signals are watched until the process has ended."""
-    WATCH.__enter__()
+    WATCH.program()
     code = main()
     WATCH.leave(code)
     sys.exit(code)

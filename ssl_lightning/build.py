@@ -45,7 +45,7 @@ def stopped(config: Config, error: BaseException) -> int:
     if "ssl_lightning.children" in sys.modules:
         from ssl_lightning import children
 
-        children.stop_all(WATCH.told)
+        children.stop(0 if isinstance(error, Interrupted) and error.agreed else WATCH.told)
     if is_main_process():
         if isinstance(error, Exception):  # a consequence: the signal may have ended a rank or a data worker, too
             print(f"after signal {WATCH.told}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -13,10 +13,10 @@ from lightning import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from ssl_lightning.callbacks.interrupt import keep_lightning_out
-from ssl_lightning.signals import NUMBERS, STOPPED
+from ssl_lightning.signals import NUMBERS, STOPPED, announce, status_of_process
 
 LOOK_EVERY = 0.5  # seconds
-GRACE = 30.0  # seconds that the other ranks have to stop once one of them has
+GRACE, SHORT_GRACE = 30.0, 2.0  # seconds that the other ranks have to stop once one of them has
 PARENT = "SSL_LIGHTNING_PARENT"  # tells a started rank which process started it
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -42,19 +42,22 @@ def observe(child_processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    stopped_at = None
+    patience = None
     while True:
         time.sleep(LOOK_EVERY)
         codes = [process.poll() for process in processes]
+        told = next((code for code in map(status_of_process, filter(None, codes)) if code is not None), None)
         for rank, code in enumerate(codes, 1):
-            if code not in (None, 0, *STOPPED):
+            if code and status_of_process(code) is None:
                 dead(rank, code, processes)
-        stopped = next((code for code in codes if code in STOPPED), None)
-        if stopped is not None:
-            stopped_at = stopped_at or time.monotonic()
-            if time.monotonic() - stopped_at > GRACE:  # this process waits for that rank, and cannot know
+        if told is not None:
+            # This process may wait for that rank, where it cannot hear a signal. A rank that was told before it could
+            # handle one ends with that signal itself, and nobody else knows.
+            patience = patience or time.monotonic() + (GRACE if set(codes) & set(STOPPED) else SHORT_GRACE)
+            if time.monotonic() > patience:
                 _kill(processes)
-                os._exit(stopped)
+                announce("a rank was stopped while the others waited for it; what was saved is kept")
+                os._exit(told)
         elif None not in codes:
             return
 
@@ -70,15 +73,17 @@ def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.kill()
 
 
-def stop_all(number: int) -> None:
-    """Pass a signal on: to the ranks that this process started, which are then waited for, or to the one it is of.
+def stop(number: int) -> None:
+    """Wait for the ranks that this process started to stop.
 
-    For a signal outside of training, where the ranks do not agree on a step to stop at.
+    With a signal's number they are told first, as is the rank that started this one: outside of training the ranks do
+    not agree on a step to stop at.
     """
-    if os.environ.get(PARENT) == str(os.getppid()) and number in NUMBERS:
-        os.kill(os.getppid(), number)
-    for process in _children:
-        process.send_signal(number)
+    if number in NUMBERS:
+        if os.environ.get(PARENT) == str(os.getppid()):
+            os.kill(os.getppid(), number)
+        for process in _children:
+            process.send_signal(number)
     end = time.monotonic() + GRACE
     for process in _children:
         try:

@@ -11,14 +11,18 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal stopped the run, after its state was saved if it was training. `code`: the exit status, 75 or 130.
+    """A signal stopped the run, after its state was saved if it was training.
 
     Like KeyboardInterrupt it is no Exception: nothing that survives errors should survive this.
+
+    Args:
+        code: the exit status, 75 or 130.
+        agreed: whether all ranks stop, of their own accord.
     """
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, agreed: bool = False) -> None:
         super().__init__(f"interrupted (exit status {code})")
-        self.code = code
+        self.code, self.agreed = code, agreed
 
 
 def nearest(name: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:

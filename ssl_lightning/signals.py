@@ -6,6 +6,7 @@ Ctrl-C with 130. In a training the step under way is finished and saved first (c
 
 from __future__ import annotations
 
+import _thread
 import os
 import shlex
 import signal
@@ -49,7 +50,9 @@ class Watch:
     def __init__(self) -> None:
         self.told = 0  # the first signal received, 0 for none
         self.holding = False
+        self._program = False  # whether the whole process is this program, not a user's own
         self._leaving: int | None = None  # the exit status, once the process is about to end
+        self._importing_since = 0.0
         self._told_at = 0.0
         self._depth, self._pid = 0, 0
         self._previous: dict[int, Any] = {}
@@ -85,13 +88,27 @@ class Watch:
         now = time.monotonic()
         if self.told and now - self._told_at <= PATIENCE:
             return
-        first, self.told = not self.told, self.told or number
-        if first:
-            self._told_at = now
-        if not (first and self.holding):
+        if self.holding and not self.told:
+            self._note(number, now)
+            if sys.stderr is not None and os.isatty(2):  # not print: the signal may have come in the middle of one
+                os.write(2, b"\nfinishing this step and saving; once more stops at once\n")
+        elif importing(frame):
+            self._after_import(number, now)
+        else:
+            self._note(number, now)
             raise Interrupted(status(number))
-        if sys.stderr is not None and os.isatty(2):  # not print: the signal may have come in the middle of one
-            os.write(2, b"\nfinishing this step and saving; once more stops at once\n")
+
+    def _note(self, number: int, now: float) -> None:
+        if not self.told:
+            self.told, self._told_at = number, now
+
+    def _after_import(self, number: int, now: float) -> None:
+        """Come again when no import is under way; a program that imports for long just ends: it has nothing to save."""
+        self._importing_since = self._importing_since or now
+        if self._program and now - self._importing_since > PATIENCE:
+            os.write(2, f"{_stopped('nothing was lost')}\n".encode())
+            os._exit(status(number))
+        _thread.start_new_thread(tell_again, (number,))  # threading's own locks may be held at this moment
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -102,12 +119,32 @@ class Watch:
         finally:
             self.holding = before
 
+    def program(self) -> None:
+        """From here to its end the process is ours."""
+        self._program = True
+        self.__enter__()
+
     def leave(self, code: int) -> None:
         """The process is about to end with this status: a signal that still comes may hasten it, not change it."""
         self._leaving = code
 
 
 WATCH = Watch()
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Is an import under way? An exception thrown into one may be lost there, or leave half a module behind."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def tell_again(number: int) -> None:
+    """Send this process the signal once more, a moment later."""
+    time.sleep(0.05)
+    os.kill(os.getpid(), number)
 
 
 def program() -> str:
@@ -117,5 +154,9 @@ def program() -> str:
 
 def announce(where: str) -> None:
     """Say that the run was stopped, what is kept, and how to go on."""
+    print(_stopped(where), file=sys.stderr)
+
+
+def _stopped(where: str) -> str:
     again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
-    print(f"interrupted; {where}. Go on with: {program()} {again}".rstrip(), file=sys.stderr)
+    return f"interrupted; {where}. Go on with: {program()} {again}".rstrip()

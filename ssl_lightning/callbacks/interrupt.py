@@ -56,7 +56,7 @@ class Interrupt(lightning_callbacks.Checkpoint):
         told = WATCH.told if trainer.world_size == 1 else self._agree(trainer)
         if told:
             self._save(trainer)
-            raise Interrupted(status(told))
+            raise Interrupted(status(told), agreed=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A signal since the last batch, in its validation for example, stops the run when `fit` has ended."""
@@ -69,7 +69,7 @@ class Interrupt(lightning_callbacks.Checkpoint):
         told = self._told_at_end or WATCH.told
         self._leave()
         if told:
-            raise Interrupted(status(told))
+            raise Interrupted(status(told), agreed=bool(self._told_at_end))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._leave()

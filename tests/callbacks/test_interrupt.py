@@ -126,6 +126,7 @@ def stops_at(rank: int, world_size: int, told_batch: int) -> list[list[int]]:
         trainer: Any = SimpleNamespace(
             world_size=world_size,
             strategy=Strategy(),
+            _signal_connector=SimpleNamespace(),
             default_root_dir=".",
             save_checkpoint=lambda path, weights_only, saves=saves: saves.append(path),
         )

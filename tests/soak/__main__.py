@@ -4,34 +4,38 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.soak.drive import FAMILIES, JUDGE, Family
+from tests.soak.drive import FAMILIES, JUDGE, Family, Tally
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30, help="per family")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="families at the same time")
     parser.add_argument("--only", default="", help="part of the names of the families to take")
     parser.add_argument("--keep", type=Path, help="a folder for the runs; otherwise they are thrown away")
     asked = parser.parse_args()
-    start, total, wrong = time.monotonic(), 0, 0
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (asked.keep or Path(temporary)).resolve()
-        ckpt = None
-        for i, name in enumerate(FAMILIES):
-            if asked.only not in name:
-                continue
-            if FAMILIES[name][1] in JUDGE.values():
-                ckpt = ckpt or Family("joint, one process", folder / "ckpt").whole
+        chosen = [name for name in FAMILIES if asked.only in name]
+        judging = [name for name in chosen if FAMILIES[name][1] in JUDGE.values()]
+        ckpt = Family("joint, one process", folder / "ckpt").whole if judging else None
+
+        def soak(name: str) -> Tally:
             before = time.monotonic()
-            tally = Family(name, folder / str(i), ckpt if FAMILIES[name][1] in JUDGE.values() else None, asked.seed).soak(
-                asked.kills
-            )
+            family = Family(name, folder / name.replace(" ", "-"), ckpt if name in judging else None, asked.seed)
+            tally = family.soak(asked.kills)
             print(f"{name}: {tally} ({time.monotonic() - before:.0f} s)", flush=True)
-            total, wrong = total + tally.kills, wrong + len(tally.wrong)
-    print(f"{total} kills, {wrong} of their ends wrong, {(time.monotonic() - start) / 60:.1f} minutes")
+            return tally
+
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            tallies = list(pool.map(soak, chosen))
+    total, wrong = sum(tally.kills for tally in tallies), sum(len(tally.wrong) for tally in tallies)
+    print(f"{total} kills, {wrong} faults, {(time.monotonic() - start) / 60:.1f} minutes")
     return 1 if wrong else 0
 
 

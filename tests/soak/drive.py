@@ -33,7 +33,7 @@ KINDS = (signal.SIGKILL, *(signal.Signals(number) for number in NUMBERS))
 LIMIT = 240.0  # seconds for one process; on a busy machine a whole run takes a tenth of this
 ALONE = 30.0  # seconds that one rank may go on when the other has ended
 
-SMALL = ["data.size=224", "data.test_size=64", "data.batch_size=32", "trainer.accelerator=cpu", "data.num_workers=0"]
+SMALL = ["data.size=96", "data.test_size=64", "data.batch_size=16", "trainer.accelerator=cpu", "data.num_workers=0"]
 NETWORK = ["backbone.width=8", "recipe.head.hidden_dim=16", "recipe.head.out_dim=8"]
 OFTEN = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=2"]
 VIT = ["backbone.dim=16", "backbone.heads=2", "backbone.depth=2", "recipe.decoder.dim=16", "recipe.decoder.heads=2"]
@@ -42,10 +42,10 @@ PRETRAIN = {
     "teacher": ["method=byol", *SMALL, *NETWORK, *OFTEN],
     "masked": ["method=mae", *SMALL, *VIT, *OFTEN],
 }
-TWO = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=16"]
+TWO = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=8"]
 JUDGE = {
-    "finetune": ["stage=finetune", *SMALL, "stage.epochs=4", "stage.batch_size=32"],
-    "linear": ["stage=linear", "stage.augmented=true", *SMALL, "stage.epochs=3", "stage.batch_size=32"],
+    "finetune": ["stage=finetune", *SMALL, "stage.epochs=4", "stage.batch_size=16"],
+    "linear": ["stage=linear", "stage.augmented=true", *SMALL, "stage.epochs=3", "stage.batch_size=16"],
 }
 FAMILIES = {
     **{f"{name}, one process": (1, words) for name, words in PRETRAIN.items()},
@@ -95,7 +95,7 @@ class Family:
         """Run `name`, from its beginning or where it stopped; the exit status of each rank."""
         port, processes = free_port(), []
         for rank in range(self.world):
-            values = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder.parent / "cache")}
+            values = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache")}
             if self.world > 1:  # as torchrun sets them
                 values |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "soak"}
                 values |= {"WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world)}
