@@ -179,4 +179,19 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
+        _of_a_worker(error)
         raise
+    except Exception as error:
+        _of_a_worker(error)
+        raise
+
+
+def _of_a_worker(error: Exception) -> None:
+    """Raise what a data worker's failure means for the user; where it is a bug, name it above its traceback."""
+    from ssl_lightning.data import workers
+
+    mistake = workers.explain(error)
+    if mistake is not None:
+        raise mistake from error
+    if workers.named(error):
+        print(workers.named(error), file=sys.stderr, flush=True)

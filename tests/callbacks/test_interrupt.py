@@ -107,6 +107,39 @@ def test_the_same_signal_told_twice_is_one_and_a_later_one_stops_at_once(
     assert not (tmp_path / "b" / "checkpoints").exists()
 
 
+def test_one_after_the_last_batch_is_not_swallowed(tmp_path: Path) -> None:
+    """In the last epoch's validation, say: the run is trained to its end, and stops before what would come next."""
+
+    class Late(Module):
+        def on_train_epoch_end(self) -> None:
+            if self.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    before, module = [signal.getsignal(n) for n in NUMBERS], Late()
+    with pytest.raises(Interrupted) as caught:
+        fit(module, tmp_path)
+    assert caught.value.code == 75
+    assert module.seen == 16
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
+    assert [signal.getsignal(n) for n in NUMBERS] == before
+
+
+def test_one_before_the_first_batch_stops_after_it_or_at_once(tmp_path: Path) -> None:
+    class Early(Module):
+        def on_train_epoch_start(self) -> None:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+        def on_fit_start(self) -> None:
+            if self.signals:
+                os.kill(os.getpid(), signal.SIGUSR2)
+
+    for signals_, seen in (({}, 1), ({99: 0}, 0)):
+        module = Early(signals_)
+        with pytest.raises(Interrupted) as caught:
+            fit(module, tmp_path / str(seen))
+        assert (caught.value.code, module.seen) == (75, seen)
+
+
 class Strategy:
     """The one thing the callback asks of Lightning's strategies."""
 

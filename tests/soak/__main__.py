@@ -27,7 +27,7 @@ def main() -> int:
 
         def soak(name: str) -> Tally:
             before = time.monotonic()
-            family = Family(name, folder / name.replace(" ", "-"), ckpt if name in judging else None, asked.seed)
+            family = Family(name, folder / str(chosen.index(name)), ckpt if name in judging else None, asked.seed)
             tally = family.soak(asked.kills)
             print(f"{name}: {tally} ({time.monotonic() - before:.0f} s)", flush=True)
             return tally
