@@ -25,7 +25,6 @@ ENDS = {  # how a worker ends: (exit status of the run, what its last line says)
     "killed": (2, "error: a data worker (process {pid}) was killed (signal 9), often for lack of memory: set data.num"),
     "shm": (2, "error: a data worker ran out of shared memory (/dev/shm): give it more room"),
     "SIGBUS": (2, "error: a data worker ran out of shared memory (/dev/shm): give it more room"),
-    "SIGSEGV": (2, "error: a data worker (process {pid}) was ended by Segmentation fault"),
     "exit": (2, "error: a data worker (process {pid}) ended by itself"),
     "hung": (2, "error: no data worker has answered for 4 seconds"),
     "mistake": (2, "error: data.root=x is no folder"),
