@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-learning lint format bench clean
+KILLS ?= 30
+.PHONY: help setup demo test test-learning soak lint format bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +33,10 @@ test: setup  ## Run all tests but those that train for a while (no network, no G
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-learning: setup  ## Run those: each method learns, and collapses without its safeguard (minutes)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m learning tests/learning
+	$(BIN)/python -m pytest -n auto --dist worksteal -m learning tests/learning tests/soak
+
+soak: setup  ## Stop runs of every family KILLS=30 times at random, compare their ends (some 20 minutes)
+	$(BIN)/python -m tests.soak --kills $(KILLS)
 
 lint: setup  ## Check style, formatting and types
 	$(BIN)/ruff check .

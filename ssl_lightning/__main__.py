@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from ssl_lightning import arguments
-from ssl_lightning.errors import UserError
+from ssl_lightning.errors import Interrupted, UserError
+from ssl_lightning.signals import CTRL_C, WATCH, announce
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 1 (a sweep's job failed), 2 (a user's mistake), 130, 143."""
+    """Run a command line; returns its exit status.
+
+    0: done; 1: a job of a sweep failed; 2: a user's mistake; 75: stopped by SIGTERM, SIGUSR1, SIGUSR2 or SIGHUP;
+    130: stopped by Ctrl-C. After 75 and 130 the same command goes on.
+    """
     try:
-        asked = arguments.parse(sys.argv[1:] if argv is None else argv)
-        if asked.help:
-            from ssl_lightning import help
-
-            print(help.text((asked.config_dir,) if asked.config_dir else ()))
-            return 0
-        if asked.version:
-            import ssl_lightning
-
-            print(f"ssl_lightning {ssl_lightning.__version__}")
-            return 0
-        if asked.multirun and not asked.cfg:
-            from ssl_lightning import launch, sweep
-
-            place = launch.here()
-            if place.kind and place.world != 1:
-                kind = f"a sweep starts its jobs by itself, and {place.kind} has started it several times"
-                raise UserError(f"{kind}; run it once, with trainer.devices=2 for two processes in each job")
-            return sweep.main(asked)
-        from ssl_lightning import build
-
-        return build.main(asked)
+        with WATCH:
+            return _main(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
+        from ssl_lightning.launch import is_main_process
+
+        if is_main_process():
+            announce("nothing was lost")
+        return stop.code if isinstance(stop, Interrupted) else CTRL_C
+
+
+def _main(argv: list[str] | None) -> int:
+    asked = arguments.parse(sys.argv[1:] if argv is None else argv)
+    if asked.help:
+        from ssl_lightning import help
+
+        print(help.text((asked.config_dir,) if asked.config_dir else ()))
+        return 0
+    if asked.version:
+        import ssl_lightning
+
+        print(f"ssl_lightning {ssl_lightning.__version__}")
+        return 0
+    if asked.multirun and not asked.cfg:
+        from ssl_lightning import launch, sweep
+
+        place = launch.here()
+        if place.kind and place.world != 1:
+            kind = f"a sweep starts its jobs by itself, and {place.kind} has started it several times"
+            raise UserError(f"{kind}; run it once, with trainer.devices=2 for two processes in each job")
+        return sweep.main(asked)
+    from ssl_lightning import build
+
+    return build.main(asked)
+
+
+def entry() -> NoReturn:
+    """The program: signals are watched until the process has ended."""
+    WATCH.program()
+    code = main()
+    WATCH.leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

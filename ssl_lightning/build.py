@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import inspect
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
@@ -22,6 +20,7 @@ from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, neares
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.launch import Launch, is_main_process
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.signals import WATCH, status, words
 
 __all__ = ["Config", "check", "compose", "main", "run"]
 
@@ -46,14 +45,17 @@ def main(asked: Arguments) -> int:
         if place.rank > 0:  # rank 0 has read the same command line, and has most likely found the same
             return crews.last_word(place, f"error: {error}")
         raise
-    try:
-        run(config, ranks.command_of(asked.overrides, asked.config_dir))
-    except Ended as end:
-        return end.code
-    except (Interrupted, KeyboardInterrupt) as stop:
-        code, text = interrupted(config, stop)
-        print(text, file=sys.stderr)
-        return code
+    with WATCH:
+        try:
+            run(config, ranks.command_of(asked.overrides, asked.config_dir))
+        except Ended as end:
+            return end.code
+        except BaseException as error:
+            if not WATCH.stopped(error):
+                raise
+            code, text = interrupted(config, error)
+            print(text, file=sys.stderr)
+            return code
     return 0
 
 
@@ -71,18 +73,13 @@ def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
     return place, replace(config, values={**config.values, "trainer": trainer})
 
 
-def interrupted(config: Config, stop: BaseException) -> tuple[int, str]:
+def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
     """The exit status of a run that a signal has stopped, and the line that says how to go on."""
-    again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
     saved = RunFolder(config.path).saved
-    where = f"its state is in {saved}" if saved else "nothing was saved yet"
-    code = stop.code if isinstance(stop, Interrupted) else 130
-    return code, f"interrupted; {where}. Go on with: {program()} {again}".rstrip()
-
-
-def program() -> str:
-    """How this program was called."""
-    return "ssl-lightning" if sys.argv[0].endswith("ssl-lightning") else "python -m ssl_lightning"
+    text = words(f"its state is in {saved}" if saved else "nothing was saved yet")
+    if isinstance(error, Exception):  # a consequence: the signal may have ended a data worker, too
+        text = f"after signal {WATCH.told}: {type(error).__name__}: {error}\n{text}"
+    return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
 
 
 def show_config(asked: Arguments) -> str:
@@ -191,10 +188,11 @@ def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
         if code:
             raise Ended(code)
         return RunFolder(config.path).results() or {}
-    if place.world == 1:
-        return _work(config, None)
-    with crews.join(place).at_work(lambda stop: interrupted(config, stop)) as crew:
-        return _work(config, crew)
+    with WATCH:
+        if place.world == 1:
+            return _work(config, None)
+        with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
+            return _work(config, crew)
 
 
 def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
@@ -225,8 +223,6 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
 
 def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> dict[str, Any]:
     settings, node = config.settings, config.values["stage"]
-    # Lightning ends the process by itself on a KeyboardInterrupt, without a word on how to go on.
-    previous = {number: signal.signal(number, terminated) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         from lightning import seed_everything
 
@@ -247,12 +243,19 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
+        _of_a_worker(error)
         raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    except Exception as error:
+        _of_a_worker(error)
+        raise
 
 
-def terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Handler of signals outside of training: stop here, and say how to go on."""
-    raise Interrupted(128 + number)
+def _of_a_worker(error: Exception) -> None:
+    """Raise what a data worker's failure means for the user; where it is a bug, name it above its traceback."""
+    from ssl_lightning.data import workers
+
+    mistake = workers.explain(error)
+    if mistake is not None:
+        raise mistake from error
+    if workers.named(error):
+        print(workers.named(error), file=sys.stderr, flush=True)

@@ -22,9 +22,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ssl_lightning.errors import Interrupted, UserError
+from ssl_lightning.errors import UserError
 from ssl_lightning.hub import Hub, mute
 from ssl_lightning.launch import LOOPBACK, OWN, Launch
+from ssl_lightning.signals import WATCH
 
 JOIN_SECONDS = 300.0  # in which all processes of a run must have begun
 AFTER_A_MISTAKE = 5.0  # in which a rank that found a mistake looks for the others, which may have found the same
@@ -96,9 +97,9 @@ class Crew:
             yield self
         except UserError as error:
             self.end("user", 2, f"error: {error}")
-        except (Interrupted, KeyboardInterrupt) as stop:
-            self.end("stopped", *interrupted(stop))
         except BaseException as error:
+            if WATCH.stopped(error):
+                self.end("stopped", *interrupted(error))
             who = f"rank {self.rank} of {self.world} (process {os.getpid()} on {socket.gethostname()}) failed:"
             text = "".join(traceback.format_exception(error))
             self.end("lost" if of_others(error) else "error", 1, f"{who}\n{text}")

@@ -11,9 +11,12 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal stopped the run, after its state was saved if it was training. `code`: the exit status, 130 or 143.
+    """A signal stopped the run, after its state was saved if it was training.
 
     Like KeyboardInterrupt it is no Exception: nothing that survives errors should survive this.
+
+    Args:
+        code: the exit status, 75 or 130.
     """
 
     def __init__(self, code: int) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssl_lightning.signals import status_of_process
+
 # Reports in the order of what is likely to be the cause, and how many seconds a worse one is waited for.
 GRACE = {"user": 0.0, "dead": 0.5, "error": 1.0, "missing": 0.0, "stopped": 10.0, "lost": 3.0}
 LONGEST_LINE = 1 << 20
@@ -157,7 +159,10 @@ class Hub:
             if code is None or any(rank == r for r, _ in self.reports) or (member and (member.bye or not member.gone)):
                 continue
             # One that ended before it came has said why by itself, unless it was killed.
-            self._report(rank, kind="dead" if code < 0 or member else "user", code=code if code > 0 else 1, text="")
+            kind, told = "dead" if code < 0 or member else "user", status_of_process(code)
+            if told is not None and not member:  # it heard a signal before it could handle one
+                kind, code = "stopped", told
+            self._report(rank, kind=kind, code=code if code > 0 else 1, text="")
 
     def _missing(self) -> None:
         lacking = [str(rank) for rank in range(self.world) if rank not in self.members]

@@ -17,8 +17,7 @@ from ssl_lightning import crew
 from ssl_lightning.errors import UserError
 from ssl_lightning.hub import Hub
 from ssl_lightning.launch import LOOPBACK, OWN, PORT
-
-PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+from ssl_lightning.signals import NUMBERS
 
 
 def this_command() -> list[str]:
@@ -109,7 +108,7 @@ def _passing_on(children: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[Non
 
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)):
+        for number in NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's children ignore it, too
                 previous[number] = signal.signal(number, pass_on)
     try:

@@ -38,6 +38,7 @@ FREE = (
     "logger",
     "callbacks.progress",
     "data.num_workers",
+    "data.worker_timeout",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -29,22 +27,21 @@ from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import Config, compose
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.signals import CTRL_C, WATCH, announce, status, status_of_process
 
+POLL = 0.1  # seconds between two looks at a job
 Start = Callable[[list[str]], int]  # runs a command to its end, returns its exit status
 
 
 def main(asked: Arguments, start: Start | None = None) -> int:
-    """Run a sweep; returns 0, 1 when a job failed, 130 or 143 when it was interrupted."""
-    sweep = Sweep(asked, start or run_process)
-    previous = signal.signal(signal.SIGTERM, build.terminated)
+    """Run a sweep; returns 0, 1 when a job failed, 75 or 130 when it was stopped by a signal."""
     try:
-        sweep.run()
+        with WATCH:
+            sweep = Sweep(asked, start or run_process)
+            sweep.run()
     except (Interrupted, KeyboardInterrupt) as stop:
-        again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
-        print(f"interrupted; finished jobs are kept. Go on with: {build.program()} {again}", file=sys.stderr)
-        return stop.code if isinstance(stop, Interrupted) else 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        announce("finished jobs are kept")
+        return stop.code if isinstance(stop, Interrupted) else CTRL_C
     sweep.ledger.show()
     failed = [row["job"] for row in sweep.ledger.rows if row["status"] != "done"]
     if failed:
@@ -53,14 +50,22 @@ def main(asked: Arguments, start: Start | None = None) -> int:
 
 
 def run_process(command: list[str]) -> int:
-    """Run a command to its end; a signal to this process is passed on, so that the job can save and stop."""
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except (KeyboardInterrupt, Interrupted) as stop:
-        process.send_signal(signal.SIGTERM if isinstance(stop, Interrupted) else signal.SIGINT)
-        process.wait()
-        raise
+    """Run a command to its end; signals to this process are passed on, so that the job can save and stop."""
+    with WATCH.held():  # else a signal could come between the start of a job and the first look at it
+        process, passed = subprocess.Popen(command), False
+        while process.returncode is None:
+            try:
+                if WATCH.told and not passed:
+                    passed = True
+                    process.send_signal(WATCH.told)
+                process.wait(POLL)
+            except subprocess.TimeoutExpired:
+                pass
+            except Interrupted:  # told once more: the job stops at once, too
+                process.send_signal(WATCH.told)
+    if WATCH.told:
+        raise Interrupted(status(WATCH.told))
+    return process.returncode
 
 
 class Sweep:
@@ -124,8 +129,9 @@ class Sweep:
         flags = ["--config-dir", str(self.asked.config_dir)] if self.asked.config_dir else []
         name = f"name={quoted(f'{self.name}/{folder_name(label)}')}"
         code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *self.fixed.values(), *swept, name])
-        if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
-            raise Interrupted(code if code > 0 else 128 - code)
+        stopped = status_of_process(code)
+        if stopped is not None:
+            raise Interrupted(stopped)
         return self.ledger.add(label, self._row(label), code, RunFolder(self.path / folder_name(label)).results())
 
     @staticmethod

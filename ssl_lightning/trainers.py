@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_lightning import distributed, launch
 from ssl_lightning.allowed import PLACES
+from ssl_lightning.callbacks.interrupt import keep_lightning_out
 from ssl_lightning.callbacks.progress import Progress
 from ssl_lightning.crew import Crew
 from ssl_lightning.errors import UserError
@@ -168,7 +169,7 @@ class TrainerFactory:
         arguments["profiler"] = arguments.get("profiler") or NoProfiler()
         arguments.setdefault("enable_checkpointing", any(isinstance(callback, Checkpoint) for callback in chosen))
         pass_over(chosen)
-        return _trainer(
+        trainer = _trainer(
             **arguments,
             callbacks=chosen,
             default_root_dir=root,
@@ -176,6 +177,8 @@ class TrainerFactory:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in chosen),
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
+        keep_lightning_out(trainer)
+        return trainer
 
     def begin_talk(self, crew: Crew, seconds: float) -> None:
         """Make the process group now, not in the first fit: so the judging stages know that they are not alone."""

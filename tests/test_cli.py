@@ -18,6 +18,8 @@ from ssl_lightning.errors import UserError
 CONF = Path(__file__).parent / "conf_standin"
 BASE = ["--config-dir", str(CONF), "trusted_packages=[tests]", "data=blank", "views=blank"]
 
+STOPS = [(signal.SIGINT, 130), *((getattr(signal, f"SIG{name}"), 75) for name in ("TERM", "USR1", "USR2", "HUP"))]
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -79,13 +81,13 @@ def test_a_full_disk_is_one_line(here: Path, capsys: pytest.CaptureFixture[str])
     assert "disk of runs/standin-simclr-blank is full" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_outside_of_training(here: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     target = ["stage._target_=tests.standin.stopped", "~stage.boost", "~stage.fail", f"+stage.number={int(number)}"]
     assert command(*target) == code
     assert "Go on with: python -m ssl_lightning" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 # ---- names and places ----------------------------------------------------------------------------------------------

@@ -21,6 +21,6 @@ def test_nearest(name: str, options: list[str], right: str | None) -> None:
 
 
 def test_interrupted_is_not_survived_like_an_error() -> None:
-    assert Interrupted(143).code == 143
+    assert Interrupted(75).code == 75
     assert not issubclass(Interrupted, Exception)
     assert issubclass(UserError, Exception)

@@ -25,6 +25,7 @@ FLOORS = [
     ["signatures", "allowed", "ranks"],
     ["crew"],
     ["hub", "launch"],
+    ["signals"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
@@ -96,7 +97,7 @@ def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
     entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "devices")
     light = ("build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck")
-    for stem in (*entry, *light, "allowed", "names", "slots", "launch", "crew", "hub", "ranks"):
+    for stem in (*entry, *light, "allowed", "names", "slots", "launch", "crew", "hub", "ranks", "signals"):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem
 

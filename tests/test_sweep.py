@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_lightning import sweep
+from ssl_lightning import signals, sweep
 from ssl_lightning.arguments import parse
 from ssl_lightning.compose import compose
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.ledger import Ledger
-from tests.test_cli import BASE, CONF
+from ssl_lightning.signals import WATCH, status_of_process
+from tests.test_cli import BASE, CONF, STOPS
 
 START = [*BASE, "stage=standin"]
 
@@ -98,10 +99,12 @@ def test_old_results_do_not_pass_for_those_of_a_failed_job(here: Path) -> None:
     assert [row["status"] for row in rows(here / "runs" / "simclr-blank-sweep")] == ["done", "failed (2)"]
 
 
-@pytest.mark.parametrize("code", [130, -signal.SIGTERM])
-def test_an_interrupted_job_ends_the_sweep(code: int, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("code", "told"), [(130, 130), (-signal.SIGUSR1, 75)])
+def test_an_interrupted_job_ends_the_sweep(
+    code: int, told: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     jobs = Jobs({"0.1": 0.5, "0.2": code, "0.3": 0.5})
-    assert run(jobs, "stage.boost=0.1,0.2,0.3") == (130 if code == 130 else 143)
+    assert run(jobs, "stage.boost=0.1,0.2,0.3") == told
     assert len(jobs.commands) == 2
     assert len(rows(here / "runs" / "simclr-blank-sweep")) == 1
     assert "Go on with:" in capsys.readouterr().err
@@ -168,29 +171,59 @@ def test_ranking_puts_unscored_jobs_last(tmp_path: Path) -> None:
     assert [row["job"] for row in ledger.ranked()] == ["a", "c", "b"]
 
 
-def test_a_signal_is_passed_on_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = """
-import os, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-os.kill(os.getppid(), signal.SIGTERM)
+def test_which_ends_of_a_job_end_the_sweep() -> None:
+    """A job may be told before it can handle a signal; one that was killed or that failed is survived."""
+    for number, code in STOPS:
+        assert status_of_process(-number) == status_of_process(code) == code
+    assert [status_of_process(code) for code in (0, 1, 2, 143, -signal.SIGKILL, -signal.SIGSEGV)] == [None] * 6
+
+
+def test_a_signal_between_two_jobs_ends_the_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Told(Jobs):
+        def __call__(self, command: list[str]) -> int:
+            code = super().__call__(command)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return code
+
+    jobs = Told({"": 0.5})
+    assert run(jobs, "stage.boost=0.1,0.2") == 75
+    assert len(jobs.commands) == 1
+    assert "finished jobs are kept. Go on with:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+def test_a_signal_is_passed_on_to_the_job(number: int, code: int, tmp_path: Path) -> None:
+    """The very signal, be it while the job works or before the sweep has looked at it; then the job's end awaited."""
+    program = f"""
+import os, pathlib, signal, sys
+def told(number, _):
+    pathlib.Path({str(tmp_path / "told")!r}).write_text(str(int(number)))
+    sys.exit(7)
+signal.signal({int(number)}, told)
+os.kill(os.getppid(), {int(number)})
 signal.pause()
 """
-    codes = []
-    wait = subprocess.Popen.wait
+    with WATCH, pytest.raises(Interrupted) as caught:
+        sweep.run_process([sys.executable, "-c", program])
+    assert caught.value.code == code
+    assert (tmp_path / "told").read_text() == str(int(number))
 
-    def spy(self: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
-        codes.append(wait(self, timeout))
-        return codes[-1]
 
-    monkeypatch.setattr(subprocess.Popen, "wait", spy)
-    previous = signal.signal(signal.SIGTERM, sweep.build.terminated)
-    try:
-        with pytest.raises(Interrupted) as caught:
-            sweep.run_process([sys.executable, "-c", program])
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    assert caught.value.code == 143
-    assert codes == [7]
+def test_a_second_signal_is_passed_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "PATIENCE", 0.01)
+    program = """
+import os, signal, sys, time
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+for told in (1, 2):
+    os.kill(os.getppid(), signal.SIGTERM)
+    while len(seen) < told:
+        time.sleep(0.01)
+    time.sleep(0.1)
+sys.exit(5)
+"""
+    with WATCH, pytest.raises(Interrupted):
+        sweep.run_process([sys.executable, "-c", program])
 
 
 @pytest.mark.slow

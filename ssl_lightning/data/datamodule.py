@@ -12,7 +12,15 @@ from ssl_lightning import distributed
 from ssl_lightning.data.batch import Batch, RawBatch
 from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.labels import labelled_subset
-from ssl_lightning.data.loader import ArrayFetch, Fetch, Loader, SampleFetch, automatic_workers, eval_fetch
+from ssl_lightning.data.loader import (
+    WORKER_TIMEOUT,
+    ArrayFetch,
+    Fetch,
+    Loader,
+    SampleFetch,
+    automatic_workers,
+    eval_fetch,
+)
 from ssl_lightning.data.sampler import PADDING, DealtSampler, EvalSampler, TrainSampler, permutation
 from ssl_lightning.data.views import DeviceViews, EvalView, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
@@ -38,6 +46,7 @@ class DataModule(LightningDataModule):
         query_size: evaluation images scored during training; None = all.
         seed: of the shuffle, the views and all subsets.
         resident: keep decoded images on the GPU; "auto" = when they are smaller than 2 GB.
+        worker_timeout: seconds after which processes that do not answer end the run.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class DataModule(LightningDataModule):
         query_size: int | None = None,
         seed: int = 0,
         resident: bool | Literal["auto"] = "auto",
+        worker_timeout: float = WORKER_TIMEOUT,
     ):
         super().__init__()
         if engine not in ("device", "worker"):
@@ -62,6 +72,7 @@ class DataModule(LightningDataModule):
         self.views, self.batch_size, self.image_size, self.seed = views, batch_size, image_size, seed
         self.mean, self.std = tuple(mean), tuple(std)
         self.num_workers, self.engine, self.resident = num_workers, engine, resident
+        self.worker_timeout = worker_timeout
         self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
         self.bank_size, self.query_size = bank_size, query_size
         self.eval_view = EvalView(image_size, self.mean, self.std)
@@ -272,7 +283,7 @@ class DataModule(LightningDataModule):
             decoded = isinstance(images, ArrayImages) and isinstance(sampler, EvalSampler)
             workers = 0 if decoded else automatic_workers()
         broken = images.broken if isinstance(images, FileImages) else None
-        loader = Loader(fetch, sampler, workers, self._device().type == "cuda", broken)
+        loader = Loader(fetch, sampler, workers, self._device().type == "cuda", broken, timeout=self.worker_timeout)
         self._loaders.append(loader)
         return loader
 

@@ -17,6 +17,7 @@ from ssl_lightning.data.broken import say
 from ssl_lightning.data.folder_scan import cache_dir, writable, write_atomic
 from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet, decode
 from ssl_lightning.data.loader import as_is, automatic_workers
+from ssl_lightning.data.workers import begin
 from ssl_lightning.errors import UserError
 
 SMALL_SIDE = 128  # pixels: larger images stay files
@@ -124,7 +125,9 @@ def _decode_all(paths: list[str], size: tuple[int, int], stem: Path) -> None:
         say(f"Decoding {len(paths)} images of {size[0]} x {size[1]} once, into {stem.parent}.")
     broken: list[int] = []
     differs = False
-    chunks = DataLoader(_Chunks(paths, size), batch_size=None, num_workers=workers, collate_fn=as_is)
+    chunks = DataLoader(
+        _Chunks(paths, size), batch_size=None, num_workers=workers, collate_fn=as_is, worker_init_fn=begin
+    )
     for first, pixels, bad, other_size in chunks:
         array[first : first + len(pixels)] = pixels
         broken += bad

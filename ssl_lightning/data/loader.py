@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_lightning import distributed
+from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BROKEN_LIMIT, BrokenFiles
 from ssl_lightning.data.images import BROKEN, ArrayImages, ImageSet
@@ -17,6 +18,8 @@ from ssl_lightning.data.views import EvalView
 
 # (uint8 image (H, W, 3), index, epoch) -> one tensor, or one per view
 Transform = Callable[[Tensor, int, int], Any]
+
+WORKER_TIMEOUT = 600.0  # seconds; from a slow disk the first batch may take minutes
 
 
 def automatic_workers() -> int:
@@ -101,6 +104,31 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
+class Sent:
+    """A sampler's requests for workers: a tensor would be sent as shared memory, a file descriptor for each."""
+
+    def __init__(self, requests: TrainSampler | EvalSampler):
+        self.requests = requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        for epoch, rows in self.requests:
+            yield epoch, rows.numpy()
+
+
+class InWorker(Dataset[RawBatch]):
+    """A fetcher at the workers' end of `Sent`."""
+
+    def __init__(self, fetch: Fetch):
+        self.fetch = fetch
+
+    def __getitem__(self, request: tuple[int, Any]) -> RawBatch:
+        epoch, rows = request
+        return self.fetch[epoch, torch.from_numpy(rows)]
+
+
 class Loader:
     """Iterates over the batches a sampler asks for. Not a DataLoader, so that Lightning leaves the sampler alone.
 
@@ -111,6 +139,7 @@ class Loader:
         pin_memory: put batches of workers into pinned memory, for a faster copy to a GPU.
         broken: where undecodable files are counted.
         finish: applied to each batch before it is handed out.
+        timeout: seconds after which workers that do not answer end the run.
     """
 
     def __init__(
@@ -121,10 +150,11 @@ class Loader:
         pin_memory: bool = False,
         broken: BrokenFiles | None = None,
         finish: Callable[[RawBatch], Any] = as_is,
+        timeout: float = WORKER_TIMEOUT,
     ):
         self.fetch, self.broken, self.finish = fetch, broken, finish
         self.requests = sampler  # under the name "sampler" Lightning would take it for a DataLoader's and replace it
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self._workers: DataLoader[RawBatch] | None = None
 
     def __len__(self) -> int:
@@ -146,15 +176,25 @@ class Loader:
             return (self.fetch[request] for request in self.requests)
         if self._workers is None:
             self._workers = DataLoader(
-                self.fetch,  # type: ignore[arg-type]
-                sampler=self.requests,
+                InWorker(self.fetch),
+                sampler=Sent(self.requests),
                 batch_size=None,  # the sampler's items are whole batches already
                 collate_fn=as_is,
                 num_workers=self.num_workers,
                 persistent_workers=isinstance(self.requests, TrainSampler),  # evaluation ends its own after each pass
                 pin_memory=self.pin_memory,
+                worker_init_fn=workers.begin,
             )
-        return iter(self._workers)
+        return self._from_workers(iter(self._workers))
+
+    def _from_workers(self, batches: Iterator[RawBatch]) -> Iterator[RawBatch]:
+        while True:
+            try:
+                with workers.answering(batches, self.timeout):
+                    raw = next(batches)
+            except StopIteration:
+                return
+            yield raw
 
     def close(self) -> None:
         """Ends the worker processes; iterating again starts new ones."""

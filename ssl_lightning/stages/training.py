@@ -53,6 +53,7 @@ class LabelledData(DataModule):
             engine=source.engine,
             seed=source.seed,
             resident=source.resident,
+            worker_timeout=source.worker_timeout,
         )
         self.source, self.rows, self.picking = source, rows, picking
 

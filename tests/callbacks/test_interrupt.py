@@ -14,9 +14,10 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_lightning.callbacks import interrupt
+from ssl_lightning import signals
 from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.errors import Interrupted
+from ssl_lightning.signals import NUMBERS
 from tests.gloo import run_two
 
 
@@ -56,18 +57,18 @@ def fit(module: Module, folder: Path, ckpt: Path | None = None, epochs: int = 2)
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_step_is_finished_and_saved(number: int, code: int, tmp_path: Path) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_step_is_finished_and_saved(number: int, tmp_path: Path) -> None:
+    before = [signal.getsignal(n) for n in NUMBERS]
     module = Module({3: number})
     with pytest.raises(Interrupted) as caught:
         fit(module, tmp_path)
-    assert caught.value.code == code
+    assert caught.value.code == (130 if number == signal.SIGINT else 75)
     path = tmp_path / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
     assert saved["global_step"] == module.seen == 4
     assert torch.equal(saved["state_dict"]["layer.weight"], module.layer.weight)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in NUMBERS] == before
 
     rest = Module()
     fit(rest, tmp_path, ckpt=path)
@@ -75,10 +76,10 @@ def test_the_step_is_finished_and_saved(number: int, code: int, tmp_path: Path) 
 
 
 def test_without_a_signal_nothing_happens(tmp_path: Path) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in NUMBERS]
     fit(Module(), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in NUMBERS] == before
 
 
 def test_the_same_signal_told_twice_is_one_and_a_later_one_stops_at_once(
@@ -98,12 +99,45 @@ def test_the_same_signal_told_twice_is_one_and_a_later_one_stops_at_once(
     assert module.seen == 103
     assert (tmp_path / "a" / "checkpoints" / "last.ckpt").exists()
 
-    monkeypatch.setattr(interrupt, "PATIENCE", 0.01)
+    monkeypatch.setattr(signals, "PATIENCE", 0.01)
     module = Twice({2: signal.SIGTERM}, pause=0.05)
     with pytest.raises(Interrupted):
         fit(module, tmp_path / "b")
     assert module.seen == 3  # in the middle of a step
     assert not (tmp_path / "b" / "checkpoints").exists()
+
+
+def test_one_after_the_last_batch_is_not_swallowed(tmp_path: Path) -> None:
+    """In the last epoch's validation, say: the run is trained to its end, and stops before what would come next."""
+
+    class Late(Module):
+        def on_train_epoch_end(self) -> None:
+            if self.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    before, module = [signal.getsignal(n) for n in NUMBERS], Late()
+    with pytest.raises(Interrupted) as caught:
+        fit(module, tmp_path)
+    assert caught.value.code == 75
+    assert module.seen == 16
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
+    assert [signal.getsignal(n) for n in NUMBERS] == before
+
+
+def test_one_before_the_first_batch_stops_after_it_or_at_once(tmp_path: Path) -> None:
+    class Early(Module):
+        def on_train_epoch_start(self) -> None:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+        def on_fit_start(self) -> None:
+            if self.signals:
+                os.kill(os.getpid(), signal.SIGUSR2)
+
+    for signals_, seen in (({}, 1), ({99: 0}, 0)):
+        module = Early(signals_)
+        with pytest.raises(Interrupted) as caught:
+            fit(module, tmp_path / str(seen))
+        assert (caught.value.code, module.seen) == (75, seen)
 
 
 class Strategy:
@@ -125,6 +159,7 @@ def stops_at(rank: int, world_size: int, told_batch: int) -> list[list[int]]:
         trainer: Any = SimpleNamespace(
             world_size=world_size,
             strategy=Strategy(),
+            _signal_connector=SimpleNamespace(),
             default_root_dir=".",
             save_checkpoint=lambda path, weights_only, saves=saves: saves.append(path),
         )
@@ -151,4 +186,4 @@ def test_all_ranks_stop_at_the_same_step_whichever_was_told() -> None:
     assert len(first) == 2
     for batch, code, saves in first:
         assert 20 <= batch <= 20 + 300  # within about half a second
-        assert (code, saves) == (143, 1)
+        assert (code, saves) == (75, 1)

@@ -1,0 +1,124 @@
+"""Data workers: the signals they leave to their parent, their end, and in one line what went wrong with one."""
+
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from torch.utils.data._utils import signal_handling
+
+from ssl_lightning.errors import UserError
+from ssl_lightning.signals import NUMBERS
+
+GO_ON = "the same command goes on from the last checkpoint"
+FEWER = "set data.num_workers lower"
+SEE = "see what it said above; data.num_workers=0 loads without workers"
+SAID = (  # by torch or the system, and what it means
+    (
+        r"killed by signal: Bus error|shared memory|</torch_\S*>: |/dev/shm",
+        f"a data worker ran out of shared memory (/dev/shm): give it more room (docker run --shm-size), or {FEWER}",
+    ),
+    (
+        r"worker \(pid (\d+)\) is killed by signal: Killed",
+        f"a data worker (process {{0}}) was killed (signal 9), often for lack of memory: {FEWER}",
+    ),
+    (r"worker \(pid (\d+)\) is killed by signal: ([^.]*)", f"a data worker (process {{0}}) was ended by {{1}}: {SEE}"),
+    (r"worker \(pid (\d+)\) exited unexpectedly", f"a data worker (process {{0}}) ended by itself: {SEE}"),
+    (r"worker \(pid\(s\) ([\d, ]+)\) exited", f"data workers (processes {{0}}) ended by themselves: {SEE}"),
+    (r"Too many open files", f"the data workers have too many files open: raise `ulimit -n`, or {FEWER}"),
+    (r"MemoryError|annot allocate memory|can't allocate memory", f"a data worker has run out of memory: {FEWER}"),
+)
+FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)")
+SHARED = re.compile(r"DataLoader|</torch_|shared memory|/dev/shm")
+
+
+def begin(worker: int) -> None:
+    """What a new worker does first: leave it to its parent to stop.
+
+    A signal to all processes of a group, from a terminal or a scheduler, reaches the workers too. The parent finishes
+    its step, for which it may need them, and ends them itself.
+    """
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def answering(iterator: Any, timeout: float) -> Iterator[None]:
+    """Wait for a batch, at most so many seconds; when one cannot come, the workers are killed.
+
+    Torch's own timeout would take the place of its looks at whether the workers live.
+    """
+    hung = threading.Event()
+
+    def give_up() -> None:
+        hung.set()
+        for worker in getattr(iterator, "_workers", []):
+            worker.kill()  # which torch notices
+
+    alarm = threading.Timer(timeout, give_up)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    except Exception as error:
+        dead = None if FROM_WORKER.search(str(error)) else first_dead(iterator)
+        end(iterator)
+        if hung.is_set():
+            help = "check the disk that the data is on, or set data.worker_timeout higher"
+            raise UserError(f"no data worker has answered for {timeout:g} seconds: {help}; {GO_ON}") from error
+        if dead is not None:  # torch may say so, or say that a connection was lost
+            raise RuntimeError(dead) from error
+        raise
+    finally:
+        alarm.cancel()
+
+
+def end(iterator: Any) -> None:
+    """Kill the workers of a loader's iterator; one that hangs would hold up the end of the run."""
+    with suppress(Exception):  # torch's own bookkeeping: without it the end of a worker counts as a failure
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+    for worker in getattr(iterator, "_workers", []):
+        worker.kill()
+    with suppress(Exception):
+        iterator._shutdown_workers()
+
+
+def first_dead(iterator: Any) -> str | None:
+    """A worker that has ended by itself, in torch's words, or None."""
+    for worker in getattr(iterator, "_workers", []):
+        worker.join(0.2)
+        code = worker.exitcode
+        if code:
+            what = f"is killed by signal: {signal.strsignal(-code)}" if code < 0 else "exited unexpectedly"
+            return f"DataLoader worker (pid {worker.pid}) {what}"
+    return None
+
+
+def explain(error: BaseException) -> UserError | None:
+    """What a failed worker means for the user, or None where the error is not one of a worker, or a bug.
+
+    Torch raises the death of a worker in whatever the main process is doing, so the whole run is watched for it.
+    """
+    text = str(error)
+    caught = FROM_WORKER.search(text)
+    if caught and caught[1] == "UserError":
+        return UserError(text.rsplit("UserError: ", 1)[-1].strip())
+    if not caught and not SHARED.search(text):
+        return None
+    for pattern, meaning in SAID:
+        found = re.search(pattern, text)
+        if found:
+            return UserError(f"{meaning.format(*found.groups())}; {GO_ON}")
+    return None
+
+
+def named(error: BaseException) -> str | None:
+    """`data worker 0: ValueError: ...` for an error that a worker has raised."""
+    caught = FROM_WORKER.search(str(error))
+    if caught is None:
+        return None
+    lines = [line for line in str(error).splitlines() if line.startswith(caught[1]) or f".{caught[1]}: " in line]
+    return f"data worker {caught[2]}: {lines[-1] if lines else caught[1]}"

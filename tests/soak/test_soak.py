@@ -1,0 +1,48 @@
+"""A small soak: chosen blows instead of random ones, among them signals in the last batch of an epoch.
+
+`make soak` does the same at random, 30 kills for each of eight families.
+"""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.soak.blow import Blow
+from tests.soak.drive import Family
+
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+USR1, USR2, HUP = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+FEW = {  # in `make test`
+    "joint, one process": [Blow(TERM, "last"), Blow(USR1, "last"), Blow(KILL, "replace", 2)],
+    "teacher, two processes": [Blow(USR1, "last", ranks=(1,))],
+}
+MORE = {  # in `make test-learning`
+    "teacher, one process": [Blow(HUP, "last"), Blow(KILL, "batch", 4), Blow(INT, "validation")],
+    "masked, one process": [Blow(USR2, "batch", 2), Blow(KILL, "fsync", 3), Blow(TERM, "between")],
+    "joint, two processes": [Blow(HUP, "batch", 3), Blow(KILL, "last", ranks=(0, 1)), Blow(TERM, "last")],
+    "masked, two processes": [Blow(INT, "last", ranks=(1,)), Blow(KILL, "batch", 3, ranks=(1,))],
+    "fine-tuning": [Blow(USR1, "last"), Blow(TERM, "last", 2), Blow(KILL, "between", 1), Blow(HUP, "start")],
+    "augmented linear": [Blow(TERM, "batch", 3), Blow(USR2, "last"), Blow(KILL, "between", 2)],
+}
+
+
+def check(name: str, blows: list[Blow], folder: Path) -> None:
+    judging = name in ("fine-tuning", "augmented linear")
+    ckpt = Family("joint, one process", folder / "ckpt").whole if judging else None
+    family = Family(name, folder / "runs", ckpt)
+    family.one_run("cut", blows)
+    assert family.tally.wrong == []
+    assert family.tally.kills == len(blows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEW)
+def test_a_run_that_is_stopped_ends_as_one_left_in_peace(name: str, tmp_path: Path) -> None:
+    check(name, FEW[name], tmp_path)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("name", MORE)
+def test_so_does_every_family(name: str, tmp_path: Path) -> None:
+    check(name, MORE[name], tmp_path)
