@@ -155,6 +155,19 @@ def test_a_base_that_only_importing_tells_is_looked_at_when_built(monkeypatch: p
         building.instantiate({"_target_": f"{HERE}.Point", "x": 1}, ("tests",))
 
 
+def test_a_base_that_sources_tell_is_looked_at_before_any_import() -> None:
+    with pytest.raises(UserError, match="which this place takes"):
+        building.check({"_target_": f"{HERE}.Point", "x": 1}, ("tests",))
+
+
+def test_a_function_is_looked_at_when_it_is_imported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_lightning.names._is_builder", lambda *args: True)
+    assert load(f"{HERE}.twice", ("tests",), TAKES)
+    for wrong in (f"{HERE}.runs", "ssl_lightning.callbacks.view_mosaic.show", "timm.optim.create_optimizer_v2"):
+        with pytest.raises(UserError, match="is a function"):
+            load(wrong, ("tests",), TAKES)
+
+
 # ---- argument names ------------------------------------------------------------------------------------------------
 
 
