@@ -198,12 +198,12 @@ class TrainerFactory:
         if not place.kind and (launch.copies(arguments) or launch.wanted(arguments) != 1):
             return
         index = place.local_rank
-        one_each = torch.accelerator.is_available() and torch.accelerator.device_count() < place.local_world
-        if place.world > 1 and (not place.even or (one_each and arguments.get("accelerator") != "cpu")):
-            # Machines with unequal numbers of processes, or a GPU for each process that sees no other.
-            gpus = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-            on_gpu = gpus > 0 and arguments.get("accelerator") != "cpu"
-            arguments["devices"] = [place.local_rank % gpus] if on_gpu else 1
+        on_cpu = arguments.get("accelerator") == "cpu" or not torch.accelerator.is_available()
+        gpus = 0 if on_cpu else torch.accelerator.device_count()
+        bound = gpus == 1 < place.local_world and place.kind in ("srun", "mpirun", "jsrun")
+        if place.world > 1 and (bound or not place.even):
+            # A GPU for each process, which sees no other; or machines with unequal numbers of processes.
+            arguments["devices"] = [place.local_rank % gpus] if gpus else 1
             arguments["num_nodes"], index = place.world, 0
             place = replace(place, local_world=1)
         arguments["plugins"] = [*own, Started(place, index)]

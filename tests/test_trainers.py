@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from lightning import Callback
+from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from ssl_lightning.errors import UserError
+from ssl_lightning.launch import here, settle
 from ssl_lightning.trainers import HOOKS_OF_A_STEP, TrainerFactory, pass_over
 from tests.callbacks.toy import ToyMethod, fit
 
@@ -46,3 +49,39 @@ def test_a_stage_s_trainer_passes_over_the_empty_hooks(tmp_path: Path, hook: str
     made = TrainerFactory({"trainer": {"accelerator": "cpu", "logger": False}}, tmp_path)(callbacks=[counting])
     assert counting in made.callbacks
     assert callable(getattr(counting, hook)) == (hook in {"on_after_backward", "on_train_batch_end"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "asked", "devices", "index", "node"),
+    [
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_TASKS_PER_NODE": "2(x2)"}, 1, 2, 1, 1),
+        (
+            {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2", "SLURM_TASKS_PER_NODE": "3,1"}
+            | {"SLURM_NODELIST": "a,b"},
+            1,
+            1,
+            0,
+            2,
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 2, 2, 1, 0),
+        ({}, 1, 1, 0, 0),
+    ],
+)
+def test_lightning_is_told_which_process_this_is(
+    environ: Any, asked: int, devices: int, index: int, node: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    _, trainer = settle(here(), {"accelerator": "cpu", "devices": asked, "num_nodes": 1})
+    made = TrainerFactory({"trainer": trainer, "logger": None}, tmp_path)(callbacks=[])
+    world = int(environ.get("SLURM_NTASKS", environ.get("WORLD_SIZE", "1")))
+    assert (made.num_devices, made.num_devices * made.num_nodes) == (devices, world)
+    told = made._accelerator_connector.cluster_environment
+    assert (told.local_rank(), told.node_rank(), told.world_size()) == (index, node, world)
+    assert told.global_rank() == int(environ.get("SLURM_PROCID", environ.get("RANK", "0")))
+    assert not isinstance(told, SLURMEnvironment)  # it would take signals over
+
+
+def test_what_lightning_says_of_its_arguments_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trainer: You selected an invalid strategy name"):
+        TrainerFactory({"trainer": {"accelerator": "cpu", "strategy": "dpp"}}, tmp_path)(callbacks=[])
