@@ -207,6 +207,8 @@ def test_a_run_goes_on_with_another_number_of_devices(
     assert fewer["batch_size"] == 8
     assert fewer["rows"] == whole["rows"][SAVED_AT:]
     assert all(rank["whole"][name]["sent"] == [] for rank in two)  # there is no BatchNorm in it
+    begun = method_for(name).state_dict()
+    assert max((whole["state"][key] - value).abs().max() for key, value in begun.items()) > 1e-3  # it has learned
     more = [rank["resumed"][name] for rank in two]  # one rank of 8 -> two of 4
     shared = [sorted(a + b) for a, b in zip(*(rank["rows"] for rank in more), strict=True)]
     assert shared == [sorted(step) for step in whole["rows"][SAVED_AT:]]

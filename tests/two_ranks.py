@@ -87,7 +87,7 @@ def method_for(name: str, statistics: bool = False) -> SSLMethod:
 
     harness.tiny_backbone = with_statistics if statistics else plain
     try:
-        return tiny_method(name, optimizer=OptimizerRecipe(SGD, 0.1, 0.0, WarmupCosine(0)))
+        return tiny_method(name, optimizer=OptimizerRecipe(SGD, 0.1 * 256 / BATCH, 0.0, WarmupCosine(0)))
     finally:
         harness.tiny_backbone = plain
 
