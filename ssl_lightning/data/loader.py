@@ -185,7 +185,7 @@ class Loader:
                 pin_memory=self.pin_memory,
                 worker_init_fn=workers.begin,
             )
-        return self._from_workers(iter(self._workers))
+        return self._from_workers(workers.watch(iter(self._workers)))
 
     def _from_workers(self, batches: Iterator[RawBatch]) -> Iterator[RawBatch]:
         while True:

@@ -1,10 +1,13 @@
 """Data workers: the signals they leave to their parent, their end, and in one line what went wrong with one."""
 
+import os
 import re
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from typing import Any
 
 from torch.utils.data._utils import signal_handling
@@ -30,6 +33,8 @@ SAID = (  # by torch or the system, and what it means
     (r"Too many open files", f"the data workers have too many files open: raise `ulimit -n`, or {FEWER}"),
     (r"MemoryError|annot allocate memory|can't allocate memory", f"a data worker has run out of memory: {FEWER}"),
 )
+_iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+_ending = 0  # the process at whose end its workers are ended
 FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)")
 SHARED = re.compile(r"DataLoader|</torch_|shared memory|/dev/shm")
 
@@ -42,6 +47,24 @@ def begin(worker: int) -> None:
     """
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def watch(iterator: Any) -> Any:
+    """See to it that the workers of a loader's iterator end with this process; returns it.
+
+    At its end Python asks them to by SIGTERM, which they ignore, and waits.
+    """
+    global _ending
+    _iterators.add(iterator)
+    if _ending != os.getpid():  # a forked process loses what its parent had planned
+        _ending = os.getpid()
+        Finalize(None, _end_all, exitpriority=100)
+    return iterator
+
+
+def _end_all() -> None:
+    for iterator in list(_iterators):
+        end(iterator)
 
 
 @contextmanager

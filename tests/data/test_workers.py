@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -55,6 +56,7 @@ def words(folder: Path, name: str, how: str, split: str = "train") -> list[str]:
 def in_turn(folder: Path, file: Path) -> None:
     """Each way to fail in one process; then what was begun is led to its end, beside a run that never failed."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a program of its own
     ended: dict[str, Any] = {}
     (folder / "mark").touch()
     for how, split in [*((how, "train") for how in ENDS), ("killed", "test")]:
@@ -78,7 +80,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     process = COPIES.Process(target=in_turn, args=(folder, folder / "ended.json"))
     process.start()
     process.join(250)
-    alive = process.is_alive()
+    alive = process.is_alive()  # workers that outlive a run would keep it from ending
     process.kill()
     assert not alive
     return json.loads((folder / "ended.json").read_text()), folder
@@ -125,6 +127,7 @@ def signalled(file: Path) -> None:
             time.sleep(0.01)
             return os.getpid()
 
+    multiprocessing.set_start_method("fork", force=True)
     loader: DataLoader[int] = DataLoader(Rows(), batch_size=None, num_workers=1, worker_init_fn=workers.begin)
     pids = []
     for pid in loader:

@@ -1,6 +1,7 @@
 """One blow at a run, and the process that takes it: a signal at a chosen moment, raised from inside."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -42,6 +43,7 @@ class Blow:
 def process(argv: list[str], environment: dict[str, str], blow: Blow | None, log: Path, mark: Path) -> None:
     """Run a command line in this (forked) process; `mark` is made when the blow falls."""
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # as in a program of its own
     torch.set_num_threads(1)  # torch, imported by then, does not look into the environment again
     with open(log, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
