@@ -30,7 +30,10 @@ def main(argv: list[str] | None = None) -> int:
 
         return build.main(asked)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ssl_lightning import secrets
+
+        secrets.mask_words(sys.argv[1:] if argv is None else argv)  # what is typed under a secret's name is known now
+        print(f"error: {secrets.hide(str(error))}", file=sys.stderr)
         return 2
 
 

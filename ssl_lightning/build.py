@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ssl_lightning import compose as composing
 from ssl_lightning import instantiate as building
-from ssl_lightning import run_folder
+from ssl_lightning import run_folder, secrets
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
@@ -36,7 +36,7 @@ def main(asked: Arguments) -> int:
     except (Interrupted, KeyboardInterrupt) as stop:
         if not is_main_process():
             return 0  # Lightning kills all ranks when one exits with another status before the first has
-        again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
+        again = shlex.join(secrets.mask_words(word for word in sys.argv[1:] if not word.startswith("resume=")))
         saved = RunFolder(config.path).saved
         where = f"its state is in {saved}" if saved else "nothing was saved yet"
         print(f"interrupted; {where}. Go on with: {program()} {again}".rstrip(), file=sys.stderr)
@@ -54,9 +54,10 @@ def show_config(asked: Arguments) -> str:
     from omegaconf import OmegaConf
 
     if asked.resolve:
-        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).values)
+        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
     raw = composing.compose_raw(asked.overrides, asked.config_dir)
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"]))
+    node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
+    return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def _call_stage(config: Config, folder: RunFolder) -> dict[str, Any]:
         found = building.instantiate(node, settings.trusted_packages, **{name: parts[name] for name in wanted})
         head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}
         results = head | {"seed": settings.seed} | found
-        results["config_sha256"] = run_folder.fingerprint(config.values)
+        results["config_sha256"] = run_folder.fingerprint(config.stored)
         for logger in parts.built["trainer"].loggers if "trainer" in parts.built else ():
             if hasattr(logger, "log_results"):
                 logger.log_results(results)

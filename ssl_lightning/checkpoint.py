@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ssl_lightning import plain_yaml
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.run_folder import find_run
@@ -189,7 +189,7 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     """The card of a run that has not finished, from its composed config."""
     if run is None:
         return None
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = plain_yaml.read(run / "config.yaml")
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
     data, choices = config.get("data") or {}, config.get("choices") or {}

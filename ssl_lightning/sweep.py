@@ -16,15 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import build, help, ledger
+from ssl_lightning import build, config_loader, ledger
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import Config, compose
 from ssl_lightning.errors import Interrupted, UserError
@@ -104,13 +102,10 @@ class Sweep:
     def run(self) -> None:
         """Let Hydra's sweeper name the jobs; it calls this object for each."""
         own = [f"hydra.sweep.dir={quoted(str(self.path))}", "hydra/hydra_logging=none", "hydra/job_logging=none"]
-        own += [f"hydra.searchpath=['file://{self.asked.config_dir}']"] if self.asked.config_dir else []
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
-            hydra = GlobalHydra.instance().hydra
-            assert hydra is not None
+        overrides = config_loader.with_folder([*self.overrides, *own], self.asked.config_dir)
+        with config_loader.opened() as hydra:
             try:
-                hydra.multirun("config", self, [*self.overrides, *own], with_log_configuration=False)
+                hydra.multirun("config", self, overrides, with_log_configuration=False)
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(str(error).strip().splitlines()[0]) from error
 
@@ -135,9 +130,8 @@ class Sweep:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    with config_loader.opened() as hydra:
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
         try:
             return parser.parse_overrides(list(overrides))
         except HydraException as error:
