@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
     with _masked_environment():
         named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
     for key, value in (("name", named), ("runs_dir", runs_dir)):
-        if value != node[key] or secrets.hide(str(value)) != str(value):
+        if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
     return Config(_resolve(node), choices, path, tuple(overrides), _shown(node))

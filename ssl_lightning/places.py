@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import plain_yaml
+from ssl_lightning import plain_yaml, secrets
 from ssl_lightning.errors import UserError
 
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
@@ -36,14 +36,20 @@ def check_name(name: str, what: str = "name") -> None:
         why = "holds characters that a folder's name should not have, or begins or ends with a space"
     elif any(len(part.encode()) > 200 for part in parts):
         why = "has a part longer than 200 bytes"
+    elif secrets.hide(name) != name:
+        why = "holds a secret"
     if why:
-        raise UserError(f"{what}={name!r} {why}; give a plain name such as {what}=my-run or {what}=study/my-run")
+        raise UserError(
+            f"{what}={secrets.hide(name)!r} {why}; give a plain name such as {what}=my-run or {what}=study/my-run"
+        )
 
 
 def check_text(path: str, what: str) -> None:
     """Raise a UserError for a path that no file system takes."""
-    if not path or not path.isprintable():
-        raise UserError(f"{what}={path!r} is no folder; give a path, for example {what}=runs")
+    if not path or not path.isprintable() or secrets.hide(path) != path:
+        raise UserError(
+            f"{what}={secrets.hide(path)!r} may not be the path of a folder; give a path, for example {what}=runs"
+        )
 
 
 def inside(base: Path, name: str) -> Path:

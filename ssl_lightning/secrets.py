@@ -15,26 +15,32 @@ from typing import Any
 MASK = "***"
 SHORTEST = 8  # characters of a value that is looked for inside of other text; a shorter one would be found by chance
 
-_SURE = set("password passwords passwd passphrase pwd secret secrets credential credentials apikey apikeys".split())
-_SURE |= set("authtoken accesstoken apitoken authkey bearer jwt cookie".split())
-_LAST = set("auth authorization token pass dsn webhook".split())  # secret where the name ends in one
-_BEFORE_KEY = set("api access secret private auth account signing encryption service ssh".split())
-_BEFORE_KEY |= set("wandb hf openai anthropic github aws azure google comet neptune clearml".split())
-_ABOUT = set("path file dir folder length len size dim min max count timeout policy".split())  # ends what is none
-_AFTER = set("value string text hash id base64 b64 plain".split())  # says nothing
+# Whole words of a name, as patterns.
+_SURE = r"\w*(passwords?|passwd|passphrase|secrets?|apikeys?|secretkey|accesskey)|pwd|credentials?|bearer|jwt|cookie"
+_SURE += "|(auth|access|api)token|authkey"
+_LAST = "auth|authorization|token|pass|dsn|webhook"  # secret where the name ends in one
+_BEFORE_KEY = "api|access|secret|private|auth|account|signing|encryption|service|ssh"
+_BEFORE_KEY += "|wandb|hf|openai|anthropic|github|aws|azure|google|comet|neptune|clearml"
+_ABOUT = "path|file|dir|folder|length|len|size|dim|min|max|count|timeout|policy"  # a name that ends so is none
+_AFTER = "value|string|text|hash|id|base64|b64|plain"  # says nothing
 # Words before "token" by which models and text mean one: no secret.
-_MODELS = set("cls class mask masked num n reg register dist distill pad padding bos eos sep unk pos patch".split())
-_MODELS |= set("start end special per image text prefix query global pool first last avg mean extra visual".split())
-_MODELS |= set("learnable latent input output use no with add drop time audio video frame point column feature".split())
+_MODELS = "cls|class|mask|masked|num|n|reg|register|dist|distill|pad|padding|bos|eos|sep|unk|pos|patch|start|end"
+_MODELS += "|special|per|image|text|prefix|query|global|pool|first|last|avg|mean|extra|visual|learnable|latent|input"
+_MODELS += "|output|use|no|with|add|drop|time|audio|video|frame|point|column|feature"
 
 _QUERY = {"sig", "signature", "key", "auth", "pass"}  # secret as parameters of an address
-_ADDRESS = re.compile(r"(?<![\w+.-])([A-Za-z][\w+.-]*://)(?:[^\s/?#]*|[^\s/?#:@]+:(?!\d+(?:[/?#]|\s|$))[^\s@]*)@")
-_PARAMETER = re.compile(r"([?&#;])([\w.-]+)=([^&#\s'\"]+)")
+# Lengths have limits, so that no text takes long.
+_ADDRESS = re.compile(
+    r"(?<![\w+.-])([A-Za-z][\w+.-]{0,30}://)"
+    r"(?:[^\s/?#:@]{1,256}:(?!\d+(?:[/?#]|\s|$))\S{0,1024}|[^\s/?#]{0,1024})@"
+)
+_PARAMETER = re.compile(r"([?&#;])([\w.-]{1,100})=([^&#\s'\"]+)")
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|xox[abeprs]-[\w-]{10,}"
-    r"|sk-[\w-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|wandb_v1_\w{20,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
-    r"|(?<=\bBearer )\S+|(?<=\bBasic )[A-Za-z0-9+/=]{8,}",
+    r"|sk-(?=[\w-]{0,99}\d)(?=[\w-]{0,99}[A-Z])[\w-]{24,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|wandb_v1_\w{20,}"
+    r"|eyJ[\w-]{8,2048}\.[\w-]{8,4096}\.[\w-]+)"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
+    r"|(?<=\bBearer )\S{16,}|(?<=\bAuthorization: Basic )\S+",
     re.DOTALL,
 )
 _known: set[str] = set()  # values that stood under secret names in this process
@@ -48,15 +54,15 @@ def is_secret(name: str) -> bool:
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z]+", " ", name.rpartition(".")[2])
     words = spaced.lower().split()
-    while len(words) > 1 and words[-1] in _AFTER:
+    while len(words) > 1 and re.fullmatch(_AFTER, words[-1]):
         words.pop()
-    if not words or words[-1] in _ABOUT:
+    if not words or re.fullmatch(_ABOUT, words[-1]):
         return False
-    if any(word in _SURE or word.endswith(("password", "apikey", "secretkey", "accesskey")) for word in words):
+    if any(re.fullmatch(_SURE, word) for word in words):
         return True
-    if any(a in _BEFORE_KEY and b in ("key", "keys") for a, b in pairwise(words)):
+    if any(re.fullmatch(_BEFORE_KEY, one) and two in ("key", "keys") for one, two in pairwise(words)):
         return True
-    return words[-1] in _LAST and (len(words) == 1 or words[-2] not in _MODELS)
+    return re.fullmatch(_LAST, words[-1]) is not None and not re.fullmatch(_MODELS, (["", *words])[-2])
 
 
 def mask(node: Any) -> Any:
