@@ -154,7 +154,7 @@ def _check_hydra(found: DictConfig, alone: DictConfig, typed: list[Override], fi
     changed = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
     for kind in ("hydra", "task"):  # Hydra makes the command line of each job of a sweep from these
         words = [o.input_line for o in typed if o.is_hydra_override() == (kind == "hydra")]
-        if list(found.hydra.overrides[kind]) != words:
+        if OmegaConf.to_container(found.hydra.overrides[kind], resolve=False) != words:
             changed.append(f"overrides.{kind}")
     if changed:
         key = next((key for key in changed if mine.get(key)), changed[0])

@@ -91,10 +91,11 @@ def _scan(top: str) -> tuple[list[str], dict[str, int], list[str]]:
                 name = entry.name
                 if name.startswith("."):
                     continue
-                if entry.is_dir():
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # a link may end in itself
                     pending.append((entry.path, f"{prefix}{name}/"))
                 elif os.path.splitext(name)[1].lower() in SUFFIXES:
-                    (files if entry.is_file() else others).append(prefix + name)
+                    regular = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+                    (files if regular else others).append(prefix + name)
     return sorted(files), folders, sorted(others)
 
 

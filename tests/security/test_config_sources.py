@@ -44,7 +44,7 @@ ATTACKS = [
         ONLY,
         experiment(f"hydra: {{job_logging: {LOGGING}}}"),
     ),
-    Attack("hydra logging", "the same in `hydra.hydra_logging`", ONLY, experiment(f"hydra: {{hydra_logging: {LOGGING}}}")),
+    Attack("hydra logging", "`hydra.hydra_logging`", ONLY, experiment(f"hydra: {{hydra_logging: {LOGGING}}}")),
     Attack("environment", "`hydra.job.env_set`", ONLY, experiment("hydra: {job: {env_set: {PATH: .}}}")),
     Attack("chdir", "`hydra.job.chdir`", ONLY, experiment("hydra: {job: {chdir: true}}")),
     Attack("run dir", "`hydra.run.dir`", ONLY, experiment("hydra: {run: {dir: canary}}")),
@@ -127,7 +127,7 @@ ATTACKS = [
     ),
     Attack("alias bomb", "aliases of aliases: 10^11 values", "too many values", experiment(bomb("recipe: {x: *a11}"))),
     Attack("merge bomb", "the same with merge keys", "too many values", experiment(f"a0: &a0 {{x: 1}}\n{MERGES}")),
-    Attack("alias of itself", "an alias inside of its own anchor", "inside of itself", experiment("recipe: &a {x: *a}")),
+    Attack("alias of itself", "an alias inside its own anchor", "inside of itself", experiment("recipe: &a {x: *a}")),
     Attack("nesting", "100,000 brackets", "nests more than", experiment("recipe: " + "[" * 100_000)),
     Attack("large yaml", "a yaml of 5 MiB", "larger than", experiment("# " + "x" * 5 * 1024**2)),
     Attack(
@@ -181,14 +181,14 @@ def test_refused_in_every_mode(attack: Attack, mode: list[str], here: Path, caps
 def test_a_yaml_that_only_one_job_of_a_sweep_reads(here: Path) -> None:
     """The first job and each further value are composed beforehand; the combination of two further values is not."""
     place({
-        "experiment/pick.yaml": f"{HEAD}defaults:\n  - /extra@_global_: for_${{method}}\n",
+        "experiment/pick.yaml": f"{HEAD}defaults:\n  - /extra@_global_: for_${{debug}}\n",
         "experiment/plain.yaml": HEAD,
-        "extra/for_simclr.yaml": "{}",
-        "extra/for_moco.yaml": f"hydra: {{callbacks: {{evil: {RUN}}}}}",
+        "extra/for_fast.yaml": "{}",
+        "extra/for_overfit.yaml": f"hydra: {{callbacks: {{evil: {RUN}}}}}",
     })  # fmt: skip
     started: list[list[str]] = []
-    asked = parse(["--config-dir", "conf", "-m", "experiment=plain,pick", "method=simclr,moco"])
-    with pytest.raises(UserError, match=r"for_moco\.yaml sets hydra\.callbacks"):
+    asked = parse(["--config-dir", "conf", "-m", "experiment=plain,pick", "debug=fast,overfit"])
+    with pytest.raises(UserError, match=r"for_overfit\.yaml sets hydra\.callbacks"):
         sweep.main(asked, lambda command: started.append(command) or 0)
     assert not Path("canary").exists()
     assert len(started) <= 3

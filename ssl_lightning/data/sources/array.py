@@ -101,8 +101,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} cannot be read ({why}); save plain arrays with numpy.savez or numpy.save") from error
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
+def _plain(array: Any) -> np.ndarray:
     if not isinstance(array, np.ndarray):
+        array.close()  # an archive, whatever its name says
         raise ValueError(f"it holds a {type(array).__name__}")
     return array
 
