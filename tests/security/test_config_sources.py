@@ -45,7 +45,7 @@ ATTACKS = [
         experiment(f"hydra: {{job_logging: {LOGGING}}}"),
     ),
     Attack("hydra logging", "`hydra.hydra_logging`", ONLY, experiment(f"hydra: {{hydra_logging: {LOGGING}}}")),
-    Attack("environment", "`hydra.job.env_set`", ONLY, experiment("hydra: {job: {env_set: {PATH: .}}}")),
+    Attack("env_set", "`hydra.job.env_set`", ONLY, experiment("hydra: {job: {env_set: {PATH: .}}}")),
     Attack("chdir", "`hydra.job.chdir`", ONLY, experiment("hydra: {job: {chdir: true}}")),
     Attack("run dir", "`hydra.run.dir`", ONLY, experiment("hydra: {run: {dir: canary}}")),
     Attack("sweep dir", "`hydra.sweep.dir`", ONLY, experiment("hydra: {sweep: {dir: canary}}")),

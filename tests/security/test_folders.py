@@ -107,7 +107,7 @@ ATTACKS = [
     foreign("own config", "a folder with a config.yaml of another program", project_with_config),
     foreign("own results", "the same with checkpoints and results", project_with_results),
     foreign("our config", "a config.yaml of ours among other files, without a checkpoint", project_with_ours),
-    foreign("below", "`name=proj/x` inside such a folder", project, FOREIGN, "name=proj/x"),
+    foreign("below a project", "`name=proj/x` inside such a folder", project, FOREIGN, "name=proj/x"),
     foreign("sweep over it", "a sweep over such a folder", project, FOREIGN, "-m", "seed=0,1"),
     foreign("link out", "a folder that is a link out of `runs_dir`", outward, "leads out", "runs_dir=./proj_dir"),
     foreign("link loop", "a folder that is a link to itself", loop, "cannot be looked into"),
