@@ -20,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
         with WATCH:
             return _main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ssl_lightning import secrets
+
+        secrets.mask_words(sys.argv[1:] if argv is None else argv)  # what is typed under a secret's name is known now
+        print(f"error: {secrets.hide(str(error))}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
         from ssl_lightning.launch import is_main_process

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, launch, ranks, run_folder
+from ssl_lightning import devices, launch, ranks, run_folder, secrets
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -87,9 +87,10 @@ def show_config(asked: Arguments) -> str:
     from omegaconf import OmegaConf
 
     if asked.resolve:
-        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).values)
+        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
     raw = composing.compose_raw(asked.overrides, asked.config_dir)
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"]))
+    node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
+    return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -201,8 +202,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
 
     folder = RunFolder(config.path)
     with folder.locked():
-        stored = config.stored | devices.chosen(config.values)
-        status = folder.open_together(stored, config.settings.resume, crew.decide if crew else None)
+        chosen = devices.chosen(config.values)
+        status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
             if is_main_process():
@@ -211,7 +212,9 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-        values, said = devices.shared_anew(folder.origin, stored) if folder.origin else (config.values, None)
+        values, said = dict(config.values), None
+        if folder.origin:  # not from what is stored, in which secrets are masked
+            values, said = devices.shared_anew(folder.origin, config.values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
         results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
@@ -235,7 +238,7 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}
         results = head | {"seed": settings.seed} | found
-        results["config_sha256"] = run_folder.fingerprint(folder.origin or config.values)
+        results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
         for logger in parts.built["trainer"].loggers if "trainer" in parts.built else ():
             if hasattr(logger, "log_results"):
                 logger.log_results(results)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_lightning import card as cards
+from ssl_lightning import plain_yaml
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.run_folder import find_run
 
@@ -189,10 +189,7 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     if run is None:
         return None
     file = run / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read as the config of a run; give a weights file instead") from error
+    config = plain_yaml.read(file)
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
-from ssl_lightning import help, run_folder
+from ssl_lightning import config_loader, help, places, run_folder, secrets
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -44,13 +44,14 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words.
+    `overrides`: the command line's own words; `shown`: the values without secrets.
     """
 
     values: dict[str, Any]
     choices: dict[str, Any]
     path: Path
     overrides: tuple[str, ...] = ()
+    shown: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -62,8 +63,8 @@ class Config:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """What is written to the run's config.yaml."""
-        return self.values | {"choices": self.choices}
+        """What is written to the run's config.yaml and compared with it."""
+        return self.shown | {"choices": self.choices}
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
@@ -71,22 +72,49 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
     raw = compose_raw(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
-    path, name = _place(node.name, str(node.runs_dir), node.ckpt, choices)
-    node.name = name
-    values = _resolve(node)
-    return Config(values, choices, path, tuple(overrides))
+    with _masked_environment():
+        named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
+    for key, value in (("name", named), ("runs_dir", runs_dir)):
+        if value != node[key]:
+            raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
+    path, node.name = _place(named, runs_dir, ckpt, choices)
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node))
+
+
+@contextmanager
+def _masked_environment() -> Iterator[None]:
+    """`${oc.env:WANDB_API_KEY}` gives the mask here, and so does all that is made of it."""
+
+    def masked(key: str, *default: Any) -> Any:
+        value = env(key, *default)
+        return secrets.MASK if value and secrets.is_secret(key) else value
+
+    OmegaConf.register_new_resolver("oc.env", masked, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", env, replace=True)
+
+
+def _shown(node: DictConfig) -> dict[str, Any]:
+    """A config's values, resolved, as they may be written and printed: without any secret."""
+    written = str(OmegaConf.to_container(node))
+    secrets.remember_environment(re.findall(r"oc\.env:\s*['\"]?(\w+)", written))
+    try:
+        with _masked_environment():
+            return secrets.mask(_resolve(node))
+    except UserError:  # a resolver that cannot work on the mask
+        return secrets.mask(_resolve(node))
 
 
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Hydra's composed config, `hydra` node included, interpolations still in place."""
-    searched = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
+    with config_loader.opened():
         parsed = [_parse(override) for override in overrides]
         try:
-            return hydra_compose("config", [*overrides, *searched], return_hydra_config=True)
+            return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            _diagnose(parsed, searched, (config_dir,) if config_dir else ())
+            _diagnose(parsed, config_dir)
             raise UserError(_first_line(error)) from error
 
 
@@ -103,8 +131,9 @@ def _first_line(error: Exception) -> str:
     return line.replace("To append to your config use", "").strip()
 
 
-def _diagnose(overrides: Iterable[Override], searched: list[str], folders: tuple[Path, ...]) -> None:
+def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
     """Find the override that Hydra stumbled over and raise a UserError for it."""
+    folders = (config_dir,) if config_dir else ()
     groups = help.groups(folders)
     good: list[str] = []  # the choices that stand, which decide what keys there are
     values: list[Override] = []
@@ -117,7 +146,7 @@ def _diagnose(overrides: Iterable[Override], searched: list[str], folders: tuple
             raise UserError(f"there is no group '{key}'.{did_you_mean(key, groups) or ' See --help.'}")
         _check_choice(override, folders)
         good.append(str(override.input_line))
-    known = {**run_folder.flatten(_known(good, searched))}
+    known = {**run_folder.flatten(_known(good, config_dir))}
     places = sorted({".".join(key.split(".")[:n]) for key in known for n in range(1, key.count(".") + 2)} | set(groups))
     for override in values:
         key = override.key_or_group
@@ -139,11 +168,11 @@ def _check_choice(override: Override, folders: tuple[Path, ...]) -> None:
             raise UserError(f"there is no {group}={'null' if choice is None else choice}.{hint}")
 
 
-def _known(good: list[str], searched: list[str]) -> dict[str, Any]:
+def _known(good: list[str], config_dir: Path | None) -> dict[str, Any]:
     """The config that the valid choices alone give; the default one where these do not compose either."""
-    for overrides in ([*good, *searched], searched):
+    for overrides in (good, []):
         try:
-            raw = hydra_compose("config", overrides)
+            raw = hydra_compose("config", config_loader.with_folder(overrides, config_dir))
         except (HydraException, OmegaConfBaseException, ValueError):
             continue
         found = OmegaConf.to_container(raw)
@@ -182,18 +211,28 @@ def _resolve(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _place(name: str | None, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) -> tuple[Path, str]:
+def _place(name: Any, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) -> tuple[Path, str]:
     """(the run's folder, its name). A stage on a run writes into that run's folder unless a name is given."""
-    if name is not None:
-        return Path(runs_dir) / str(name), str(name)
+    places.check_text(runs_dir, "runs_dir")
+    base = Path(runs_dir).expanduser()
     stage, data, method = choices.get("stage"), choices.get("data"), choices.get("method")
-    run = run_folder.find_run(ckpt) if stage != "pretrain" else None
     end = f"-{choices['debug']}" if choices.get("debug") else ""
-    if run is not None:
-        return run / f"{stage}-{data}{end}", f"{run.name}/{stage}-{data}{end}"
-    if stage == "pretrain":
+    run = _run_of(ckpt) if name is None and stage != "pretrain" else None
+    if name is not None:
+        name = str(name)
+    elif run is not None:
+        base, name = run, f"{stage}-{data}{end}"
+    elif stage == "pretrain":
         name = f"{method}-{data}{end}"
     else:  # weights from elsewhere, or none at all
+        ckpt = secrets.hide(ckpt) if ckpt else None
         source = re.sub(r"[^\w.-]+", "-", Path(ckpt).stem if ckpt and ":" not in ckpt else ckpt or str(method))
         name = f"{stage}-{source}-{data}{end}"
-    return Path(runs_dir) / name, name
+    places.check_name(name)
+    return places.inside(base, name), f"{run.name}/{name}" if run else name
+
+
+def _run_of(ckpt: str | None) -> Path | None:
+    """The run folder of ours that a `ckpt=` lies in, or None: a stage writes nothing beside weights from elsewhere."""
+    run = run_folder.find_run(ckpt)
+    return run if run and places.is_run(run) else None

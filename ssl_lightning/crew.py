@@ -22,11 +22,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ssl_lightning import secrets
 from ssl_lightning.errors import UserError
 from ssl_lightning.hub import Hub, mute
 from ssl_lightning.launch import LOOPBACK, OWN, Launch
 from ssl_lightning.signals import WATCH
 
+MISTAKE = 2  # the exit status of a user's mistake
 JOIN_SECONDS = 300.0  # in which all processes of a run must have begun
 AFTER_A_MISTAKE = 5.0  # in which a rank that found a mistake looks for the others, which may have found the same
 # What collectives say when another rank has died or does not answer.
@@ -40,18 +42,25 @@ OF_OTHERS: tuple[str, ...] = (
 )
 OF_OTHERS += ("Broken pipe", "Timed out waiting", "Socket Timeout", "pair closure", "TCPStore")
 
-_cleanups: list[Callable[[], None]] = []
+_cleanups: list[Callable[[bool], None]] = []
 
 
 @contextlib.contextmanager
-def clearing(cleanup: Callable[[], None]) -> Iterator[None]:
-    """Call `cleanup` at the end, also where another rank's end is the end of this process."""
+def clearing(cleanup: Callable[[bool], None]) -> Iterator[None]:
+    """Call `cleanup(refused)` at the end, also where another rank's end is the end of this process.
+
+    `refused`: whether a user's mistake is what ended it.
+    """
     _cleanups.append(cleanup)
+    refused = False
     try:
         yield
+    except UserError:
+        refused = True
+        raise
     finally:
         _cleanups.remove(cleanup)
-        cleanup()
+        cleanup(refused)
 
 
 class Crew:
@@ -82,7 +91,7 @@ class Crew:
 
         `kind`: "user" (a mistake), "error" (an exception), "lost" (others did not answer), "stopped" (a signal).
         """
-        self._send(report={"kind": kind, "code": code, "text": text})
+        self._send(report={"kind": kind, "code": code, "text": secrets.hide(text)})
         while True:  # the listening thread ends the process; a signal does not hasten it
             with contextlib.suppress(BaseException):
                 time.sleep(60)
@@ -96,7 +105,7 @@ class Crew:
         try:
             yield self
         except UserError as error:
-            self.end("user", 2, f"error: {error}")
+            self.end("user", MISTAKE, f"error: {error}")
         except BaseException as error:
             if WATCH.stopped(error):
                 self.end("stopped", *interrupted(error))
@@ -149,7 +158,7 @@ class Crew:
             print(text, file=sys.stderr, flush=True)
         for cleanup in reversed(_cleanups):
             with contextlib.suppress(Exception):
-                cleanup()
+                cleanup(code == MISTAKE)
         report = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if report and text:  # which torchrun shows after all else
             extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
@@ -167,7 +176,7 @@ def of_others(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in OF_OTHERS)
 
 
-def last_word(here: Launch, text: str, code: int = 2) -> int:
+def last_word(here: Launch, text: str, code: int = MISTAKE) -> int:
     """A rank has found a mistake before all have met: rank 0 tells it, or has found the same and told it already."""
     with contextlib.suppress(UserError):
         join(here, AFTER_A_MISTAKE).end("user", code, text)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning import devices
+from ssl_lightning import devices, places, plain_yaml, secrets
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
@@ -136,7 +136,7 @@ class RunFolder:
         """What `results.json` says, or None before the run has finished."""
         if self._told is not None and self._told["results"] is not None:
             return dict(self._told["results"])
-        return json.loads((self.path / "results.json").read_text()) if self.finished else None
+        return plain_yaml.read_json(self.path / "results.json") if self.finished else None
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
@@ -155,11 +155,13 @@ class RunFolder:
         """Claim the folder for a run with this (plain, resolved) config.
 
         "new": nothing to go on from; "resumed": `saved` is; "finished": `results()` are there already.
-        Raises UserError when the folder holds a run with another config, cannot be written, or holds nothing to
-        resume and resume="must". With resume="never" an earlier folder is moved aside, never deleted.
+        Raises UserError when the folder is not ours, holds a run with another config, cannot be written, or holds
+        nothing to resume and resume="must". With resume="never" an earlier folder is moved aside, never deleted.
         """
         self.config = dict(config)
         self.origin = {}
+        if is_main_process():
+            places.check_run(self.path)
         if resume == "never" and is_main_process() and self._stored():
             with writing(self.path):
                 self.path.rename(self._aside())
@@ -199,7 +201,8 @@ class RunFolder:
         """Write `results.json`, whole or not at all; only the main process does."""
         if is_main_process():
             with writing(self.path):
-                _write(self.path / "results.json", json.dumps(results, indent=2, default=_plain) + "\n")
+                text = json.dumps(secrets.mask(dict(results)), indent=2, default=_plain)
+                _write(self.path / "results.json", text + "\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -207,27 +210,25 @@ class RunFolder:
         if not is_main_process():
             yield
             return
+        places.check_run(self.path)
+        made = places.missing(self.path)
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.with_name(f".{self.path.name}.lock")
             lock = _lock(file, self.path)
 
-        def unlock() -> None:
+        def unlock(refused: bool) -> None:
+            if refused:
+                places.remove_unused(self.path)
             file.unlink(missing_ok=True)
             os.close(lock)
+            places.remove_empty(made)
 
         with clearing(unlock):
             yield
 
     def _stored(self) -> dict[str, Any]:
-        file = self.path / "config.yaml"
-        if not file.is_file():
-            return {}
-        try:
-            stored = yaml.safe_load(file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} cannot be read; move it away or give this run another name=") from error
-        return stored if isinstance(stored, dict) else {}
+        return secrets.mask(places.config_of(self.path))
 
     def _aside(self) -> Path:
         n = 1

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ssl_lightning import secrets
 from ssl_lightning.errors import Interrupted
 
 AGAIN, CTRL_C = 75, 130
@@ -163,5 +164,5 @@ def announce(where: str) -> None:
 
 def words(where: str) -> str:
     """The line that says that a run was stopped, what is kept, and how to go on."""
-    again = shlex.join(word for word in sys.argv[1:] if not word.startswith("resume="))
+    again = shlex.join(secrets.mask_words(word for word in sys.argv[1:] if not word.startswith("resume=")))
     return f"interrupted; {where}. Go on with: {program()} {again}".rstrip()

@@ -14,15 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import build, help, ledger
+from ssl_lightning import build, config_loader, ledger, places, secrets
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import Config, compose
 from ssl_lightning.errors import Interrupted, UserError
@@ -74,17 +72,21 @@ class Sweep:
     def __init__(self, asked: Arguments, start: Start) -> None:
         self.asked, self.start = asked, start
         parsed = _parse(asked.overrides)
+        parsed, self.real = without_secrets(parsed)
         self.swept = {o.get_key_element(): list(_values(o)) for o in parsed if o.is_sweep_override()}
         if not self.swept:
             raise UserError("-m sweeps nothing: give some key several values, for example data.batch_size=128,256")
         name = next((str(o.value()) for o in parsed if o.key_or_group == "name"), None)
+        if name is not None:
+            places.check_name(name)
         self.overrides = [str(o.input_line) for o in parsed if o.key_or_group != "name"]
         self.fixed = {o.get_key_element(): str(o.input_line) for o in parsed if not o.is_sweep_override()}
         self.fixed.pop("name", None)
         configs = self._check_each_value()
         whole = next(iter(configs.values()))
         self.name = name or f"{self._label('method', whole)}-{self._label('data', whole)}-sweep"
-        self.path = Path(whole.settings.runs_dir) / self.name
+        self.path = places.inside(Path(whole.settings.runs_dir).expanduser(), self.name)
+        places.check_sweep(self.path)
         self.ledger = ledger.Ledger(self.path)
         for label, config in configs.items():
             reason = RunFolder(self.path / folder_name(label)).refusal(config.stored)
@@ -97,10 +99,14 @@ class Sweep:
         combinations = [first, *({**first, key: v} for key, values in self.swept.items() for v in values[1:])]
         configs = {}
         for chosen in combinations:
-            config = compose([*self.fixed.values(), *chosen.values()], self.asked.config_dir)
+            config = compose(self._told([*self.fixed.values(), *chosen.values()]), self.asked.config_dir)
             build.check(config)
             configs[label_of(list(chosen.values()))] = config
         return configs
+
+    def _told(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides as a job gets them, secrets in their place."""
+        return [self.real.get(override, override) for override in overrides]
 
     def _label(self, group: str, first: Config) -> str:
         values = [override.partition("=")[2] for override in self.swept.get(group, [])]
@@ -109,13 +115,10 @@ class Sweep:
     def run(self) -> None:
         """Let Hydra's sweeper name the jobs; it calls this object for each."""
         own = [f"hydra.sweep.dir={quoted(str(self.path))}", "hydra/hydra_logging=none", "hydra/job_logging=none"]
-        own += [f"hydra.searchpath=['file://{self.asked.config_dir}']"] if self.asked.config_dir else []
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
-            hydra = GlobalHydra.instance().hydra
-            assert hydra is not None
+        overrides = config_loader.with_folder([*self.overrides, *own], self.asked.config_dir)
+        with config_loader.opened() as hydra:
             try:
-                hydra.multirun("config", self, [*self.overrides, *own], with_log_configuration=False)
+                hydra.multirun("config", self, overrides, with_log_configuration=False)
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(str(error).strip().splitlines()[0]) from error
 
@@ -128,7 +131,8 @@ class Sweep:
         print(f"job {len(self.ledger.rows) + 1}: {label}", flush=True)
         flags = ["--config-dir", str(self.asked.config_dir)] if self.asked.config_dir else []
         name = f"name={quoted(f'{self.name}/{folder_name(label)}')}"
-        code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *self.fixed.values(), *swept, name])
+        told = self._told([*self.fixed.values(), *swept])
+        code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *told, name])
         stopped = status_of_process(code)
         if stopped is not None:
             raise Interrupted(stopped)
@@ -141,9 +145,8 @@ class Sweep:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(help.conf_dir()), version_base="1.3"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    with config_loader.opened() as hydra:
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
         try:
             return parser.parse_overrides(list(overrides))
         except HydraException as error:
@@ -155,6 +158,24 @@ def _values(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         return []
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def without_secrets(parsed: list[Override]) -> tuple[list[Override], dict[str, str]]:
+    """The overrides with `hidden1`, `hidden2` for secret values, and the real `key=value` for each that was replaced.
+
+    Labels, folders, tables and Hydra's own notes are made of these; only a job's command line gets the real ones.
+    """
+    real: dict[str, str] = {}
+    words = []
+    for override in parsed:
+        word, key = str(override.input_line), override.get_key_element()
+        values = _values(override) if override.is_sweep_override() else [word]
+        if override.key_or_group != "name" and any(secrets.mask_word(value) != value for value in values):
+            hidden = [f"hidden{i}" for i in range(1, len(values) + 1)]
+            real |= {f"{key}={text}": value for text, value in zip(hidden, values, strict=True)}
+            word = f"{key}={','.join(hidden)}"
+        words.append(word)
+    return _parse(words), real
 
 
 def quoted(text: str) -> str:

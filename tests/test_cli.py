@@ -105,7 +105,7 @@ def test_the_name_of_a_run(here: Path) -> None:
     assert place("stage=linear", "ckpt=elsewhere/weights.pt") == "runs/linear-weights-shapes"
     run = here / "runs" / "moco-cifar10"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "config.yaml").write_text("{}")
+    (run / "config.yaml").write_text("{name: a, seed: 0, resume: auto, data: {}, trainer: {}}")
     (run / "checkpoints" / "last.ckpt").write_text("")
     assert place("stage=linear", "ckpt=runs/moco-cifar10", "data=cifar10") == "runs/moco-cifar10/linear-cifar10"
     assert place("stage=linear", "ckpt=runs/moco-cifar10/checkpoints/last.ckpt") == "runs/moco-cifar10/linear-shapes"

@@ -14,25 +14,26 @@ FLOORS = [
     ["__main__"],
     ["sweep"],
     ["build"],
-    ["compose trainers ledger", "stages"],
+    ["compose trainers ledger config_loader", "stages"],
     ["methods"],
     ["callbacks", "data", "table help arguments"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp"],
     ["card"],
     ["distributed", "instantiate", "run_folder"],
     ["names"],
-    ["typecheck", "slots", "devices"],
-    ["signatures", "allowed", "ranks"],
+    ["typecheck", "slots", "devices", "places"],
+    ["signatures", "allowed", "ranks", "plain_yaml"],
     ["crew"],
     ["hub", "launch"],
     ["signals"],
+    ["secrets"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
-    "hydra": {"__main__", "build", "compose", "sweep"},
-    "omegaconf": {"__main__", "build", "compose", "sweep"},
+    "hydra": {"__main__", "build", "compose", "config_loader", "sweep"},
+    "omegaconf": {"__main__", "build", "compose", "config_loader", "sweep"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -95,9 +96,22 @@ def test_wandb_comes_with_its_logger_alone(file: Path) -> None:
 
 def test_what_answers_before_torch_does_not_import_it() -> None:
     """Everything a mistake or `--help` passes through."""
-    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "devices")
-    light = ("build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck")
-    for stem in (*entry, *light, "allowed", "names", "slots", "launch", "crew", "hub", "ranks", "signals"):
+    entry = ("__init__", "__main__", "arguments", "help", "sweep", "ledger", "devices", "config_loader")
+    light: tuple[str, ...] = ("build", "compose", "errors", "instantiate", "run_folder", "signatures", "typecheck")
+    for stem in (
+        *entry,
+        *light,
+        "allowed",
+        "names",
+        "slots",
+        "launch",
+        "crew",
+        "hub",
+        "ranks",
+        "signals",
+        "places",
+        "secrets",
+    ):
         top = {name.split(".")[0] for name in imports(tree(PACKAGE / f"{stem}.py"), top_only=True)}
         assert not top & {"torch", "lightning", "torchvision", "timm", "matplotlib"}, stem
 

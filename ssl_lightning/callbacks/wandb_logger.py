@@ -5,13 +5,17 @@ Only this logger imports wandb, and only when it is chosen.
 
 import netrc
 import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import yaml
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from ssl_lightning import places, secrets
 
 
 def has_key() -> bool:
@@ -62,13 +66,25 @@ class WandbLogger(LightningWandbLogger):
             self._wandb_init["resume"] = None
 
     def _config(self) -> dict[str, Any]:
-        path = self.run_path / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.exists() else {}
+        return secrets.mask(places.config_of(self.run_path))
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run; the command line that wandb notes for it holds no secrets."""
+        typed, sys.argv = sys.argv, secrets.mask_words(sys.argv)
+        try:
+            return super().experiment
+        finally:
+            sys.argv = typed
+
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace) -> None:
+        """Lightning's, without secrets."""
+        super().log_hyperparams(secrets.mask(vars(params) if isinstance(params, Namespace) else params))
 
     @rank_zero_only
     def log_results(self, results: dict[str, Any]) -> None:
         """A stage's results as the run's summary and as one table, baselines beside what was learned."""
-        flat = dict(_flatten(results))
+        flat = dict(_flatten(secrets.mask(results)))
         self.experiment.summary.update(flat)
         self.log_table("results", columns=["name", "value"], data=[[name, str(value)] for name, value in flat.items()])
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_lightning import distributed
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.folder_scan import cache_dir, writable, write_atomic
-from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet, decode
+from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet, decode, opened
 from ssl_lightning.data.loader import as_is, automatic_workers
 from ssl_lightning.data.workers import begin
 from ssl_lightning.errors import UserError
@@ -69,7 +68,7 @@ def _common_size(paths: list[str], probes: int = 32) -> tuple[int, int] | None:
     sizes = set()
     for row in np.linspace(0, len(paths) - 1, min(probes, len(paths))).astype(int):
         try:
-            with Image.open(paths[row]) as image:
+            with opened(paths[row]) as image:
                 sizes.add((image.height, image.width))
         except BROKEN:
             continue  # counted when it is decoded

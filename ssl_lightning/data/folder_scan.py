@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_lightning.data.broken import say
 from ssl_lightning.errors import UserError
 
 SUFFIXES = frozenset(
@@ -43,6 +44,8 @@ def cache_dir() -> Path:
 def list_images(root: str | Path) -> Listing:
     """All image files under `root`, at any depth. Hidden files and folders are left out; links are followed.
 
+    What is named as an image but is no regular file (a pipe would block, a device never end) is skipped with a word.
+
     Raises:
         UserError: no such folder, or no image in it.
     """
@@ -56,8 +59,11 @@ def list_images(root: str | Path) -> Listing:
     files = _cached(cache)
     if files is None:
         started = time.time_ns()
-        files, folders = _scan(top)
-        if max(folders.values()) < started - SETTLED_NS:
+        files, folders, others = _scan(top)
+        if others:
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            say(f"Skipped what is no regular file under {top}: {', '.join(others[:3])}{more}.")
+        elif max(folders.values()) < started - SETTLED_NS:
             _store(cache, folders, files)
     if not files:
         raise UserError(
@@ -66,9 +72,10 @@ def list_images(root: str | Path) -> Listing:
     return Listing(top, files)
 
 
-def _scan(top: str) -> tuple[list[str], dict[str, int]]:
-    """Sorted relative image paths, and the time stamp of each directory visited."""
+def _scan(top: str) -> tuple[list[str], dict[str, int], list[str]]:
+    """Sorted relative image paths, the time stamp of each directory visited, and what is named so but is no file."""
     files: list[str] = []
+    others: list[str] = []
     folders: dict[str, int] = {}
     visited: set[tuple[int, int]] = set()  # (device, inode): a link back to a parent must not loop
     pending = [(top, "")]
@@ -84,11 +91,12 @@ def _scan(top: str) -> tuple[list[str], dict[str, int]]:
                 name = entry.name
                 if name.startswith("."):
                     continue
-                if entry.is_dir():
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # a link may end in itself
                     pending.append((entry.path, f"{prefix}{name}/"))
                 elif os.path.splitext(name)[1].lower() in SUFFIXES:
-                    files.append(prefix + name)
-    return sorted(files), folders
+                    regular = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+                    (files if regular else others).append(prefix + name)
+    return sorted(files), folders, sorted(others)
 
 
 def _cached(cache: Path) -> list[str] | None:

@@ -1,6 +1,9 @@
 """Sets of images: decoded and equal in size (`ArrayImages`), or files decoded on access (`FileImages`)."""
 
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,8 +14,10 @@ from torch.utils.data import Dataset
 from ssl_lightning.data.broken import BrokenFiles
 from ssl_lightning.errors import UserError
 
-# What PIL raises on a damaged or foreign file. Anything else (a missing file system, say) stops the run.
-BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# What `opened` raises on a damaged or foreign file.
+BROKEN = (UnidentifiedImageError, OSError)
+# Other formats are not even tried: some are scripts (EPS starts Ghostscript), some read further files.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "MPO", "JPEG2000", "ICO", "TGA")
 
 
 class ImageSet(Dataset[tuple[Tensor, int, int]]):
@@ -118,8 +123,32 @@ def decode(path: str) -> Tensor:
     """
     # Truncated files must fail here even when another library in the process asked PIL to be lenient.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    with Image.open(path) as image:
+    with opened(path) as image:
         return torch.from_numpy(np.array(to_rgb(image)))  # np.array copies: the result is writable
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """An image file for reading; whatever goes wrong with it, inside the block too, is one of `BROKEN`.
+
+    A pipe, a device or a socket is refused without waiting for it.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{path} is no regular file")
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
+    except BROKEN:
+        raise
+    except Exception as error:  # a hostile file fails inside PIL in a dozen ways
+        raise OSError(f"{path} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def regular_or_absent(path: str | os.PathLike[str]) -> None:
+    """Raise a UserError for what is there but is no regular file: it would be waited for, or written to."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise UserError(f"{os.path.abspath(path)} is no regular file; put the file there, or remove it")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """`data=array`: images in one .npz or .npy file."""
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ssl_lightning.errors import UserError
 WHOLE = (("images", "labels"), ("x", "y"))
 TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
 TEST = (("test_images", "test_labels"), ("x_test", "y_test"))
+NAMES = {name for pairs in (WHOLE, TRAIN, TEST) for pair in pairs for name in pair}
+MAX_CLASSES = 1_000_000  # a label beyond is no class number
 
 
 class Array(DataModule):
@@ -86,11 +89,35 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"the array file {path.absolute()} does not exist; data.root names an .npz or .npy file")
     try:
         if path.suffix == ".npy":  # "c": changes stay in memory, so that torch sees an array it may write to
-            return {"images": np.load(path, mmap_mode="c")}
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); save plain arrays with numpy.savez or numpy.save") from error
+            return {"images": _plain(np.load(path, mmap_mode="c", allow_pickle=False))}
+        _fits_memory(path)
+        with np.load(path, allow_pickle=False) as file:
+            # what has another name is not unpacked
+            return {name: _plain(file[name]) if name in NAMES else np.empty(0) for name in file.files}
+    except UserError:
+        raise
+    except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
+        why = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({why}); save plain arrays with numpy.savez or numpy.save") from error
+
+
+def _plain(array: Any) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        array.close()  # an archive, whatever its name says
+        raise ValueError(f"it holds a {type(array).__name__}")
+    return array
+
+
+def _fits_memory(path: Path) -> None:
+    """Refuse an archive that unpacks to more than the machine has: a few kilobytes may stand for terabytes."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist() if member.filename.removesuffix(".npy") in NAMES)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"{path} unpacks to {size / 1e9:.0f} GB, more than this machine's memory of {memory / 1e9:.0f} GB; save "
+            "the images with numpy.save as an .npy file, which is not read as a whole"
+        )
 
 
 def _pair(
@@ -123,4 +150,6 @@ def _integers(labels: np.ndarray, name: str) -> np.ndarray:
     labels = labels.squeeze(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{name} is {labels.dtype} of shape {labels.shape}; expected integers (N,)")
+    if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < MAX_CLASSES:
+        raise UserError(f"{name} run from {labels.min()} to {labels.max()}; expected class numbers from 0, -1 for none")
     return labels.astype(np.int64)

@@ -6,7 +6,7 @@ from typing import Any
 from torchvision import datasets
 
 from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages
+from ssl_lightning.data.images import ArrayImages, regular_or_absent
 from ssl_lightning.errors import UserError
 
 
@@ -33,6 +33,9 @@ class CIFAR10(DataModule):
 
     def _part(self, train: bool) -> ArrayImages:
         source = self.source()
+        batches = [source.meta["filename"], *(name for name, _ in source.train_list + source.test_list)]
+        for name in (self.archive, *(f"{source.base_folder}/{batch}" for batch in batches)):
+            regular_or_absent(self.root / name)
         try:
             data = source(str(self.root), train=train, download=True)
         except (OSError, RuntimeError) as error:  # no network, a full disk, a damaged archive

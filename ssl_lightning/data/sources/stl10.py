@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages
+from ssl_lightning.data.images import ArrayImages, regular_or_absent
 from ssl_lightning.errors import UserError
 
 FILES = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin", "class_names.txt")
@@ -41,8 +41,16 @@ class STL10(DataModule):
 
     def load(self) -> Loaded:
         folder = self.root / "stl10_binary"
+        for name in (*(folder / name for name in FILES), self.root / self.archive):
+            regular_or_absent(name)
         if not all((folder / name).is_file() for name in FILES):
             self._download()
+        try:
+            return self._read(folder)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{folder} is damaged ({error}); remove it and unpack {self.archive} again") from error
+
+    def _read(self, folder: Path) -> Loaded:
         classes = (folder / "class_names.txt").read_text().split()
         train = ArrayImages(read_images(folder / "train_X.bin"), read_labels(folder / "train_y.bin"), classes)
         test = ArrayImages(read_images(folder / "test_X.bin"), read_labels(folder / "test_y.bin"), classes)
