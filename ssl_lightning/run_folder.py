@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,9 @@ FREE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # the newest first
+# What a process that was killed while it wrote leaves behind; each name ends with its number.
+LEFT_OVER = re.compile(r"\..+\.\d+\.tmp|metrics\.csv\.tmp|\.writable")
 WAIT = 10.0  # seconds that a killed run's loader processes may still hold its lock
 
 
@@ -100,15 +104,14 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, or None."""
-        last = self.path / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
+        """The checkpoint to go on from, or None: the newest, or the one before it. A sharded one is a folder."""
+        return next((file for name in CHECKPOINTS if (file := self.path / "checkpoints" / name).exists()), None)
 
     @property
     def saved(self) -> Path | None:
         """What an interrupted run has kept: its checkpoint, or that of the part a stage of several trainings was in."""
-        parts = sorted(self.path.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        return self.checkpoint or (parts[-1] if parts else None)
+        parts = [file for name in CHECKPOINTS for file in self.path.glob(f"*/checkpoints/{name}")]
+        return self.checkpoint or max(parts, key=lambda path: path.stat().st_mtime, default=None)
 
     @property
     def finished(self) -> bool:
@@ -149,6 +152,8 @@ class RunFolder:
         reason = self.refusal(config)
         if reason:
             raise UserError(reason)
+        if is_main_process() and self._stored():
+            self._remove_left_overs()
         if self.finished:
             return "finished"
         if resume == "must" and self.saved is None:
@@ -182,6 +187,13 @@ class RunFolder:
         finally:
             self.path.with_name(f".{self.path.name}.lock").unlink(missing_ok=True)
             os.close(lock)
+
+    def _remove_left_overs(self) -> None:
+        """Half-written files of a process that was killed; nobody else is at work here."""
+        for file in list(self.path.rglob("*")):
+            if LEFT_OVER.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+                with contextlib.suppress(OSError):  # a folder that cannot be written is told where that matters
+                    file.unlink()
 
     def _stored(self) -> dict[str, Any]:
         file = self.path / "config.yaml"

@@ -18,7 +18,7 @@ FLOORS = [
     ["methods"],
     ["callbacks", "data", "table help arguments"],
     ["evaluation", "losses", "models", "optim", "checkpoint"],
-    ["distributed", "instantiate", "run_folder"],
+    ["distributed", "instantiate", "run_folder", "saving"],
     ["typecheck"],
     ["signatures"],
     ["errors"],

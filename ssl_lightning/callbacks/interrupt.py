@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
+from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.errors import Interrupted
 
 ASK_EVERY = 0.5  # seconds between two agreements of the ranks: each costs one small collective
@@ -30,6 +31,7 @@ class Interrupt(lightning_callbacks.Checkpoint):
 
     def __init__(self) -> None:
         self._signal = 0
+        self._told = 0  # the signal that all ranks know of
         self._told_at = 0.0
         self._previous: dict[int, Any] = {}
         self._next_ask = 0  # batches of this process until the ranks ask each other again
@@ -37,7 +39,7 @@ class Interrupt(lightning_callbacks.Checkpoint):
         self._asked_at = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._signal, self._batches, self._next_ask = 0, 0, 1
+        self._signal, self._told, self._batches, self._next_ask = 0, 0, 0, 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # not before: Lightning calls, and puts back, what it finds
@@ -47,10 +49,10 @@ class Interrupt(lightning_callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        told = self._signal if trainer.world_size == 1 else self._agree(trainer)
-        if told:
+        self._told = self._told or (self._signal if trainer.world_size == 1 else self._agree(trainer))
+        if self._told and not mid_window(trainer):
             self._save(trainer)
-            raise Interrupted(128 + told)
+            raise Interrupted(128 + self._told)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()
@@ -87,5 +89,14 @@ class Interrupt(lightning_callbacks.Checkpoint):
         return int(told)
 
     def _save(self, trainer: Trainer) -> None:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
+        saving = [callback for callback in getattr(trainer, "callbacks", ()) if isinstance(callback, Checkpoint)]
+        if saving:
+            saving[0].save_out_of_turn(trainer)
+        else:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def mid_window(trainer: Trainer) -> bool:
+    """Are there gradients that wait for more batches to be accumulated? They are no part of a checkpoint."""
+    loop = getattr(trainer, "fit_loop", None)
+    return loop is not None and bool(loop._should_accumulate())

@@ -88,7 +88,7 @@ def run(
         },
         epochs=epochs,
         steps=pretrained.steps,
-        images_per_second=round((pretrained.images + scratch.images) / watch.seconds, 1),
+        images_per_second=round((pretrained.images + scratch.images) / (pretrained.seconds + scratch.seconds or 1), 1),
     )  # fmt: skip
 
 
