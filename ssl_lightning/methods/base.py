@@ -142,4 +142,5 @@ class SSLMethod(LightningModule):
         return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        super().backward(loss * share_of_window(self.trainer), *args, **kwargs)
+        share = share_of_window(self.trainer)
+        super().backward(loss if share == 1 else loss * share, *args, **kwargs)

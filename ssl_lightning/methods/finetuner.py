@@ -107,4 +107,5 @@ class Finetuner(LightningModule):
         return self.recipe.build_groups(groups, global_batch, *steps)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        super().backward(loss * share_of_window(self.trainer), *args, **kwargs)
+        share = share_of_window(self.trainer)
+        super().backward(loss if share == 1 else loss * share, *args, **kwargs)
