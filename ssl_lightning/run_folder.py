@@ -74,6 +74,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
+def with_seed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the run's seed for a method that was not handed it when that run began."""
+    method = old.get("method")
+    if not isinstance(method, Mapping) or "seed" in method or "seed" not in (new.get("method") or {}):
+        return dict(old)
+    return {**old, "method": {**method, "seed": old.get("seed")}}
+
+
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("_target_", "{...}")).rsplit(".", 1)[-1]
@@ -129,7 +137,8 @@ class RunFolder:
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
-        changed = differences(self._stored(), config) if self._stored() and self.begun else []
+        stored = with_seed(self._stored(), config)
+        changed = differences(stored, config) if stored and self.begun else []
         if not changed:
             return None
         more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
