@@ -1,6 +1,8 @@
 """Files that are whole or absent, checkpoints that are as they were written, and the way back to the one before."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -8,7 +10,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssl_lightning.errors import UserError
+
+STAMP = b"sha256:"
+STAMP_LENGTH = len(STAMP) + 64
 
 
 class Damaged(UserError):
@@ -33,7 +38,9 @@ def save_atomic(obj_or_writer: Any, path: str | Path, keep: Path | None = None) 
     `keep` the old file stays under that name. Raises UserError when the folder cannot be written.
     """
     path = Path(path)
-    writer: Callable[[Path], Any] = obj_or_writer if callable(obj_or_writer) else lambda p: torch.save(obj_or_writer, p)
+    writer: Callable[[Path], Any] = (
+        obj_or_writer if callable(obj_or_writer) else lambda p: save_stamped(obj_or_writer, p)
+    )
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +89,50 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class _Hashing(io.BufferedWriter):
+    """A file that is hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.hash = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.hash.update(content)
+        return super().write(content)
+
+
+def save_stamped(obj: Any, path: Path) -> None:
+    """`torch.save`, with the file's SHA-256 as the comment of the zip archive that it is.
+
+    torch's own checksums cover the tensors, but not the archive's directory, where a changed byte can go unnoticed.
+    """
+    with _Hashing(path) as file:
+        try:
+            torch.save(obj, file)
+        except RuntimeError as error:  # torch reports a full disk as a broken zip; the cause says what it was
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        stamp = STAMP + file.hash.hexdigest().encode()
+        file.seek(-2, os.SEEK_END)  # the length of the comment, which ends an archive without one
+        file.write(struct.pack("<H", STAMP_LENGTH) + stamp)
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    """Is this archive as it was written, as far as it says what that was? Reads it once."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - STAMP_LENGTH - 2, 0))
+    end = file.read()
+    stamped = end[:2] == struct.pack("<H", STAMP_LENGTH) or end[2:].startswith(STAMP)
+    file.seek(0)
+    if not stamped:  # of another program, or an older version of this one
+        return not zipfile.is_zipfile(file) or zipfile.ZipFile(file).testzip() is None
+    found, left = hashlib.sha256(), size - STAMP_LENGTH - 2
+    while part := file.read(min(left, 1 << 20)):
+        found.update(part)
+        left -= len(part)
+    found.update(bytes(2))  # the comment's length as it was before
+    return end == struct.pack("<H", STAMP_LENGTH) + STAMP + found.hexdigest().encode()
+
+
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """safetensors' own file, with the header's keys in order: of more than one metadata key it writes any order."""
     save_file(dict(state), path, dict(metadata))
@@ -116,8 +167,7 @@ def load(path: str | Path) -> Any:
     path = existing(path)
     try:
         with open(path, "rb") as file:  # opened once: another run may put a new file in its place
-            # torch writes a checksum of each part, and does not look at it.
-            if zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
+            if not _is_whole(file):
                 raise zipfile.BadZipFile
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -31,18 +31,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._good = False  # whether the newest checkpoint is one to come back to
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as file:
-                try:
-                    torch.save(checkpoint, file)
-                except RuntimeError as error:  # torch reports a full disk as a broken zip; the cause says what it was
-                    raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-
-        if Path(path).name != NEWEST:
-            save_atomic(write, path)
-            return
-        save_atomic(write, path, keep=previous(path) if self._good else None)
-        self._good = PASSING not in checkpoint
+        newest = Path(path).name == NEWEST
+        save_atomic(checkpoint, path, keep=previous(path) if newest and self._good else None)
+        self._good = PASSING not in checkpoint if newest else self._good
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """All ranks read the same one: the newest that every one of them finds whole."""
