@@ -56,12 +56,14 @@ class OnlineProbe(Callback):
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        said = to_cpu(self._metrics())
-        return {"steps": self._steps, "said": said, **{name: value.clone() for name, value in self._state.items()}}
+        tensors = self._state | {f"train/{name}": value.detach() for name, value in self._metrics().items()}
+        return {"steps": self._steps, **{name: value.clone() for name, value in tensors.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
-        self._steps, self._said = state.pop("steps"), state.pop("said", {})
+        self._steps = state.pop("steps")
+        said = [name for name in state if name.startswith("train/")]
+        self._said = {name.removeprefix("train/"): state.pop(name) for name in said}
         self._state = state
 
     def prepare(self, num_classes: int, dim: int, device: torch.device) -> None:
@@ -202,10 +204,6 @@ def readout(trainer: Trainer, method: LightningModule, x: Tensor) -> Tensor:
     finally:
         for module in training:
             module.training = True
-
-
-def to_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in values.items()}
 
 
 def _sum_over_ranks(parts: list[Tensor]) -> list[Tensor]:
