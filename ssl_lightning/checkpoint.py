@@ -6,23 +6,22 @@ with everything that is needed to build it again (`{"backbone": {"_target_": ...
 """
 
 import json
-import os
-import pickle
-import zipfile
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_lightning import card as cards
 from ssl_lightning import plain_yaml
 from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.launch import is_main_process
 from ssl_lightning.run_folder import find_run
+from ssl_lightning.saving import existing, fallen_back, load, load_newest, previous, save_safetensors
+from ssl_lightning.saving import save_atomic as save_atomic
 
 FILE = "backbone.safetensors"
 # What others put before the names of a backbone's parameters, in the order we look.
@@ -51,41 +50,6 @@ class Checkpoint:
     run: Path | None = None
 
 
-def save_atomic(obj_or_writer: Any, path: str | Path) -> Path:
-    """Write a file so that at any moment either the old one or the whole new one is there, even after a power cut.
-
-    `obj_or_writer` is an object for `torch.save`, or a function that writes to the path it is given. The temporary file
-    lies in the same folder (a rename is atomic only within one file system), is flushed to disk, then renamed.
-    Raises UserError when the folder cannot be written.
-    """
-    path = Path(path)
-    writer: Callable[[Path], Any] = obj_or_writer if callable(obj_or_writer) else lambda p: torch.save(obj_or_writer, p)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {path}: {why}; choose another folder with runs_dir=") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-    return path
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself is on disk only once the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def untrained(node: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's config node without the weights it may name: ours come from a file, no others are to be fetched."""
     return dict(node) | {key: off for key, off in (("pretrained", False), ("weights", None)) if key in node}
@@ -100,38 +64,13 @@ def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | 
     whole = {"backbone": untrained(config), "out_dim": int(backbone.out_dim), **card}  # type: ignore[arg-type]
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.state_dict().items()}
     metadata = {"format": "pt", "card": json.dumps(whole)}
-    return save_atomic(lambda path: save_file(state, path, metadata), Path(folder) / FILE)
-
-
-def load(path: str | Path) -> Any:
-    """Read a checkpoint onto the CPU without running any code it may hold.
-
-    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or holds more than plain types.
-    """
-    path = _existing(path)
-    try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch does not look at the checksums
-            raise zipfile.BadZipFile
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
-    except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            mend = "save its plain state_dict instead"
-            raise UserError(f"{path} holds Python objects, which could run code on loading; {mend}") from error
-        raise UserError(f"{path} is truncated, damaged or not a checkpoint; use an earlier one") from error
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
-    return Path(path)
+    return save_atomic(lambda path: save_safetensors(state, path, metadata), Path(folder) / FILE)
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """(state, card or None) of a .safetensors file."""
     try:
-        with safe_open(_existing(path), framework="pt") as file:
+        with safe_open(existing(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
@@ -149,12 +88,15 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
         if ref.startswith(source):
             return fetch(ref.removeprefix(source))
     path, run = Path(ref).expanduser(), find_run(ref)
-    if path.is_dir():
+    folder = path.is_dir() and path.suffix != ".ckpt"  # a sharded checkpoint is a folder, too
+    if folder:
         path = _file_in(path)
     if path.suffix == ".safetensors":
         state, card = _load_safetensors(path)
         return Checkpoint(ref, state, card, run)
-    content = load(path)
+    content, used = load_newest(path, load) if folder else (load(path), path)
+    if used != path and is_main_process():
+        print(fallen_back(path, used), file=sys.stderr)
     state = _state_in(content, path)
     from_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
     if not from_lightning:
@@ -168,8 +110,9 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
 
 def _file_in(folder: Path) -> Path:
     """The weights of a run folder: the finished backbone, else the last checkpoint of a run still going."""
-    for file in (folder / FILE, folder / "checkpoints" / "last.ckpt"):
-        if file.is_file():
+    last = folder / "checkpoints" / "last.ckpt"
+    for file, there in ((folder / FILE, folder / FILE), (last, last), (last, previous(last))):
+        if there.exists():
             return file
     raise UserError(f"{folder} holds neither {FILE} nor checkpoints/last.ckpt; give the folder of a pretraining run")
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,9 @@ FREE = (
 )
 # What file systems without locks answer; some network file systems have none.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # the newest first
+# What a process that was killed while it wrote leaves behind; each name ends with its number.
+LEFT_OVER = re.compile(r"\..+\.\d+\.tmp|metrics\.csv\.tmp|\.writable")
 WAIT = 10.0  # seconds that a killed run's loader processes may still hold its lock
 
 
@@ -84,6 +88,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
+def with_seed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the run's seed for a method that was not handed it when that run began."""
+    method = old.get("method")
+    if not isinstance(method, Mapping) or "seed" in method or "seed" not in (new.get("method") or {}):
+        return dict(old)
+    return {**old, "method": {**method, "seed": old.get("seed")}}
+
+
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("_target_", "{...}")).rsplit(".", 1)[-1]
@@ -110,17 +122,16 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, or None."""
+        """The checkpoint to go on from, or None: the newest, or the one before it. A sharded one is a folder."""
         if self._told is not None:
             return Path(self._told["checkpoint"]) if self._told["checkpoint"] else None
-        last = self.path / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
+        return next((file for name in CHECKPOINTS if (file := self.path / "checkpoints" / name).exists()), None)
 
     @property
     def saved(self) -> Path | None:
         """What an interrupted run has kept: its checkpoint, or that of the part a stage of several trainings was in."""
-        parts = sorted(self.path.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        return self.checkpoint or (parts[-1] if parts else None)
+        parts = [file for name in CHECKPOINTS for file in self.path.glob(f"*/checkpoints/{name}")]
+        return self.checkpoint or max(parts, key=lambda path: path.stat().st_mtime, default=None)
 
     @property
     def finished(self) -> bool:
@@ -140,7 +151,7 @@ class RunFolder:
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
-        stored = self._stored()
+        stored = with_seed(self._stored(), config)
         changed = differences(stored, devices.as_stored(stored, config)) if stored and self.begun else []
         if not changed:
             return None
@@ -169,6 +180,8 @@ class RunFolder:
         if reason:
             raise UserError(reason)
         self.origin = self._stored() if self.begun else {}
+        if is_main_process() and self._stored():
+            self._remove_left_overs()
         if self.finished:
             return "finished"
         if resume == "must" and self.saved is None:
@@ -226,6 +239,13 @@ class RunFolder:
 
         with clearing(unlock):
             yield
+
+    def _remove_left_overs(self) -> None:
+        """Half-written files of a process that was killed; nobody else is at work here."""
+        for file in list(self.path.rglob("*")):
+            if LEFT_OVER.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+                with contextlib.suppress(OSError):  # a folder that cannot be written is told where that matters
+                    file.unlink()
 
     def _stored(self) -> dict[str, Any]:
         return secrets.mask(places.config_of(self.path))

@@ -1,4 +1,4 @@
-"""Are two runs equal? File by file: tensors and bytes bitwise, tables and results without times and memory."""
+"""Are two runs equal? File by file, bit by bit; of tables and results without what measures time or memory."""
 
 import csv
 import json

@@ -19,7 +19,7 @@ FLOORS = [
     ["callbacks", "data", "table help arguments"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp"],
     ["card"],
-    ["distributed", "instantiate", "run_folder"],
+    ["distributed", "instantiate", "run_folder", "saving"],
     ["names"],
     ["typecheck", "slots", "devices", "places"],
     ["signatures", "allowed", "ranks", "plain_yaml"],

@@ -1,5 +1,6 @@
 """Saves the run: `checkpoints/last.ckpt`, written whole or not at all, and always at the last step."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,32 +10,54 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
-from ssl_lightning.checkpoint import save_atomic
-from ssl_lightning.distributed import broadcast_object
+from ssl_lightning.callbacks.exact_loops import make_exact
+from ssl_lightning.distributed import broadcast_object, gather_rows, is_main
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import fallen_back, load, load_newest, previous, save_atomic
 
+NEWEST = "last.ckpt"
+PASSING = "passing"  # marks a checkpoint that was saved out of turn
 CLOCK_EVERY = 20  # steps between two looks at the clock where the ranks must agree on the time
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk, renames. Lightning's own goes through $TMPDIR and does not flush."""
+    """Writes whole files, keeps the one before the last, and reads no file that is not as it was written.
+
+    Lightning's own goes through $TMPDIR, does not flush, keeps one, and loads whatever can be unpickled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._good = False  # whether the newest checkpoint is one to come back to
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as file:
-                try:
-                    torch.save(checkpoint, file)
-                except RuntimeError as error:  # torch reports a full disk as a broken zip; the cause says what it was
-                    raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        newest = Path(path).name == NEWEST
+        save_atomic(checkpoint, path, keep=previous(path) if newest and self._good else None)
+        self._good = PASSING not in checkpoint if newest else self._good
 
-        save_atomic(write, path)
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """All ranks read the same one: the newest that every one of them finds whole."""
+        path = Path(path).with_name(NEWEST) if Path(path).name == previous(path).name else Path(path)
+        if path.name != NEWEST:
+            return load(path)
+        checkpoint, used = load_newest(path, agreed=_on_all_ranks)
+        if used != path and is_main():
+            print(fallen_back(path, used), file=sys.stderr, flush=True)
+        self._good = used == path and PASSING not in checkpoint
+        return checkpoint
+
+
+def _on_all_ranks(here: bool) -> bool:
+    return bool(gather_rows(torch.tensor([here])).all())
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
     """Saves everything a resumed run needs to `<run_path>/checkpoints/last.ckpt`, as plain types.
 
     Lightning runs callbacks of this type after all others, so teacher and probes have made their step. It also makes
-    every `trainer.save_checkpoint` of this run atomic.
+    every `trainer.save_checkpoint` of this run atomic, and the loops go on from any of them exactly where it was saved.
+    The checkpoint before the last stays as `previous.ckpt`, to come back to should the last be damaged. One that was
+    saved because of a signal does not: an interrupted run ends with the same two files as any other.
 
     Args:
         run_path: the run's folder.
@@ -63,15 +86,19 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         self._step = 0  # global_step at the last look: a step is judged once, however many micro-batches it has
         self._epoch_saved_at = -1  # global_step of the last save at the end of an epoch
         self._saved_time = 0.0
+        self._passing = False
 
     @property
     def path(self) -> Path:
         """Where the newest state is."""
-        return self.folder / "last.ckpt"
+        return self.folder / NEWEST
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies bring their own
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        make_exact(trainer)
+        if not trainer.ckpt_path:  # a new run has no rows; those of a checkpoint without a count speak for themselves
+            self._restore_loggers(trainer, {str(logger.name): {"rows": 0} for logger in trainer.loggers})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
@@ -82,17 +109,19 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     ) -> None:
         if trainer.global_step == self._step:
             return
+        in_turn = self._in_turn(trainer)
         self._step = trainer.global_step
-        if (self.every_n_steps and self._step % self.every_n_steps == 0) or self._time_is_up(trainer):
+        if in_turn or self._time_is_up(trainer):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
+        # First: a run that is killed between the two comes back to before both.
+        if self.keep_every_n_epochs and epoch % self.keep_every_n_epochs == 0:
+            trainer.save_checkpoint(self.folder / f"epoch-{epoch:04d}.ckpt", weights_only=False)
         if epoch % self.every_n_epochs == 0:
             self.save(trainer)
             self._epoch_saved_at = trainer.global_step
-        if self.keep_every_n_epochs and epoch % self.keep_every_n_epochs == 0:
-            trainer.save_checkpoint(self.folder / f"epoch-{epoch:04d}.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._epoch_saved_at != trainer.global_step:  # every_n_epochs does not divide the run, or max_steps cut it
@@ -103,7 +132,38 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         trainer.save_checkpoint(self.path, weights_only=False)  # False: optimizer and callbacks too, not weights alone
         self._saved_time = time.monotonic()
 
+    def save_out_of_turn(self, trainer: Trainer) -> None:
+        """Save at the end of a batch, because the run is to stop there. Every rank must call it."""
+        self._passing = not self._in_turn(trainer)
+        self.save(trainer)
+        self._passing = False
+
+    def _in_turn(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return bool(self.every_n_steps and step != self._step and step % self.every_n_steps == 0)
+
+    # ---- what else a checkpoint holds
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loggers"] = {logger.name: logger.state_dict() for logger in _stateful(trainer)}
+        if self._passing:
+            checkpoint[PASSING] = True
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._restore_loggers(trainer, checkpoint.get("loggers", {}))
+
+    @staticmethod
+    def _restore_loggers(trainer: Trainer, states: dict[str, Any]) -> None:
+        for logger in _stateful(trainer):
+            if logger.name in states:
+                logger.load_state_dict(states[logger.name])
+
     def _time_is_up(self, trainer: Trainer) -> bool:
         if self.every_n_minutes is None or (trainer.world_size > 1 and self._step % CLOCK_EVERY):
             return False
         return broadcast_object(time.monotonic() - self._saved_time > 60 * self.every_n_minutes)
+
+
+def _stateful(trainer: Trainer) -> list[Any]:
+    """The loggers that know how far they are."""
+    return [logger for logger in trainer.loggers if hasattr(logger, "load_state_dict")]

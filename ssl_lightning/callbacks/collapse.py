@@ -76,10 +76,11 @@ class Collapse(Callback):
         self._rows: list[tuple[Tensor, Tensor]] = []  # features and indices of each batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first_scale": self._first_scale}
+        return {"first_scale": self._first_scale, "bad": {what: list(seen) for what, seen in self._bad.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._first_scale = state_dict["first_scale"]
+        self._bad = {what: (found, looks) for what, (found, looks) in state_dict.get("bad", {}).items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = trainer.global_step

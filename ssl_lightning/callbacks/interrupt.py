@@ -33,13 +33,13 @@ class Interrupt(lightning_callbacks.Checkpoint):
 
     def __init__(self) -> None:
         self._watching = False
-        self._told_at_end = 0
+        self._told = 0  # the signal that all ranks know of
         self._next_ask = 0  # batches of this process until the ranks ask each other again
         self._batches = 0
         self._asked_at = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._batches, self._next_ask, self._told_at_end = 0, 1, 0
+        self._batches, self._next_ask, self._told = 0, 1, 0
         keep_lightning_out(trainer)
         if not self._watching:
             WATCH.__enter__()
@@ -53,20 +53,20 @@ class Interrupt(lightning_callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        told = WATCH.told if trainer.world_size == 1 else self._agree(trainer)
-        if told:
+        self._listen(trainer)
+        if self._told and not mid_window(trainer):
             self._save(trainer)
-            raise Interrupted(status(told))
+            raise Interrupted(status(self._told))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A signal since the last batch, in its validation for example, stops the run when `fit` has ended."""
         self._next_ask = 0
-        self._told_at_end = WATCH.told if trainer.world_size == 1 else self._agree(trainer)
-        if self._told_at_end and not any(isinstance(other, Checkpoint) for other in trainer.callbacks):  # type: ignore[attr-defined]
+        self._listen(trainer)
+        if self._told and not any(isinstance(other, Checkpoint) for other in trainer.callbacks):  # type: ignore[attr-defined]
             self._save(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        told = self._told_at_end or WATCH.told
+        told = self._told or WATCH.told
         self._leave()
         if told:
             raise Interrupted(status(told))
@@ -78,6 +78,9 @@ class Interrupt(lightning_callbacks.Checkpoint):
         if self._watching:
             self._watching = WATCH.holding = False
             WATCH.__exit__()
+
+    def _listen(self, trainer: Trainer) -> None:
+        self._told = self._told or (WATCH.told if trainer.world_size == 1 else self._agree(trainer))
 
     def _agree(self, trainer: Trainer) -> int:
         """The signal that any rank has received, or 0; asked only now and then, at the same batch on every rank."""
@@ -93,5 +96,14 @@ class Interrupt(lightning_callbacks.Checkpoint):
         return int(told)
 
     def _save(self, trainer: Trainer) -> None:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
+        saving = [callback for callback in getattr(trainer, "callbacks", ()) if isinstance(callback, Checkpoint)]
+        if saving:
+            saving[0].save_out_of_turn(trainer)
+        else:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def mid_window(trainer: Trainer) -> bool:
+    """Are there gradients that wait for more batches to be accumulated? They are no part of a checkpoint."""
+    loop = getattr(trainer, "fit_loop", None)
+    return loop is not None and bool(loop._should_accumulate())

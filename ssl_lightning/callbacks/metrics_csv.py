@@ -20,8 +20,8 @@ class MetricsCSV(Logger):
     """Appends each row to `<run_path>/metrics.csv` at once, so a killed process loses none.
 
     Columns: step (of the optimizer, from 0), epoch, and one per metric, blank where a row lacks it. A metric never seen
-    before adds a column, and the first row after a resume drops what the interrupted run had logged beyond it; for
-    either the file is written anew beside itself and renamed.
+    before adds a column, and the first row after a resume drops what the interrupted run had logged beyond its
+    checkpoint, which holds the number of rows; for either the file is written anew beside itself and renamed.
 
     Args:
         run_path: the run's folder.
@@ -31,6 +31,8 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = Path(run_path) / "metrics.csv"
         self._columns: list[str] = []  # empty until the file on disk has been looked at
+        self._rows = 0
+        self._kept: int | None = None  # rows of the file on disk that are this run's; None: an old checkpoint's
 
     @property
     def name(self) -> str:
@@ -63,13 +65,30 @@ class MetricsCSV(Logger):
             self._rewrite(rows)
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self._columns, restval="").writerow(row)
+        self._rows += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: how many rows there are by now, all of them on disk."""
+        if self._columns:
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rows = self._kept = state["rows"]
 
     def _open(self, first: Mapping[str, str]) -> None:
         """Makes the file, or keeps the rows of an earlier one that come before `first`, the first of this process."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._read() if self.path.exists() else []
-        self._columns = list(dict.fromkeys([*FIXED, *(name for row in rows for name in row)]))
-        self._rewrite([row for row in rows if _before(row, first)])
+        columns = list(rows[0]) if rows else []
+        if self._kept is None:
+            rows = [row for row in rows if _before(row, first)]
+        else:
+            rows = rows[: self._kept]
+            columns = [name for name in columns if any(row[name] for row in rows)]
+        self._columns, self._rows = list(dict.fromkeys([*FIXED, *columns])), len(rows)
+        self._rewrite(rows)
 
     def _read(self) -> list[dict[str, str]]:
         with open(self.path, newline="") as file:
@@ -79,7 +98,7 @@ class MetricsCSV(Logger):
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         temporary = self.path.with_suffix(".csv.tmp")
         with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
+            writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, self.path)

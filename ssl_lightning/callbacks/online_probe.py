@@ -49,17 +49,21 @@ class OnlineProbe(Callback):
         self._state: dict[str, Tensor] = {}
         self._one_hot = torch.empty(0)  # (C, C + 1), the last column zeros, for label -1; empty until the first batch
         self._last: tuple[Tensor, Tensor] | None = None  # logits (C, B), labels (B,)
+        self._said: dict[str, Tensor] = {}  # what a restored run had to say of it
         self._hits: list[Tensor] = []
         self._indices: list[Tensor] = []
 
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, **{name: value.clone() for name, value in self._state.items()}}
+        tensors = self._state | {f"train/{name}": value.detach() for name, value in self._metrics().items()}
+        return {"steps": self._steps, **{name: value.clone() for name, value in tensors.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
         self._steps = state.pop("steps")
+        said = [name for name in state if name.startswith("train/")]
+        self._said = {name.removeprefix("train/"): state.pop(name) for name in said}
         self._state = state
 
     def prepare(self, num_classes: int, dim: int, device: torch.device) -> None:
@@ -148,8 +152,11 @@ class OnlineProbe(Callback):
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
         """For the StepLogger: loss and accuracy on the last training batch."""
-        if not self.on or self._last is None:
-            return {}
+        return dict(self._metrics()) if self.on else {}
+
+    def _metrics(self) -> dict[str, Tensor]:
+        if self._last is None:
+            return self._said
         logits, labels = self._last
         count = (labels >= 0).sum().clamp_min(1)
         loss = F.cross_entropy(logits[None], labels[None], ignore_index=-1, reduction="sum") / count

@@ -53,7 +53,7 @@ def judge(
     }
 
 
-def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None) -> dict[str, float | None]:
+def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None, seed: int = 0) -> dict[str, float | None]:
     """Label-free measures of the features of a split.
 
     `pairs` are the features (N, D) of two augmented views of the same images; without them alignment is None, and so
@@ -63,7 +63,7 @@ def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None) -> d
     return {
         "rankme": rankme(features.x),
         "alignment": alignment(*pairs) if pairs is not None else None,
-        "uniformity": uniformity(features.x) if several else None,
+        "uniformity": uniformity(features.x, seed=seed) if several else None,
         "feature_std": feature_std(features.x) if several else None,
     }
 

@@ -60,11 +60,11 @@ def pair_statistics(x: Tensor, y: Tensor) -> dict[str, float]:
     }
 
 
-def uniformity(x: Tensor, t: float = 2.0, max_rows: int = 10_000, chunk: int = 1024) -> float:
+def uniformity(x: Tensor, t: float = 2.0, max_rows: int = 10_000, chunk: int = 1024, seed: int = 0) -> float:
     """log of the mean over all pairs of different rows of exp(-t |x_i - x_j|^2), rows of x (N, D) normalised.
 
-    Between -4t and 0; lower is more uniform. Of more than `max_rows` rows a fixed random subset of that many is taken.
-    No more than `chunk` x `chunk` similarities are held at a time.
+    Between -4t and 0; lower is more uniform. Of more than `max_rows` rows a random subset of that many is taken, which
+    follows from `seed`. No more than `chunk` x `chunk` similarities are held at a time.
 
     Raises:
         ValueError: fewer than two rows.
@@ -72,7 +72,7 @@ def uniformity(x: Tensor, t: float = 2.0, max_rows: int = 10_000, chunk: int = 1
     if len(x) < 2:
         raise ValueError(f"uniformity needs two rows or more, not {len(x)}")
     if len(x) > max_rows:
-        x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:max_rows].to(x.device)]
+        x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:max_rows].to(x.device)]
     blocks = F.normalize(_double(x), dim=1).split(chunk)
     total = 0.0
     for i, rows in enumerate(blocks):

@@ -14,7 +14,7 @@ from ssl_lightning import ddp
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.optim.recipe import OptimizerRecipe, steps_of
+from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
 
 
 class StepOutput(TypedDict):
@@ -146,6 +146,10 @@ class SSLMethod(LightningModule):
         batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
         if batch_size is None:
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
-        accumulation = self.trainer.accumulate_grad_batches
-        global_batch = batch_size * self.trainer.world_size * accumulation
-        return self.optimizer_recipe.build(self, global_batch, *steps_of(self.trainer), self.constant_lr)
+        steps = steps_of(self.trainer)
+        global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        share = share_of_window(self.trainer)
+        super().backward(loss if share == 1 else loss * share, *args, **kwargs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.sampler import hashed_seed
 from ssl_lightning.distributed import broadcast, gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
@@ -36,6 +37,7 @@ class DeepClusterV2(SSLMethod):
         heads: how many clusterings stand beside each other; they take turns between the two views.
         temperature: t > 0 of the classifiers; 0.1 in the paper.
         iterations: of k-means.
+        seed: of the images that k-means begins with.
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
@@ -54,6 +56,7 @@ class DeepClusterV2(SSLMethod):
         heads: int = 3,
         temperature: float = 0.1,
         iterations: int = 10,
+        seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
@@ -66,7 +69,7 @@ class DeepClusterV2(SSLMethod):
             )
         self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
         dim = int(self.projector.out_dim)  # type: ignore[arg-type]
-        self.temperature, self.iterations = temperature, iterations
+        self.temperature, self.iterations, self.seed = temperature, iterations, seed
         self.register_buffer("memory", normalize(torch.randn(2, memory_size, dim), dim=2))
         self.register_buffer("centroids", normalize(torch.randn(heads, prototypes, dim), dim=2))
         self.register_buffer("assignments", torch.full((heads, memory_size), NOT_SEEN))
@@ -110,7 +113,7 @@ class DeepClusterV2(SSLMethod):
         if len(rows) < count:
             raise UserError(f"{len(rows)} images were seen for {count} prototypes; lower method.prototypes")
         for head in range(len(self.centroids)):
-            generator = torch.Generator().manual_seed(1000 * self.current_epoch + head)
+            generator = torch.Generator().manual_seed(hashed_seed("clusters", self.seed, self.current_epoch, head))
             found = spherical_kmeans(self.memory[head % 2, rows], count, self.iterations, generator)
             self.centroids[head], self.assignments[head, rows] = broadcast(found[0]), broadcast(found[1])
 

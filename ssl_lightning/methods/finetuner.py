@@ -15,7 +15,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import layer_decay
-from ssl_lightning.optim.recipe import OptimizerRecipe, steps_of
+from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
 
 
 class Finetuner(LightningModule):
@@ -56,9 +56,12 @@ class Finetuner(LightningModule):
         self._seen: list[Tensor] = []  # of a validation: (correct, summed loss, images) of each batch
         self.picking = (0.0, 0.0)  # of the last validation: (top1, -loss), the higher the better
 
-    def on_train_epoch_start(self) -> None:
-        if self.frozen:  # only now: Lightning warns of networks that come to it in evaluation mode
+    def train(self, mode: bool = True) -> "Finetuner":
+        """A frozen backbone never trains: not after a validation, and not where a run goes on amid an epoch."""
+        super().train(mode)
+        if self.frozen:
             self.backbone.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -97,9 +100,13 @@ class Finetuner(LightningModule):
         self.picking = (correct / images, -loss / images)  # of two equal accuracies the lower loss is the better
 
     def configure_optimizers(self) -> Any:
-        accumulation = self.trainer.accumulate_grad_batches
+        steps = steps_of(self.trainer)
         batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        global_batch = batch_size * self.trainer.world_size * accumulation
+        global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
         rate, decay = self.recipe.lr(global_batch), self.recipe.weight_decay
         groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay)
-        return self.recipe.build_groups(groups, global_batch, *steps_of(self.trainer))
+        return self.recipe.build_groups(groups, global_batch, *steps)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        share = share_of_window(self.trainer)
+        super().backward(loss if share == 1 else loss * share, *args, **kwargs)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.data.batch import Batch
+from ssl_lightning.data.sampler import hashed_seed
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -26,6 +27,7 @@ class LeJEPA(SSLMethod):
         loss: how far embeddings are from a Gaussian along given directions, e.g. `SIGReg`.
         weight: lambda, share of that in the whole, in [0, 1]; 0.05 in the paper.
         directions: how many are drawn anew at each step.
+        seed: of the directions.
         **optim: `optimizer`, an OptimizerRecipe.
     """
 
@@ -39,6 +41,7 @@ class LeJEPA(SSLMethod):
         loss: Callable[[Tensor, Tensor], Tensor],
         weight: float = 0.05,
         directions: int = 256,
+        seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
@@ -46,11 +49,11 @@ class LeJEPA(SSLMethod):
         if not 0 <= weight <= 1 or directions < 1:
             raise UserError(f"lejepa got weight={weight}, directions={directions}; give 0 to 1, and 1 or more")
         self.loss, self.weight = self.scoring(loss, "z", "directions"), weight
-        self.directions = directions
+        self.directions, self.seed = directions, seed
 
     def draw(self, step: int, like: Tensor) -> Tensor:
-        """Unit columns (P, M) for `like` (B, P): a function of the step alone, the same on all ranks and on resume."""
-        generator = torch.Generator(like.device).manual_seed(step)
+        """Unit columns (P, M) for `like` (B, P): a function of seed and step, the same on all ranks and on resume."""
+        generator = torch.Generator(like.device).manual_seed(hashed_seed("directions", self.seed, step))
         size = (like.shape[1], self.directions)
         return normalize(torch.randn(size, generator=generator, dtype=like.dtype, device=like.device), dim=0)
 

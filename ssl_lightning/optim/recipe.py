@@ -30,6 +30,23 @@ def steps_of(trainer: Any) -> tuple[int, int]:
     return int(total), max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
 
 
+def accumulated(trainer: Any) -> int:
+    """Batches of one optimizer step: an epoch of fewer than `accumulate_grad_batches` accumulates only those."""
+    return int(min(trainer.accumulate_grad_batches, trainer.num_training_batches))
+
+
+def share_of_window(trainer: Any) -> float:
+    """What a batch's loss is to be multiplied by, after Lightning has divided it by `accumulate_grad_batches`.
+
+    An epoch's last step accumulates what is left, and its gradient is to be the mean over those batches, too.
+    """
+    whole, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+    if whole == 1 or math.isinf(batches) or not batches % whole:
+        return 1.0
+    batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # of this epoch, from 1
+    return float(whole / (batches % whole)) if batch > batches - batches % whole else 1.0
+
+
 class OptimizerRecipe:
     """What a method needs to optimize itself, without knowing the batch size or the length of the run.
 

@@ -146,15 +146,15 @@ def judge_backbone(
     module = module_of(embed)
     if module is not None:
         ddp.share_statistics(module)
-    pairs = positive_pairs(embed, data, device)
+    pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
     if not data.has_labels:
-        return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs)}
+        return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs, data.seed)}
     train, test = split_features(embed, data, device)
     verdict = judge(train, test, data.num_classes, k, temperature, probe, device)
     random = split_random_features(random_backbone, data, device)
     beside = baselines(random, raw_pixels(data, train, test), data.num_classes, k, temperature, probe, device)
     protocol = verdict.pop("protocol")
-    return {**verdict, "baselines": beside, "quality": quality(test, pairs), "protocol": protocol}
+    return {**verdict, "baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def run(
             if is_main():
                 (write_npz if kind == "npz" else write_parquet)(path, features, source)
             files.append(str(path))
-        images[split], measured = len(features), quality(features)
+        images[split], measured = len(features), quality(features, seed=data.seed)
     barrier()
     return report(
         judged, watch,

@@ -88,14 +88,14 @@ def run(
         },
         epochs=epochs,
         steps=pretrained.steps,
-        images_per_second=round((pretrained.images + scratch.images) / watch.seconds, 1),
+        images_per_second=round((pretrained.images + scratch.images) / (pretrained.seconds + scratch.seconds or 1), 1),
     )  # fmt: skip
 
 
 def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:
     """Set the head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
     train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
-    settings = ProbeSettings(batch_size=min(512, len(train)))
+    settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, data.num_classes, settings)
     module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
 
@@ -104,5 +104,5 @@ def linear_on_pixels(data: DataModule) -> float:
     """What a linear probe makes of the pixels with the same labels."""
     readable = split_features(lambda x: x.mean(dim=(2, 3)), data, torch.device("cpu"))  # for their labels and rows
     (x, test_x), (train, test) = raw_pixels(data, *readable), readable
-    settings = ProbeSettings(batch_size=min(512, len(train)))
+    settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     return probe_grid(x, train.labels, test_x, test.labels, data.num_classes, settings).top1

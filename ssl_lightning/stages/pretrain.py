@@ -4,8 +4,8 @@ import copy
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.distributed import is_main
@@ -13,25 +13,6 @@ from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import Stopwatch, TrainerFactory, judge_backbone, peak_memory_mb
-
-
-class Throughput(Callback):
-    """Images a second over all ranks, from the first step of this process to its last, validation included."""
-
-    def __init__(self) -> None:
-        self.images_per_second = 0.0
-        self._images = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._watch = Stopwatch()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._images += len(batch.labels) * trainer.world_size
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.images_per_second = self._images / self._watch.seconds
 
 
 def run(

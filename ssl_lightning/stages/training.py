@@ -1,5 +1,6 @@
 """Training a classifier on few labels: the data, the choice of the checkpoint, the one look at the test set."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
-from ssl_lightning.checkpoint import load
+from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.data.datamodule import DataModule, Loaded
 from ssl_lightning.data.images import FileImages
 from ssl_lightning.data.labels import split
@@ -19,7 +20,10 @@ from ssl_lightning.data.loader import Loader
 from ssl_lightning.data.views import View, Views
 from ssl_lightning.distributed import broadcast_object
 from ssl_lightning.evaluation.features import extract
+from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.finetuner import Finetuner
+from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.saving import Damaged, load, load_newest
 from ssl_lightning.stages.common import TrainerFactory
 
 LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
@@ -117,6 +121,7 @@ class Trained:
     top1: float
     steps: int
     images: int  # seen, counted over all ranks and epochs
+    seconds: float  # of the training, by all the processes it took one after another
 
 
 def train_and_test(
@@ -133,9 +138,9 @@ def train_and_test(
     """
     every = max(1, epochs // LOOKS)
     saving, best = Checkpoint(folder, every_n_epochs=every), KeepBest(folder / "checkpoints" / "best.ckpt")
-    picks = len(data.picking) > 0
+    picks, throughput = len(data.picking) > 0, Throughput()
     fitter = trainer(
-        callbacks=[NanGuard(), Reseed(seed), *([best] if picks else []), saving],
+        callbacks=[throughput, NanGuard(), Reseed(seed), *([best] if picks else []), saving],
         subfolder=folder.name,
         max_epochs=epochs,
         check_val_every_n_epoch=every,
@@ -143,11 +148,33 @@ def train_and_test(
         limit_val_batches=1.0 if picks else 0,
     )
     data.fit_batch(fitter.world_size)
-    saved = broadcast_object(str(saving.path) if saving.path.is_file() else None)  # as rank 0 sees it
-    fitter.fit(module.train(), datamodule=data, ckpt_path=saved)
+    begun = RunFolder(folder).checkpoint
+    if begun and picks and best_is_lost(saving.path, best.path):
+        begun = None
+    begun = broadcast_object(begun)  # as rank 0 sees it
+    fitter.fit(module.train(), datamodule=data, ckpt_path=begun, weights_only=True)
     # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
     logits = extract(module.to(device), data.source.eval_loader("test"), device)
     top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()
-    return Trained(top1, fitter.global_step, fitter.global_step * data.batch_size * fitter.world_size)
+    return Trained(top1, fitter.global_step, throughput.images, throughput.seconds)
+
+
+def best_is_lost(last: Path, best: Path) -> bool:
+    """Whether a training has picked a checkpoint that cannot be read any more: it is to be done again from its start.
+
+    No later state holds those weights. Everything is drawn from the seed, so the same ones come out.
+    """
+    if last.is_dir():  # sharded: its strategy alone can read it
+        return False
+    state, _ = load_newest(last)
+    if not state["callbacks"].get("KeepBest", {}).get("best"):
+        return False
+    try:
+        load(best)
+    except Damaged:
+        if is_main_process():
+            print(f"{best} is damaged or absent; doing this training again from its start", file=sys.stderr, flush=True)
+        return True
+    return False

@@ -46,13 +46,17 @@ def test_saves_when_told_and_always_at_the_last_step(tmp_path: Path, settings, t
     saver = Saves(tmp_path, **settings)
     fit(ToyMethod(), tmp_path, [saver], **trainer)
     assert saver.steps == expected
-    assert [p.name for p in saver.folder.iterdir()] == ["last.ckpt"]
+    kept = ["last.ckpt", "previous.ckpt"] if len(expected) > 1 else ["last.ckpt"]
+    assert sorted(p.name for p in saver.folder.iterdir()) == kept
+    for name, step in zip(reversed(kept), expected[-2:]):
+        assert torch.load(saver.folder / name, weights_only=True)["global_step"] == step
 
 
 def test_kept_epochs_stay(tmp_path: Path) -> None:
     fit(ToyMethod(), tmp_path, [Checkpoint(tmp_path, keep_every_n_epochs=2)], max_epochs=5)
     folder = tmp_path / "checkpoints"
-    assert sorted(p.name for p in folder.iterdir()) == ["epoch-0002.ckpt", "epoch-0004.ckpt", "last.ckpt"]
+    kept = ["epoch-0002.ckpt", "epoch-0004.ckpt", "last.ckpt", "previous.ckpt"]
+    assert sorted(p.name for p in folder.iterdir()) == kept
     assert torch.load(folder / "epoch-0002.ckpt", weights_only=True)["global_step"] == 10
 
 
@@ -85,7 +89,7 @@ def test_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path: Path, small_
 
     with pytest.raises(UserError, match=r"cannot write .*checkpoints/last\.ckpt: .*too large; choose another folder"):
         fit(ToyMethod(), tmp_path, [Swells(), Checkpoint(tmp_path)], max_epochs=4)
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 10
 
 
