@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from ssl_lightning import secrets
+from ssl_lightning import secrets, sweep
 from ssl_lightning.__main__ import main
+from ssl_lightning.arguments import parse
 from ssl_lightning.compose import compose
 from ssl_lightning.run_folder import RunFolder
 from tests.security.attack import Attack, everything, parametrize, refused
@@ -143,3 +144,23 @@ def test_names_of_models_are_none() -> None:
     assert secrets.mask(node) == node
     for text in ("https://host:8080/a@b", "https://host/@user", "s3://bucket/key", "ckpt=timm:vit_b", "a@b.org"):
         assert secrets.hide(text) == text
+
+
+def test_a_sweep_over_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[list[str]] = []
+    fixed, swept = "+recipe.password=canaryF1", "+recipe.api_key=canaryS1,canaryS2"
+    asked = parse([*START[:-1], "name=sw", "-m", fixed, swept, "+recipe.url='https://me:canaryU1@h'"])
+    assert sweep.main(asked, lambda command: told.append(command) or 1) == 1
+    assert ["+recipe.password=canaryF1" in command for command in told] == [True, True]
+    assert [f"+recipe.api_key=canaryS{i}" in told[i - 1] for i in (1, 2)] == [True, True]
+    assert all("+recipe.url='https://me:canaryU1@h'" in command for command in told)
+    assert told[0][-1] != told[1][-1]  # each has a folder of its own
+    printed = "".join(capsys.readouterr())
+    for name, content in everything(tmp_path).items():
+        assert "canary" not in name
+        assert b"canary" not in (content or b"")
+    assert "canary" not in printed
+    assert "recipe.api_key=hidden2" in printed
