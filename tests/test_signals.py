@@ -165,11 +165,12 @@ def slurm(folder: str, path: str) -> None:
     Path(path).write_text(json.dumps([code, sorted(p.name for p in Path(folder).rglob("*.ckpt"))]))
 
 
+@pytest.mark.slow
 def test_lightnings_requeue_under_slurm_is_not_used(tmp_path: Path) -> None:
     from tests.soak.drive import COPIES
 
     process = COPIES.Process(target=slurm, args=(str(tmp_path / "run"), str(tmp_path / "end.json")))
     process.start()
-    process.join(100)
+    process.join(200)
     process.kill()
     assert json.loads((tmp_path / "end.json").read_text()) == [75, ["last.ckpt"]]

@@ -43,7 +43,7 @@ def words(folder: Path, name: str, how: str, split: str = "train") -> list[str]:
         "data.engine=worker",
     ]
     heads = ["backbone.width=8", "recipe.head.hidden_dim=16", "recipe.head.out_dim=8", "stage.judge=false"]
-    often = ["trainer.max_epochs=2", "trainer.accelerator=cpu", "callbacks.checkpoint.every_n_steps=1"]
+    often = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks.checkpoint.every_n_steps=1"]
     mine = [
         f"data.how={how}",
         f"data.split={split}",
@@ -79,7 +79,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     folder = tmp_path_factory.mktemp("workers")
     process = COPIES.Process(target=in_turn, args=(folder, folder / "ended.json"))
     process.start()
-    process.join(250)
+    process.join(600)  # an idle machine takes a tenth
     alive = process.is_alive()  # workers that outlive a run would keep it from ending
     process.kill()
     assert not alive
@@ -87,6 +87,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_failing_worker_ends_the_run_in_one_line(how: str, split: str, ended: tuple[dict[str, Any], Path]) -> None:
@@ -109,6 +110,7 @@ def test_a_failing_worker_ends_the_run_in_one_line(how: str, split: str, ended: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_whose_worker_was_killed_goes_on_exactly(ended: tuple[dict[str, Any], Path]) -> None:
     codes, folder = ended
     assert codes["cut-train"] == codes["whole"] == 0

@@ -37,12 +37,14 @@ def check(name: str, blows: list[Blow], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FEW)
 def test_a_run_that_is_stopped_ends_as_one_left_in_peace(name: str, tmp_path: Path) -> None:
     check(name, FEW[name], tmp_path)
 
 
 @pytest.mark.learning
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", MORE)
 def test_so_does_every_family(name: str, tmp_path: Path) -> None:
     check(name, MORE[name], tmp_path)
