@@ -62,7 +62,7 @@ def shared_anew(stored: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[d
     if not before or not now or before == now or old is None or old != new or old[1] * before % now:
         return dict(config), None
     (part, size), share = old, old[1] * before // now
-    said = f"{part}.batch_size is {share} on each of {now} devices, as it was {size} on each of {before}"
+    said = f"{part}.batch_size is {share} with {now} device{'s' * (now > 1)}, as it was {size} with {before}"
     return {**config, part: {**config[part], "batch_size": share}}, said
 
 

@@ -64,7 +64,8 @@ def test_the_images_of_a_step_stay(tmp_path: Path, now: dict[str, Any], share: i
     assert folder.open(now) == "resumed"
     values, said = devices.shared_anew(folder.origin, now)
     assert values["data"]["batch_size"] == share
-    expected = f"data.batch_size is {share} on each of {devices.count(now)} devices, as it was 32 on each of 2"
+    count = devices.count(now)
+    expected = f"data.batch_size is {share} with {count} device{'s' if count != 1 else ''}, as it was 32 with 2"
     assert said == (None if now["data"]["batch_size"] == share else expected)
     assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text()) == made
     assert RunFolder(tmp_path / "a").open(made) == "resumed"  # and with two again
@@ -125,6 +126,6 @@ def test_a_run_is_called_with_its_share(
     (config, folder), said = taken[0], capsys.readouterr().out
     assert config.values["data"]["batch_size"] == 64
     assert config.values["trainer"]["devices"] == 1
-    assert said.count("data.batch_size is 64 on each of 1 devices, as it was 32 on each of 2") == 1
+    assert said.count("data.batch_size is 64 with 1 device, as it was 32 with 2") == 1
     assert folder.origin == two.stored == yaml.safe_load((began.path / "config.yaml").read_text())
     assert one.values["data"]["batch_size"] == 32
