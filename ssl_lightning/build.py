@@ -70,7 +70,9 @@ class Ended(BaseException):
 def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
     """This process' place, and the config with trainer.devices and num_nodes as they are."""
     place, trainer = launch.settle(place, config.values["trainer"])
-    return place, replace(config, values={**config.values, "trainer": trainer})
+    known = {key: trainer[key] for key in ("devices", "num_nodes") if key in trainer}
+    shown = {**config.shown, "trainer": {**config.shown.get("trainer", {}), **known}}
+    return place, replace(config, values={**config.values, "trainer": trainer}, shown=shown)
 
 
 def interrupted(config: Config, error: BaseException) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from torch.distributed import run
 
-from ssl_lightning import launch
+from ssl_lightning import build, launch
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import Launch
 from tests.gloo import free_port
@@ -94,6 +94,11 @@ def test_ranks_of_one_job_share_a_port_and_jobs_do_not() -> None:
     assert port(MASTER_PORT="123") == 123
     assert launch.here(SLURM).port == 15000 + 8765
     assert launch.here({**SLURM, "MASTER_PORT": "123"}).port == 123
+
+
+def test_what_the_launcher_says_is_stored_too() -> None:
+    _, config = build.settle(launch.here(OMPI), build.compose(["trainer=cpu"]))
+    assert config.values["trainer"]["devices"] == config.stored["trainer"]["devices"] == 2
 
 
 def test_a_variable_that_is_no_number() -> None:
