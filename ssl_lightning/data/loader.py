@@ -198,6 +198,8 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker processes; iterating again starts new ones."""
+        if self._workers is not None and self._workers._iterator is not None:
+            workers.end(self._workers._iterator)
         self._workers = None
 
     # Lightning asks for these two before it trusts a loader in the middle of an epoch. The position itself comes

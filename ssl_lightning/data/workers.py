@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.util import Finalize
@@ -33,7 +32,7 @@ SAID = (  # by torch or the system, and what it means
     (r"Too many open files", f"the data workers have too many files open: raise `ulimit -n`, or {FEWER}"),
     (r"MemoryError|annot allocate memory|can't allocate memory", f"a data worker has run out of memory: {FEWER}"),
 )
-_iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+_started: list[tuple[Any, int]] = []  # workers, and the key under which torch knows them
 _ending = 0  # the process at whose end its workers are ended
 FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)")
 SHARED = re.compile(r"DataLoader|</torch_|shared memory|/dev/shm")
@@ -52,19 +51,25 @@ def begin(worker: int) -> None:
 def watch(iterator: Any) -> Any:
     """See to it that the workers of a loader's iterator end with this process; returns it.
 
-    At its end Python asks them to by SIGTERM, which they ignore, and waits.
+    At its end Python asks them to by SIGTERM, which they ignore, and waits. The processes are kept, not the iterator:
+    one that was collected in the middle of an error may have left them behind.
     """
     global _ending
-    _iterators.add(iterator)
-    if _ending != os.getpid():  # a forked process loses what its parent had planned
+    if _ending != os.getpid():  # a forked process has no part in its parent's workers, nor in its plans
         _ending = os.getpid()
+        _started.clear()
         Finalize(None, _end_all, exitpriority=100)
+    _started[:] = [(worker, owner) for worker, owner in _started if worker.is_alive()]
+    known = {worker for worker, _ in _started}
+    _started.extend((worker, id(iterator)) for worker in iterator._workers if worker not in known)
     return iterator
 
 
 def _end_all() -> None:
-    for iterator in list(_iterators):
-        end(iterator)
+    for worker, owner in _started:
+        with suppress(Exception):
+            signal_handling._remove_worker_pids(owner)
+        worker.kill()
 
 
 @contextmanager
