@@ -42,7 +42,8 @@ def main(asked: Arguments) -> int:
         check(config)
         place, config = settle(place, config)
     except UserError as error:
-        if place.rank > 0:  # rank 0 has read the same command line, and has most likely found the same
+        # Rank 0 has read the same command line, and has most likely found the same.
+        if place.rank > 0 and not isinstance(error, launch.Misplaced):
             return crews.last_word(place, f"error: {error}")
         raise
     with WATCH:

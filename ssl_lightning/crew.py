@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,9 +82,9 @@ class Crew:
             self._send(decision=decision())
         return self._wait("decision")
 
-    def meet(self) -> None:
-        """Wait until every rank is here."""
-        self._send(meet=True)
+    def meet(self, seconds: float) -> None:
+        """Wait until every rank is here. `seconds`: how long one may keep the others waiting, here and at the end."""
+        self._send(meet=max(seconds, JOIN_SECONDS))  # some import for longer than others, which is no computing
         self._wait("met")
 
     def end(self, kind: str, code: int, text: str) -> NoReturn:
@@ -102,8 +103,10 @@ class Crew:
 
         `interrupted` gives the exit status and the line to print for a run that a signal has stopped.
         """
+        WATCH.farewell = partial(self.end, "stopped")
         try:
             yield self
+            WATCH.farewell = None
         except UserError as error:
             self.end("user", MISTAKE, f"error: {error}")
         except BaseException as error:
@@ -215,8 +218,8 @@ def listen(address: str | None, port: int) -> socket.socket:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
-    except OSError as error:
-        why = error.strerror or error
+    except (OSError, OverflowError) as error:  # OverflowError: no port has such a number
+        why = getattr(error, "strerror", None) or error
         raise UserError(f"cannot listen at port {port} for the other ranks: {why}; set another MASTER_PORT") from error
 
 

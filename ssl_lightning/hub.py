@@ -73,7 +73,8 @@ class Hub:
         self.join_by, self.join_seconds = time.monotonic() + join_seconds, join_seconds
         self.strangers: list[Member] = []
         self.members: dict[int, Member] = {}
-        self.met = 0
+        self.met: set[int] = set()  # ranks that wait for the others
+        self.patience = self.answer_by = float("inf")  # seconds that they may wait, and until when they do
         self.reports: list[tuple[int, dict[str, Any]]] = []
         self.first_report = 0.0
         self.screen = os.dup(2)
@@ -86,6 +87,8 @@ class Hub:
             self._look_after_children()
             if self.listener is not None and time.monotonic() > self.join_by:
                 self._missing()
+            if time.monotonic() > self.answer_by:
+                self._overdue()
             if len(self.members) == self.world and all(member.bye for member in self.members.values()):
                 self._tell(ended=True)
                 return self._wait_for_children(0)
@@ -120,14 +123,20 @@ class Hub:
         elif "decision" in message and member.rank == 0:
             self._tell(decision=message["decision"])
         elif "meet" in message:
-            self.met += 1
-            if self.met == self.world:
-                self.met = 0
+            if not self.met:
+                self.patience = float(message["meet"])
+                self.answer_by = time.monotonic() + self.patience
+            self.met.add(member.rank)
+            if len(self.met) == self.world:
+                self.met.clear()
+                self.answer_by = float("inf")
                 self._tell(met=True)
         elif "quiet" in message:
             member.quiet = True
         elif "bye" in message:
             member.bye = True
+            if member.rank == 0:  # which has the results to write; the others have nothing left to do
+                self.answer_by = time.monotonic() + self.patience
 
     def _welcome(self, member: Member, message: dict[str, Any]) -> None:
         rank = message["hello"]
@@ -173,6 +182,14 @@ class Hub:
             text=f"error: waited {self.join_seconds:.0f} s for rank {', '.join(lacking)} of {self.world}; were all "
             "processes started, and with the same MASTER_ADDR and MASTER_PORT? Under SLURM start them with srun",
         )
+
+    def _overdue(self) -> None:
+        """Some rank waits for others that compute nothing together with it, where no collective would end the wait."""
+        self.answer_by = float("inf")
+        here = self.met or {rank for rank, member in self.members.items() if member.bye}
+        silent = [rank for rank in range(self.world) if rank not in here]
+        if silent:
+            self._report(silent[0], kind="missing", code=1, text=self._hanging(silent))
 
     # ---- the end
 
@@ -232,6 +249,9 @@ class Hub:
         silent = [rank for rank in range(self.world) if rank not in heard]
         if not silent:
             return ""
+        return self._hanging(silent)
+
+    def _hanging(self, silent: list[int]) -> str:
         names = ", ".join(self._name(rank) for rank in silent)
         return f"error: {names} did not answer the others within rank_timeout and seems to hang; all ranks were ended"
 

@@ -19,6 +19,10 @@ PORT = 29500  # torch's own default
 OWN = "SSL_LIGHTNING_LAUNCHED"  # set for the processes that the command itself has started
 
 
+class Misplaced(UserError):
+    """A process that is none of its run's: no other rank can say so in its place."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """This process among those of its run. `world` is 0 where the launcher does not tell it."""
@@ -62,7 +66,7 @@ def is_main_process() -> bool:
 # ---- launchers -----------------------------------------------------------------------------------------------------
 
 
-def _number(environ: Mapping[str, str], *names: str) -> int | None:
+def number(environ: Mapping[str, str], *names: str) -> int | None:
     """The first of these variables that is set."""
     for name in names:
         if environ.get(name, "") != "":
@@ -75,11 +79,11 @@ def _number(environ: Mapping[str, str], *names: str) -> int | None:
 
 def _named(environ: Mapping[str, str], kind: str) -> Launch:
     """RANK, WORLD_SIZE and the rest, as torchrun sets them."""
-    rank, world = _number(environ, "RANK") or 0, _number(environ, "WORLD_SIZE") or 0
-    local, local_world = _number(environ, "LOCAL_RANK"), _number(environ, "LOCAL_WORLD_SIZE") or 0
+    rank, world = number(environ, "RANK") or 0, number(environ, "WORLD_SIZE") or 0
+    local, local_world = number(environ, "LOCAL_RANK"), number(environ, "LOCAL_WORLD_SIZE") or 0
     if local is None and "KUBERNETES_SERVICE_HOST" in environ:  # one process in each pod
         local, local_world = 0, 1
-    address, port = environ.get("MASTER_ADDR"), _number(environ, "MASTER_PORT")
+    address, port = environ.get("MASTER_ADDR"), number(environ, "MASTER_PORT")
     return Launch(kind, rank, world, rank if local is None else local, local_world, address, port)
 
 
@@ -95,19 +99,19 @@ def _torchrun(environ: Mapping[str, str]) -> Launch | None:
 
 def _srun(environ: Mapping[str, str]) -> Launch | None:
     # In an interactive job the variables describe the allocation, not processes that were started. One task is what
-    # any job has, and says nothing of who started this process.
-    world = _number(environ, "SLURM_NTASKS")
-    if not world or world == 1 or environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    # any job has, and says nothing of who started this process; without a rank srun has not.
+    world = number(environ, "SLURM_NTASKS")
+    rank = number(environ, "SLURM_PROCID")
+    if not world or world == 1 or rank is None or environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
-    rank = _number(environ, "SLURM_PROCID") or 0
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST") or environ.get("SLURM_JOB_NODELIST")
     job = environ.get("SLURM_JOB_ID", "")
-    port = _number(environ, "MASTER_PORT") or (15000 + int(job[-4:]) if job[-4:].isdigit() else 12910)
+    port = number(environ, "MASTER_PORT") or (15000 + int(job[-4:]) if job[-4:].isdigit() else 12910)
     return Launch(
         "srun",
         rank,
         world,
-        _number(environ, "SLURM_LOCALID") or 0,
+        number(environ, "SLURM_LOCALID") or 0,
         _tasks_here(environ, world),
         environ.get("MASTER_ADDR") or _first_host(nodes or LOOPBACK),
         port,
@@ -120,11 +124,11 @@ def _tasks_here(environ: Mapping[str, str], world: int) -> int:
     text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE") or ""
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
         counts += [int(count)] * int(times or 1)
-    node = _number(environ, "SLURM_NODEID") or 0
+    node = number(environ, "SLURM_NODEID") or 0
     if sum(counts) == world and node < len(counts):
         return counts[node] if len(set(counts)) == 1 else 0
-    nodes = _number(environ, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
-    return _number(environ, "SLURM_NTASKS_PER_NODE") or (world // nodes if nodes and world % nodes == 0 else 0)
+    nodes = number(environ, "SLURM_STEP_NUM_NODES", "SLURM_NNODES")
+    return number(environ, "SLURM_NTASKS_PER_NODE") or (world // nodes if nodes and world % nodes == 0 else 0)
 
 
 def _first_host(nodes: str) -> str:
@@ -134,16 +138,16 @@ def _first_host(nodes: str) -> str:
 
 
 def _mpirun(environ: Mapping[str, str]) -> Launch | None:
-    rank = _number(environ, "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-    world = _number(environ, "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
+    rank = number(environ, "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+    world = number(environ, "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
     if rank is None or world == 1 or (world is None and _srun(environ)):  # srun gives PMIX_RANK, and no size
         return None
-    local = _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
-    local = _number(environ, "SLURM_LOCALID", "PALS_LOCAL_RANKID") if local is None else local
+    local = number(environ, "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+    local = number(environ, "SLURM_LOCALID", "PALS_LOCAL_RANKID") if local is None else local
     sizes = "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE"
-    local_world, world = _number(environ, *sizes) or 0, world or 0
+    local_world, world = number(environ, *sizes) or 0, world or 0
     one_host = local_world == world if local_world else local in (None, rank)
-    address, port = environ.get("MASTER_ADDR"), _number(environ, "MASTER_PORT")
+    address, port = environ.get("MASTER_ADDR"), number(environ, "MASTER_PORT")
     local_world = local_world or (world if one_host else 0 if address else 1)
     return Launch("mpirun", rank, world, rank if local is None else local, local_world, address, port or _port(environ))
 
@@ -166,8 +170,8 @@ def _jsrun(environ: Mapping[str, str]) -> Launch | None:
     address = environ.get("MASTER_ADDR") or (hosts[0] if hosts else None)
     if address is None:
         raise UserError(f"{environ['LSB_DJOB_RANKFILE']} names no host: set MASTER_ADDR to the host of rank 0 for all")
-    rank, world = _number(environ, "JSM_NAMESPACE_RANK") or 0, _number(environ, "JSM_NAMESPACE_SIZE") or 0
-    local, port = _number(environ, "JSM_NAMESPACE_LOCAL_RANK") or 0, _number(environ, "MASTER_PORT")
+    rank, world = number(environ, "JSM_NAMESPACE_RANK") or 0, number(environ, "JSM_NAMESPACE_SIZE") or 0
+    local, port = number(environ, "JSM_NAMESPACE_LOCAL_RANK") or 0, number(environ, "MASTER_PORT")
     return Launch("jsrun", rank, world, local, 0, address, port or _port({"LSB_JOBID": environ["LSB_JOBID"]}))
 
 
@@ -177,7 +181,7 @@ def _by_hand(environ: Mapping[str, str]) -> Launch | None:
         return _named(environ, "RANK and WORLD_SIZE")
     if "LOCAL_RANK" not in environ:
         return None
-    local, node = _number(environ, "LOCAL_RANK") or 0, _number(environ, "NODE_RANK", "GROUP_RANK") or 0
+    local, node = number(environ, "LOCAL_RANK") or 0, number(environ, "NODE_RANK", "GROUP_RANK") or 0
     found = _named({k: v for k, v in environ.items() if k not in ("RANK", "WORLD_SIZE")}, "LOCAL_RANK")
     return replace(found, rank=max(local, node), local_rank=local)  # what matters: 0 for the first alone
 
@@ -195,7 +199,7 @@ def settle(here: Launch, trainer: Mapping[str, Any]) -> tuple[Launch, dict[str, 
         return here, dict(trainer)
     asked = count(devices)
     if here.world == 0:  # only the config can tell how many there are
-        node = _number(os.environ, "NODE_RANK", "GROUP_RANK") or 0
+        node = number(os.environ, "NODE_RANK", "GROUP_RANK") or 0
         rank = node * (asked or 1) + here.local_rank if here.kind == "LOCAL_RANK" else here.rank
         here = replace(here, world=(asked or 1) * nodes, rank=rank, local_world=here.local_world or asked or 1)
     if not here.local_world and (asked or 1) > 1 and here.world % (asked or 1) == 0:
@@ -205,8 +209,8 @@ def settle(here: Launch, trainer: Mapping[str, Any]) -> tuple[Launch, dict[str, 
     if not here.local_world and here.address in (None, LOOPBACK, "localhost"):
         here = replace(here, local_world=here.world)
     here = replace(here, address=here.address or LOOPBACK, port=here.port or PORT)
-    if here.rank >= here.world:
-        raise UserError(f"{here.kind} says this is rank {here.rank} of {here.world}; ranks count from 0")
+    if not 0 <= here.rank < here.world:
+        raise Misplaced(f"{here.kind} says this is rank {here.rank} of {here.world}; ranks count from 0")
     local = here.local_world if here.even else 1
     layout = (local, here.world // local)
     fits = asked in (None, 1, here.local_world or asked) and nodes in (1, layout[1])

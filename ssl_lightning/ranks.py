@@ -16,8 +16,8 @@ from typing import Any
 from ssl_lightning import crew
 from ssl_lightning.errors import UserError
 from ssl_lightning.hub import Hub
-from ssl_lightning.launch import LOOPBACK, OWN, PORT
-from ssl_lightning.signals import NUMBERS
+from ssl_lightning.launch import LOOPBACK, OWN, PORT, number
+from ssl_lightning.signals import NUMBERS, status_of_process
 
 
 def this_command() -> list[str]:
@@ -47,14 +47,14 @@ def start(local: int, trainer: Mapping[str, Any], command: Sequence[str] | None 
     With trainer.num_nodes > 1 the same command is started on each machine, with NODE_RANK, MASTER_ADDR and MASTER_PORT.
     """
     nodes = int(trainer.get("num_nodes") or 1)
-    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
+    node = number(os.environ, "NODE_RANK", "GROUP_RANK") or 0
     if nodes > 1 and not {"NODE_RANK", "GROUP_RANK"} & set(os.environ):
         raise UserError(
             f"trainer.num_nodes={nodes}: start this command on each machine with NODE_RANK, MASTER_ADDR and MASTER_PORT"
             " set, or all at once with torchrun or srun"
         )
     address = os.environ.get("MASTER_ADDR", LOOPBACK) if nodes > 1 else LOOPBACK
-    port = int(os.environ.get("MASTER_PORT") or (PORT if nodes > 1 else 0))
+    port = number(os.environ, "MASTER_PORT") or (PORT if nodes > 1 else 0)
     command = list(command or this_command())
     listener = crew.listen(address, port) if node == 0 else None
     port = listener.getsockname()[1] if listener else port
@@ -71,11 +71,13 @@ def start(local: int, trainer: Mapping[str, Any], command: Sequence[str] | None 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     children: dict[int, subprocess.Popen[bytes]] = {}
-    with _passing_on(children):
+    with _passing_on(children) as told:
         for i in range(local):
             rank = node * local + i
             environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(i)}
             children[rank] = begin(command, environment)
+            for missed in told:  # what came before this child could be told
+                children[rank].send_signal(missed)
         if listener is None:
             return _wait(children)
         os.environ[OWN], before = own, os.environ.get(OWN)
@@ -94,14 +96,16 @@ def begin(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
 def _wait(children: Mapping[int, subprocess.Popen[bytes]]) -> int:
     """The first exit status that is not 0: the hub is on another machine."""
     codes = [child.wait() for child in children.values()]
-    return next((code if code > 0 else 1 for code in codes if code), 0)
+    return next((status_of_process(code) or max(code, 1) for code in codes if code), 0)
 
 
 @contextlib.contextmanager
-def _passing_on(children: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[None]:
-    """What this process is told goes on to all of its children."""
+def _passing_on(children: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """What this process is told goes on to all of its children; gives what it has been told so far."""
+    told: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
+        told.append(number)
         for child in children.values():
             if child.poll() is None:
                 child.send_signal(number)
@@ -112,7 +116,7 @@ def _passing_on(children: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[Non
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's children ignore it, too
                 previous[number] = signal.signal(number, pass_on)
     try:
-        yield
+        yield told
     finally:
         for child in children.values():
             if child.poll() is None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -51,6 +51,7 @@ class Watch:
     def __init__(self) -> None:
         self.told = 0  # the first signal received, 0 for none
         self.holding = False
+        self.farewell: Callable[[int, str], Any] | None = None  # tells the other processes of a run, and ends this one
         self._program = False  # whether the whole process is this program, not a user's own
         self._leaving: int | None = None  # the exit status, once the process is about to end
         self._importing_since = 0.0
@@ -107,6 +108,8 @@ class Watch:
         """Come again when no import is under way; a program that imports for long just ends: it has nothing to save."""
         self._importing_since = self._importing_since or now
         if self._program and now - self._importing_since > PATIENCE:
+            if self.farewell is not None:
+                self.farewell(status(number), words("nothing was lost"))
             os.write(2, f"{words('nothing was lost')}\n".encode())
             os._exit(status(number))
         _thread.start_new_thread(tell_again, (number,))  # threading's own locks may be held at this moment

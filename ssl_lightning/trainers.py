@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_lightning import distributed, launch
 from ssl_lightning.allowed import PLACES
+from ssl_lightning.callbacks.checkpoint import go_on_exactly
 from ssl_lightning.callbacks.interrupt import keep_lightning_out
 from ssl_lightning.callbacks.progress import Progress
 from ssl_lightning.crew import Crew
@@ -178,6 +179,7 @@ class TrainerFactory:
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
         keep_lightning_out(trainer)
+        go_on_exactly(trainer)  # without a Checkpoint callback, too: a signal saves the run
         return trainer
 
     def begin_talk(self, crew: Crew, seconds: float) -> None:
@@ -186,7 +188,7 @@ class TrainerFactory:
         strategy = trainer.strategy
         if hasattr(strategy, "_timeout"):
             strategy._timeout = timedelta(seconds=seconds)
-        crew.meet()  # all have imported torch: what follows waits no longer than `seconds`
+        crew.meet(seconds)  # all have imported torch: what follows waits no longer than `seconds`
         strategy.setup_environment()
         distributed.barrier()
 
@@ -233,7 +235,7 @@ def _trainer(**arguments: Any) -> Trainer:
     """Lightning's trainer; what it says of its arguments is one line for the user."""
     try:
         return Trainer(**arguments)
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: devices that are no number
         why = " ".join(str(error).split())
         raise UserError(f"trainer: {why}") from error
 

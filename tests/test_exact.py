@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ssl_lightning import build
 from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.callbacks.metrics_csv import MetricsCSV
 from ssl_lightning.errors import Interrupted
+from ssl_lightning.signals import WATCH
 from tests.equal_runs import assert_equal_runs
 
 SMALL = ["data.size=24", "data.test_size=8", "data.batch_size=8", "backbone.width=4", "data.num_workers=0"]
@@ -50,7 +52,8 @@ def told_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def on_train_batch_end(self: Interrupt, *args: Any) -> None:
         seen[0] += 1
-        self._signal = signal.SIGTERM if seen[0] >= batch else 0
+        if seen[0] >= batch:
+            WATCH.told = signal.SIGTERM
         ask(self, *args)
 
     with monkeypatch.context() as patch:
@@ -131,3 +134,15 @@ def test_a_kill_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             go(folder, *words)
         go(folder, *words)
         assert_equal_runs(tmp_path / "whole", folder)
+
+
+def test_without_a_checkpoint_callback_a_signal_saves_as_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*EPOCHS, "callbacks.checkpoint=null"]
+    go(tmp_path / "whole", *words)
+    stopped(tmp_path / "cut", 3, monkeypatch, *words)  # the last batch of an epoch, whose validation is due
+    go(tmp_path / "cut", *words)
+    (tmp_path / "whole" / "checkpoints").mkdir(exist_ok=True)
+    shutil.rmtree(tmp_path / "cut" / "checkpoints")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")

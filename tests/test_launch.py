@@ -38,6 +38,7 @@ TOLD: dict[str, tuple[dict[str, str], tuple[Any, ...]]] = {
     "srun, an address given": ({**SLURM, "MASTER_ADDR": "b"}, ("srun", 3, 4, 1, 2, "b")),
     "an interactive job": ({**SLURM, "SLURM_JOB_NAME": "interactive"}, ("", 0, 1, 0, 0, None)),
     "a shell of SLURM": ({**SLURM, "SLURM_JOB_NAME": "bash"}, ("", 0, 1, 0, 0, None)),
+    "an interactive job with a name": ({k: v for k, v in SLURM.items() if k != "SLURM_PROCID"}, ("", 0, 1, 0, 0, None)),
     "one task of SLURM": ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, ("", 0, 1, 0, 0, None)),
     "Open MPI": (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, ("mpirun", 1, 2, 1, 2, None)),
     "Open MPI, few variables": (OMPI, ("mpirun", 1, 2, 1, 2, None)),
@@ -142,6 +143,7 @@ def test_the_launcher_and_the_trainer_s_arguments(environ: Any, asked: Any, devi
         ),
         (MPICH, {}, "several machines: set MASTER_ADDR"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, {}, "rank 2 of 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, {}, "rank -1 of 2"),
     ],
 )
 def test_contradictions_are_told(environ: Any, asked: Any, said: str) -> None:

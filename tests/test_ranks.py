@@ -6,7 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_lightning import run_folder
+from ssl_lightning import hub, ranks, run_folder
 from ssl_lightning.callbacks.reseed import Reseed
+from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation import features
 from ssl_lightning.run_folder import RunFolder
 from tests.launching import TINY, alive, end, slurm, start, start_all, warm
@@ -125,6 +129,58 @@ def test_the_children_do_not_outlive_the_command(tmp_path: Path) -> None:
     assert alive(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"MASTER_PORT": "99999"}, "cannot listen at port 99999"),
+        ({"MASTER_PORT": "x"}, "MASTER_PORT=x in the environment is no number"),
+        ({"NODE_RANK": "x"}, "NODE_RANK=x in the environment is no number"),
+    ],
+)
+def test_a_wrong_variable_is_one_line(wrong: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ({"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        ranks.start(1, {"num_nodes": 2}, ["no", "such", "command"])
+
+
+def test_a_signal_while_the_ranks_are_started_reaches_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told when no child is there yet: the handler has nobody to pass it on to."""
+    begun: list[Any] = []
+
+    def begin(command: Any, environment: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        begun.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"]))
+        return begun[-1]
+
+    monkeypatch.setattr(ranks, "begin", begin)
+    assert ranks.start(2, {}, ["command"]) == 75
+    assert all(child.wait(10) < 0 for child in begun)
+
+
+def welcomed(listener: socket.socket, rank: int) -> socket.socket:
+    found = socket.create_connection(listener.getsockname())
+    found.sendall(json.dumps({"hello": rank, "world": 2, "token": "t", "pid": rank, "host": "a"}).encode() + b"\n")
+    return found
+
+
+@pytest.mark.parametrize("said", [["meet"], ["meet", "bye"]])
+def test_a_rank_that_hangs_where_nothing_is_computed_is_named(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first collective and after the last one: rank 0 waits, rank 1 says nothing more."""
+    monkeypatch.setattr(hub, "TO_LEAVE", 0.1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    served = hub.Hub(listener, 2, "t", 60)
+    members = [welcomed(listener, 0), welcomed(listener, 1)]
+    for word in said:
+        last = word == said[-1]
+        for member in members[: 1 if last else 2]:
+            member.sendall(json.dumps({word: 0.5}).encode() + b"\n")
+    assert served.run() == 1
+    assert "error: rank 1 (process 1 on a) did not answer the others within rank_timeout" in capfd.readouterr().err
+
+
 # ---- rank 0 decides ------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +269,28 @@ def test_a_signal_to_one_rank_before_training_stops_all(tmp_path: Path) -> None:
     assert codes[0] in (75, 143), said
     assert said.splitlines()[-1].startswith("interrupted; nothing was saved yet"), said
     assert said.count("interrupted") == 1
+    assert alive(tmp_path) == []
+
+
+def stop_rank_1_in_an_import() -> None:
+    if me() == 1:
+        from ssl_lightning.data.sources.shapes import Shapes
+        from ssl_lightning.signals import WATCH
+
+        WATCH._program = True
+        folder = Path(tempfile.mkdtemp())
+        (folder / "imported_for_long.py").write_text("import os, time\nos.kill(os.getpid(), 10)\ntime.sleep(30)\n")
+        sys.path.insert(0, str(folder))
+        Shapes.load = lambda self: __import__("imported_for_long")  # type: ignore
+
+
+def test_a_signal_to_one_rank_in_a_long_import_stops_all(tmp_path: Path) -> None:
+    """It cannot be raised there, and that rank has to end: the others are told why."""
+    log = tmp_path / "said.txt"
+    codes = end(start(words(tmp_path, "trainer.devices=2"), log, stop_rank_1_in_an_import))
+    said = log.read_text().rstrip()
+    assert codes == [75], said
+    assert said.splitlines()[-1].startswith("interrupted; nothing was lost"), said
     assert alive(tmp_path) == []
 
 

@@ -82,6 +82,14 @@ def test_lightning_is_told_which_process_this_is(
     assert not isinstance(told, SLURMEnvironment)  # it would take signals over
 
 
-def test_what_lightning_says_of_its_arguments_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="trainer: You selected an invalid strategy name"):
-        TrainerFactory({"trainer": {"accelerator": "cpu", "strategy": "dpp"}}, tmp_path)(callbacks=[])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"strategy": "dpp"}, "You selected an invalid strategy name"),
+        ({"devices": "abc"}, "should be an int"),
+        ({"devices": -1}, "should be an int"),
+    ],
+)
+def test_what_lightning_says_of_its_arguments_is_one_line(wrong: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"trainer: .*{said}"):
+        TrainerFactory({"trainer": {"accelerator": "cpu", **wrong}}, tmp_path)(callbacks=[])

@@ -47,6 +47,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
+def go_on_exactly(trainer: Trainer) -> None:
+    """Make every checkpoint that this trainer writes whole or absent, and its loops go on from one exactly there."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies bring their own
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    make_exact(trainer)
+
+
 def _on_all_ranks(here: bool) -> bool:
     return bool(gather_rows(torch.tensor([here])).all())
 
@@ -94,9 +101,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         return self.folder / NEWEST
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies bring their own
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        make_exact(trainer)
+        go_on_exactly(trainer)
         if not trainer.ckpt_path:  # a new run has no rows; those of a checkpoint without a count speak for themselves
             self._restore_loggers(trainer, {str(logger.name): {"rows": 0} for logger in trainer.loggers})
 

@@ -19,7 +19,11 @@ ASK_EVERY = 0.5  # seconds between two agreements of the ranks: each costs one s
 
 def keep_lightning_out(trainer: Trainer) -> None:
     """Leave signals to us: Lightning's handlers save in the middle of a step (under SLURM), or broadcast there."""
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+
+
+def _nothing() -> None:
+    """Of a module, so that trainers can be pickled (ddp_spawn)."""
 
 
 class Interrupt(lightning_callbacks.Checkpoint):
