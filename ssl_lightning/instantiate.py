@@ -183,6 +183,7 @@ def instantiate(
     if "_target_" not in node:
         return {name: instantiate(value, trusted, takes, folder) for name, value in node.items()} | extra
     given_here = (*extra, *ROOTED) if folder else extra
+    node = {name: value for name, value in node.items() if name not in extra}
     params = _check_node(node, trusted, "", given_here, takes).params
     target = load(node["_target_"], trusted, takes)
     if folder and _kept_inside(node["_target_"], trusted, takes):

@@ -19,6 +19,7 @@ FILES = (
 )
 FOLDERS = r"checkpoints|wandb|tensorboard|lightning_logs|finetune|from_scratch|linear|random_init|raw_pixels|\.submitit"
 WEIGHTS = ("checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "backbone.safetensors", "results.json")
+HEADER = "# ssl_lightning made this folder for a run.\n"  # the first line of config.yaml
 KEYS = {"name", "seed", "resume", "data", "trainer"}  # that every config of a run has had
 
 
@@ -106,8 +107,9 @@ def check_sweep(folder: Path) -> None:
 def check_run(folder: Path) -> None:
     """Raise a UserError unless the folder is a run's of ours, or not there, or empty.
 
-    Ours: it holds a config.yaml of ours, and a checkpoint, weights or results; or, when a run was stopped before it
-    had any, nothing besides what a run writes. Nothing in it may lead elsewhere or be no file: it would be written to.
+    Ours: it holds a config.yaml of ours, and a checkpoint, weights or results. When a run was stopped before it had any:
+    a config.yaml that says so, or, of an older version, nothing besides what a run writes. Nothing in it may lead
+    elsewhere or be no file: it would be written to.
     """
     if not folder.is_dir():
         return
@@ -116,7 +118,7 @@ def check_run(folder: Path) -> None:
     strange = [entry for entry in [*entries, *sorted(folder.glob("checkpoints/*"))] if not _stays(entry, folder)]
     if strange:
         raise UserError(f"{strange[0]} leads out of its run or is no file; remove it, or give this run another name=")
-    if ours and any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+    if ours and (_says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
         return
     others = [entry for entry in entries if not _belongs(entry) and not (entry.is_dir() and is_run(entry))]
     if others or (entries and not ours and not all(_passing(entry) for entry in entries)):
@@ -124,6 +126,12 @@ def check_run(folder: Path) -> None:
         raise UserError(
             f"{folder} is not a run's folder: {what}; nothing is written there. Give another name= or runs_dir="
         )
+
+
+def _says_so(folder: Path) -> bool:
+    """Was the folder new or empty when a run began in it? Then whatever lies there now came with the run."""
+    with open(folder / "config.yaml") as file:
+        return file.readline() == HEADER
 
 
 def missing(path: Path) -> list[Path]:

@@ -190,7 +190,7 @@ class RunFolder:
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 if not self.begun or not self._stored():
-                    _write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+                    _write(self.path / "config.yaml", places.HEADER + yaml.safe_dump(dict(config), sort_keys=False))
                 _write(self.path / ".writable", "")
                 (self.path / ".writable").unlink()
         return "resumed" if self.saved else "new"

@@ -189,10 +189,9 @@ class Loader:
 
     def _from_workers(self, batches: Iterator[RawBatch]) -> Iterator[RawBatch]:
         while True:
-            try:
-                with workers.answering(batches, self.timeout):
-                    raw = next(batches)
-            except StopIteration:
+            with workers.answering(batches, self.timeout):
+                raw = next(batches, None)  # not StopIteration: whatever is raised in there ends the workers
+            if raw is None:
                 return
             yield raw
 
