@@ -107,7 +107,7 @@ def check_sweep(folder: Path) -> None:
 def check_run(folder: Path) -> None:
     """Raise a UserError unless the folder is a run's of ours, or not there, or empty.
 
-    Ours: it holds a config.yaml of ours, and a checkpoint, weights or results. When a run was stopped before it had any:
+    Ours: it holds a config.yaml of ours, and a checkpoint, weights or results. Of a run stopped before it had any:
     a config.yaml that says so, or, of an older version, nothing besides what a run writes. Nothing in it may lead
     elsewhere or be no file: it would be written to.
     """
