@@ -130,6 +130,8 @@ use_abs_pos_emb use_checkpoint use_conv use_fc_norm use_pos_embed use_post_norm 
 use_shared_rel_pos_bias weight_init widths window_ratio window_size zero_init_last"""
 TIMM_ARGUMENTS = frozenset(_TIMM.split())
 
+_FIELD = re.compile(r"\{[\w/.@ +-]+(:[0-9.]*[defgEG%]?)?\}")  # of a file's name: `{epoch:03d}`, `{val/top1:.2f}`
+
 # Packages that nobody can call their own: to trust them would let a config name what this file leaves out.
 _KNOWN = """ssl_lightning torch torchvision torchaudio torchmetrics torchgen functorch triton nvidia lightning
 pytorch_lightning lightning_fabric lightning_utilities timm hydra omegaconf antlr4 numpy scipy sklearn pandas joblib
@@ -188,6 +190,13 @@ def shown(value: Any) -> str:
 
 
 def leads_out(text: str) -> bool:
-    """Is this text a path or an address that leads out of the folder it is taken in?"""
+    """Is this text a path or an address that leads out of the folder it is taken in?
+
+    Lightning fills in what stands in braces, with the name before it: `{/tmp/x}` becomes /tmp/x=0. A field that is
+    more than a metric's name and a number's form could become any letter (`{step:c}` is a slash at step 47).
+    """
+    if set(_FIELD.sub("", text)) & set("{}"):
+        return True
+    text = re.sub(r"[{}]", "", text)
     steps = re.split(r"[/\\]", text)
     return text.startswith(("/", "\\", "~")) or ".." in steps or "://" in text or "\0" in text or steps[0][1:2] == ":"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ssl_lightning import allowed
@@ -92,6 +93,31 @@ def backbone_of(card: Mapping[str, Any], trusted: Iterable[str] = (), ref: str =
     except Exception as error:  # sizes that do not go together fail inside the network in a dozen ways
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"the card of {ref} describes no backbone that can be built: {why}") from error
+
+
+@contextmanager
+def no_larger(tensors: int, numbers: int) -> Iterator[None]:
+    """Refuses a network that needs far more than the weights that came with its card: it would fill the memory.
+
+    Told as each parameter is made, before anything is written into it. Some networks make a classifier that they then
+    leave out, so up to twice as much may be made, and a little more.
+    """
+    from torch.nn.modules import module
+
+    most, left = (2 * tensors + 1_000, 2 * numbers + 50_000_000), {"tensors": 0, "numbers": 0}
+
+    def count(owner: Any, name: str, parameter: Any) -> None:
+        left["tensors"] += 1
+        left["numbers"] += parameter.numel() if parameter is not None and not is_lazy(parameter) else 0
+        if left["tensors"] > most[0] or left["numbers"] > most[1]:
+            raise UserError("the network is much larger than the weights; choose the backbone they were trained with")
+
+    is_lazy = module.torch.nn.parameter.is_lazy
+    hook = module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _check_node(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) -> None:

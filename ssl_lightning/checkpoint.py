@@ -8,6 +8,7 @@ with everything that is needed to build it again (`{"backbone": {"_target_": ...
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,24 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> I
             yield f"'{key}' {tuple(value.shape)} is missing here"
 
 
-def build_backbone(card: Mapping[str, Any], trusted: Iterable[str] = (), ref: str = "this backbone") -> nn.Module:
-    """A card's backbone with fresh random weights. It may name our own encoders, and classes of trusted packages."""
-    backbone = cards.backbone_of(card, trusted, ref)
+def _elements(state: Mapping[str, Tensor]) -> int:
+    """How many numbers a state holds; a tensor may say that it is larger than what it is made of."""
+    parts = {(s := t.untyped_storage()).data_ptr(): s.nbytes() // t.element_size() for t in state.values()}
+    return sum(parts.values())
+
+
+def build_backbone(
+    card: Mapping[str, Any],
+    trusted: Iterable[str] = (),
+    ref: str = "this backbone",
+    state: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """A card's backbone with fresh random weights. It may name our own encoders, and classes of trusted packages.
+
+    `state` are the weights that came with the card: a network that is much larger than they are is refused.
+    """
+    with cards.no_larger(len(state), _elements(state)) if state is not None else nullcontext():
+        backbone = cards.backbone_of(card, trusted, ref)
     if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
         raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be an nn.Module with .out_dim")
     return backbone
@@ -231,6 +247,6 @@ def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> 
     checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
     if checkpoint.card is None:
         raise UserError(f"{checkpoint.ref} does not say which backbone it holds; build one and use load_weights")
-    backbone = build_backbone(checkpoint.card, trusted, checkpoint.ref)
+    backbone = build_backbone(checkpoint.card, trusted, checkpoint.ref, checkpoint.state)
     load_weights(backbone, checkpoint)
     return backbone.eval()

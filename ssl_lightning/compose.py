@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, places, run_folder, secrets
+from ssl_lightning import config_loader, help, places, references, run_folder, secrets
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -69,6 +69,11 @@ class Config:
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
     """Compose and resolve a run's config. Raises UserError for whatever cannot be composed."""
+    with references.bounded():
+        return _compose(overrides, config_dir)
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
     raw = compose_raw(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])

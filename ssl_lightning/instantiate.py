@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import allowed, names, signatures, slots, typecheck
+from ssl_lightning import allowed, names, secrets, signatures, slots, typecheck
 from ssl_lightning.allowed import ANYWHERE, shown
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.names import Slots, load
@@ -106,11 +106,11 @@ def _check_inside(node: dict[str, Any], trusted: tuple[str, ...], where: str, ta
         return
     for key, value in node.items():
         for text in _texts(value):
+            place = f"{where + '.' if where else ''}{key}"
+            if key != "_target_" and secrets.mask(text) != text:
+                raise UserError(f"{place} holds a secret, which would be written or sent; give another value")
             if key != "_target_" and allowed.leads_out(text):
-                raise UserError(
-                    f"{where + '.' if where else ''}{key}={shown(text)} leads out of the run's folder; "
-                    "give a name or a path inside it"
-                )
+                raise UserError(f"{place}={shown(text)} leads out of the run's folder; give a name or a path inside it")
 
 
 def _kept_inside(target: str, trusted: tuple[str, ...], takes: Slots) -> bool:

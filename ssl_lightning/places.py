@@ -115,7 +115,9 @@ def check_run(folder: Path) -> None:
         return
     entries = sorted(folder.iterdir())
     ours = is_config(config_of(folder))
-    strange = [entry for entry in [*entries, *sorted(folder.glob("checkpoints/*"))] if not _stays(entry, folder)]
+    # Of what W&B has made nothing is written again.
+    deep = [entry for entry in sorted(folder.rglob("*")) if entry.relative_to(folder).parts[0] != "wandb"]
+    strange = [entry for entry in [*entries, *deep] if not _stays(entry, folder)]
     if strange:
         raise UserError(f"{strange[0]} leads out of its run or is no file; remove it, or give this run another name=")
     if ours and (_says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):

@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
+from ssl_lightning.allowed import shown
 from ssl_lightning.callbacks.exact_loops import make_exact
 from ssl_lightning.distributed import broadcast_object, gather_rows, is_main
 from ssl_lightning.errors import UserError
@@ -24,16 +25,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes whole files, keeps the one before the last, and reads no file that is not as it was written.
 
     Lightning's own goes through $TMPDIR, does not flush, keeps one, and loads whatever can be unpickled.
+
+    Args:
+        root: the run's folder; elsewhere nothing is removed but what this very process has saved.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: str | Path | None = None) -> None:
         super().__init__()
+        self.root = root
+        self._saved: set[str] = set()  # by this process
         self._good = False  # whether the newest checkpoint is one to come back to
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         newest = Path(path).name == NEWEST
+        self._saved.add(str(Path(path)))
         save_atomic(checkpoint, path, keep=previous(path) if newest and self._good else None)
         self._good = PASSING not in checkpoint if newest else self._good
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """What a checkpoint names to be removed anybody may have written: ModelCheckpoint keeps its old paths there."""
+        path = Path(path)
+        inside = self.root is not None and path.resolve().is_relative_to(Path(self.root).resolve())
+        if str(path) not in self._saved and not (inside and path.suffix == ".ckpt"):
+            print(f"left alone: {shown(str(path))}, an old checkpoint outside this run", file=sys.stderr, flush=True)
+            return
+        super().remove_checkpoint(path)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """All ranks read the same one: the newest that every one of them finds whole."""
@@ -50,7 +66,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def go_on_exactly(trainer: Trainer) -> None:
     """Make every checkpoint that this trainer writes whole or absent, and its loops go on from one exactly there."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies bring their own
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(trainer.default_root_dir)
     make_exact(trainer)
 
 

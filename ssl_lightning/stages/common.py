@@ -60,7 +60,7 @@ def open_backbone(
         card = {**(card or {}), "backbone": untrained(node)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        random = build_backbone(card, trusted)
+        random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
     return Judged(load_backbone(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ssl_lightning import sharded
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.data.datamodule import DataModule
@@ -49,7 +50,7 @@ def run(
     fit = trainer()
     throughput = Throughput()
     fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]
-    fit.fit(method, datamodule=data, ckpt_path=run.checkpoint, weights_only=True)
+    fit.fit(method, datamodule=data, ckpt_path=sharded.checked(run.checkpoint, fit.strategy), weights_only=True)
 
     device = fit.strategy.root_device
     if is_main():

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ssl_lightning import sharded
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
@@ -152,7 +153,7 @@ def train_and_test(
     if begun and picks and best_is_lost(saving.path, best.path):
         begun = None
     begun = broadcast_object(begun)  # as rank 0 sees it
-    fitter.fit(module.train(), datamodule=data, ckpt_path=begun, weights_only=True)
+    fitter.fit(module.train(), datamodule=data, ckpt_path=sharded.checked(begun, fitter.strategy), weights_only=True)
     # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device

@@ -118,7 +118,7 @@ RUNS = [
     Attack("run: a node inside", "write a file", run(PLAIN | {"width": WRITER}), "only plain values"),
     Attack("run: its own trust", "trust what the run says", run({"_target_": f"{OURS}.Net"}, trusted_packages=["tests"]), "trusted_packages=[tests]"),
     Attack("run: data of text", "confuse the reader", run({"_target_": "os.system"}, data="x", choices=[1]), "cannot be named in a card"),
-    Attack("run: python in yaml", "run a command", "backbone: !!python/object/apply:os.system ['touch {canary}']", "only plain values"),
+    Attack("run: python in yaml", "run a command", "backbone: !!python/object/apply:os.system ['touch {canary}']", "only plain values are read"),
     Attack("run: no yaml", "confuse the reader", "backbone: [", "cannot be read as yaml"),
     Attack("run: names that grow", "fill the memory", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\nbackbone: {_target_: x, y: [*d,*d,*d,*d,*d,*d]}", "too long"),
     Attack("run: a list that holds itself", "hang the reader", "backbone: &a {_target_: x, y: [*a]}", "inside of itself"),
