@@ -8,23 +8,16 @@ import hashlib
 import json
 import os
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning import devices, places, plain_yaml, secrets
+from ssl_lightning import devices, locks, places, plain_yaml, secrets
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 Status = Literal["new", "resumed", "finished"]
 Decide = Callable[[Callable[[], Any]], Any]  # calls its argument on rank 0, returns what it gave on every rank
@@ -46,12 +39,9 @@ FREE = (
     "trainer.profiler",
     "rank_timeout",
 )
-# What file systems without locks answer; some network file systems have none.
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # the newest first
 # What a process that was killed while it wrote leaves behind; each name ends with its number.
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp|metrics\.csv\.tmp|\.writable")
-WAIT = 10.0  # seconds that a killed run's loader processes may still hold its lock
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -228,7 +218,7 @@ class RunFolder:
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.with_name(f".{self.path.name}.lock")
-            lock = _lock(file, self.path)
+            lock = locks.locked(file, self.path)
 
         def unlock(refused: bool) -> None:
             if refused:
@@ -279,32 +269,6 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def _lock(file: Path, owner: Path) -> int:
-    """An open, locked file; the system unlocks it however this process ends."""
-    start = time.monotonic()
-    while True:
-        descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            if fcntl is None:
-                raise OSError(errno.ENOSYS, "there are no locks on this system")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.exists() and os.fstat(descriptor).st_ino == file.stat().st_ino:  # not one that was just removed
-                return descriptor
-        except BlockingIOError:
-            if time.monotonic() - start > WAIT:
-                os.close(descriptor)
-                raise UserError(f"another process is at work in {owner}; give this run another name=") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(descriptor)
-                raise
-            why = error.strerror or error
-            print(f"{owner} cannot be locked ({why}): do not start the same run twice at once", file=sys.stderr)
-            return descriptor
-        os.close(descriptor)
-        time.sleep(0.1)
 
 
 def _plain(value: Any) -> Any:

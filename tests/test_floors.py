@@ -21,7 +21,7 @@ FLOORS = [
     ["card"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names"],
-    ["typecheck", "slots", "devices", "places", "references"],
+    ["typecheck", "slots", "devices", "places", "references", "locks"],
     ["signatures", "allowed", "ranks", "plain_yaml"],
     ["crew"],
     ["hub", "launch"],
@@ -33,7 +33,7 @@ FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
     "hydra": {"__main__", "build", "compose", "config_loader", "sweep"},
-    "omegaconf": {"__main__", "build", "compose", "config_loader", "sweep"},
+    "omegaconf": {"__main__", "build", "compose", "config_loader", "references", "sweep"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_lightning import hub, ranks, run_folder
+from ssl_lightning import hub, locks, ranks, run_folder
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation import features
@@ -314,7 +314,7 @@ def test_a_file_system_without_locks(
 def test_a_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_folder, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     with RunFolder(tmp_path / "a").locked():
         pass
     assert "cannot be locked" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from ssl_lightning import run_folder
+from ssl_lightning import locks, run_folder
 from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import RunFolder, differences, find_run, fingerprint, flatten
 
@@ -200,7 +200,7 @@ def test_find_run(tmp_path: Path) -> None:
 
 
 def test_two_commands_do_not_work_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "WAIT", 0.2)
+    monkeypatch.setattr(locks, "WAIT", 0.2)
     with RunFolder(tmp_path / "a").locked():
         with pytest.raises(UserError, match="another process is at work"), RunFolder(tmp_path / "a").locked():
             pass
