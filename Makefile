@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 KILLS ?= 30
-.PHONY: help setup demo test test-learning soak lint format bench clean
+.PHONY: help setup demo test test-long test-learning soak lint format bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Pretrain SimCLR on the embedded data and judge it (minutes on two cores, no download)
 	$(BIN)/python -m ssl_lightning
 
-test: setup  ## Run all tests but those that train for a while (no network, no GPU)
+test: setup  ## Run all tests but the next two kinds (no network, no GPU)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+test-long: setup  ## Run those with many processes: launchers, ranks that fail, kills, damaged files (minutes)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m long
+
 test-learning: setup  ## Run those: each method learns, and collapses without its safeguard (minutes)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m learning tests/learning tests/soak
+	$(BIN)/python -m pytest -n auto --dist worksteal -m learning tests/learning
 
 soak: setup  ## Stop runs of every family KILLS=30 times at random, compare their ends (some 20 minutes)
 	$(BIN)/python -m tests.soak --kills $(KILLS)

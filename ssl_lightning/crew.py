@@ -30,6 +30,7 @@ from ssl_lightning.launch import LOOPBACK, OWN, Launch
 from ssl_lightning.signals import WATCH
 
 MISTAKE = 2  # the exit status of a user's mistake
+CLEARING = 5.0  # seconds that the main thread may still need for what it has begun to remove
 JOIN_SECONDS = 300.0  # in which all processes of a run must have begun
 AFTER_A_MISTAKE = 5.0  # in which a rank that found a mistake looks for the others, which may have found the same
 # What collectives say when another rank has died or does not answer.
@@ -44,6 +45,7 @@ OF_OTHERS: tuple[str, ...] = (
 OF_OTHERS += ("Broken pipe", "Timed out waiting", "Socket Timeout", "pair closure", "TCPStore")
 
 _cleanups: list[Callable[[bool], None]] = []
+_clearing = threading.RLock()  # one thread may be at a cleanup when the other one ends the process
 
 
 @contextlib.contextmanager
@@ -60,8 +62,10 @@ def clearing(cleanup: Callable[[bool], None]) -> Iterator[None]:
         refused = True
         raise
     finally:
-        _cleanups.remove(cleanup)
-        cleanup(refused)
+        with _clearing:
+            if cleanup in _cleanups:
+                _cleanups.remove(cleanup)
+                cleanup(refused)
 
 
 class Crew:
@@ -159,9 +163,10 @@ class Crew:
     def _exit(self, code: int, text: str, say: bool = False) -> NoReturn:
         if say:
             print(text, file=sys.stderr, flush=True)
-        for cleanup in reversed(_cleanups):
+        _clearing.acquire(timeout=CLEARING)
+        while _cleanups:
             with contextlib.suppress(Exception):
-                cleanup(code == MISTAKE)
+                _cleanups.pop()(code == MISTAKE)
         report = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if report and text:  # which torchrun shows after all else
             extra = {"py_callstack": text, "timestamp": str(int(time.time()))}

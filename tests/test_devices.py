@@ -23,7 +23,7 @@ from tests.methods.harness import SmoothBackbone
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 from tests.two_ranks import BATCH, data_for, fit, method_for, state_of, trainer_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")]
 RESUMED = ("simclr", "moco", "dino", "mae")
 SAVED_AT = 4  # a step in the middle of the second epoch
 SMALL_SETS = (1, 3, 9)  # evaluation images, in batches of four on two ranks

@@ -15,6 +15,7 @@ from ssl_lightning.run_folder import RunFolder, differences, fingerprint
 def config(batch: int = 32, stage: dict[str, Any] | None = None, **trainer: Any) -> dict[str, Any]:
     """A stored config with this batch per device."""
     return {
+        **{"name": "a", "seed": 0, "resume": "auto"},  # without which it would be no config of a run
         "data": {"batch_size": batch, "size": 5},
         "stage": stage or {"_target_": "x"},
         "trainer": {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "cpu", **trainer},
@@ -121,7 +122,9 @@ def test_a_run_is_called_with_its_share(
     two, one = compose([*words, "trainer=ddp_cpu"]), compose([*words, "trainer=cpu"])
     began = begun(tmp_path / "a", two.stored)
     taken: list[Any] = []
-    monkeypatch.setattr(build, "_call_stage", lambda config, folder: taken.append((config, folder)) or {"done": 1})
+    monkeypatch.setattr(
+        build, "_call_stage", lambda config, folder, crew: taken.append((config, folder)) or {"done": 1}
+    )
     build.run(one)
     (config, folder), said = taken[0], capsys.readouterr().out
     assert config.values["data"]["batch_size"] == 64

@@ -233,6 +233,7 @@ def torchrun(words: list[str], log: Path, *flags: str) -> Any:
     return process
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torchrun_on_two_nodes_and_a_judging_stage_under_it(reference: Path, tmp_path: Path) -> None:
     words, log = [f"runs_dir={tmp_path}/runs", *TINY], tmp_path / "said.txt"
@@ -250,6 +251,7 @@ def test_torchrun_on_two_nodes_and_a_judging_stage_under_it(reference: Path, tmp
         assert found[0][key] == found[1][key]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torchrun_shows_the_one_line(tmp_path: Path) -> None:
     words, log = [f"runs_dir={tmp_path}/runs", "data=folder", f"data.root={tmp_path}/nowhere"], tmp_path / "said.txt"

@@ -15,6 +15,8 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.methods.simclr import SimCLR
 from tests.launching import TINY, alive, end, open_mpi, slurm, start, start_all, warm
 
+pytestmark = pytest.mark.long
+
 NO_DATA = ["trainer.accelerator=cpu", "data.batch_size=16"]
 LATE = 45.0  # seconds; two or three on a machine that does nothing else
 

@@ -25,6 +25,8 @@ from ssl_lightning.run_folder import RunFolder
 from tests.launching import TINY, alive, end, slurm, start, start_all, warm
 from tests.test_mistakes_of_ranks import me
 
+pytestmark = pytest.mark.long
+
 SOON = 30.0  # seconds, of which a machine that does nothing else needs two
 
 
@@ -179,6 +181,9 @@ def test_a_rank_that_hangs_where_nothing_is_computed_is_named(
             member.sendall(json.dumps({word: 0.5}).encode() + b"\n")
     assert served.run() == 1
     assert "error: rank 1 (process 1 on a) did not answer the others within rank_timeout" in capfd.readouterr().err
+    served._close()
+    for member in members:
+        member.close()
 
 
 # ---- rank 0 decides ------------------------------------------------------------------------------------------------

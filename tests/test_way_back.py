@@ -18,6 +18,8 @@ from ssl_lightning.run_folder import RunFolder
 from tests.equal_runs import assert_equal_runs
 from tests.test_exact import EPOCHS, go, stopped
 
+pytestmark = pytest.mark.long
+
 NODE = {"_target_": "ssl_lightning.models.convnet.ConvNetSmall", "width": 4}
 
 

@@ -20,6 +20,8 @@ from ssl_lightning.errors import UserError
 from tests.equal_runs import differences
 from tests.soak.drive import COPIES
 
+pytestmark = pytest.mark.long
+
 CONF = Path(__file__).parents[1] / "conf_standin"
 TIMEOUT = (60, 4)  # of a worker that must answer, on a busy machine; of one that will not
 ENDS = {  # how a worker ends: (exit status of the run, what its last line says)

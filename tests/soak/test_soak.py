@@ -13,11 +13,11 @@ from tests.soak.drive import Family
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 USR1, USR2, HUP = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
-FEW = {  # in `make test`
+FEW = {
     "joint, one process": [Blow(TERM, "last"), Blow(USR1, "last"), Blow(KILL, "replace", 2)],
     "teacher, two processes": [Blow(USR1, "last", ranks=(1,))],
 }
-MORE = {  # in `make test-learning`
+MORE = {
     "teacher, one process": [Blow(HUP, "last"), Blow(KILL, "batch", 4), Blow(INT, "validation")],
     "masked, one process": [Blow(USR2, "batch", 2), Blow(KILL, "fsync", 3), Blow(TERM, "between")],
     "joint, two processes": [Blow(HUP, "batch", 3), Blow(KILL, "last", ranks=(0, 1)), Blow(TERM, "last")],
@@ -36,14 +36,14 @@ def check(name: str, blows: list[Blow], folder: Path) -> None:
     assert family.tally.kills == len(blows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FEW)
 def test_a_run_that_is_stopped_ends_as_one_left_in_peace(name: str, tmp_path: Path) -> None:
     check(name, FEW[name], tmp_path)
 
 
-@pytest.mark.learning
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", MORE)
 def test_so_does_every_family(name: str, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tests.stages.test_finetune_stage import training_recipe
 from tests.stages.tiny_run import TinyData, a_trainer
 from tests.test_exact import told_at
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 3
 
 
