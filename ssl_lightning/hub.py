@@ -82,6 +82,13 @@ class Hub:
 
     def run(self) -> int:
         """Serve until the end."""
+        try:
+            return self._run()
+        finally:
+            self._close()
+            os.close(self.screen)
+
+    def _run(self) -> int:
         while True:
             self._serve(0.1 if self.children or self.reports else 1.0)
             self._look_after_children()
@@ -135,7 +142,9 @@ class Hub:
             member.quiet = True
         elif "bye" in message:
             member.bye = True
-            if member.rank == 0:  # which has the results to write; the others have nothing left to do
+        if "bye" in message or "meet" in message:
+            # Rank 0 has the results to write: once it is done, the others have nothing left to do.
+            if not self.met and 0 in self.members and self.members[0].bye and self.answer_by == float("inf"):
                 self.answer_by = time.monotonic() + self.patience
 
     def _welcome(self, member: Member, message: dict[str, Any]) -> None:
@@ -220,8 +229,8 @@ class Hub:
         if text:
             os.write(self.screen, (text.rstrip() + "\n").encode())
         self._tell(exit=code, text=text)
-        if self.children:
-            self._until(lambda member: False)
+        # Until they have gone: what is still unread here would break their connections before they have read this.
+        self._until(lambda member: member.rank == 0 and not self.children)
         return self._wait_for_children(code)
 
     def _until(self, done: Any) -> None:
