@@ -114,7 +114,7 @@ def leaves(value: Any, name: str = "") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each selected method uninterrupted, killed, and resumed; what the processes ended with, where they were killed."""
+    """Each selected method uninterrupted, killed and resumed; what the processes ended with, where they were killed."""
     folder = tmp_path_factory.mktemp("resume")
     here = [item for item in request.session.items if item.path == request.path]
     methods = [item.callspec.params["method"] for item in here if isinstance(item, pytest.Function)]
