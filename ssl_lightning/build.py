@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, launch, ranks, run_folder, secrets
+from ssl_lightning import devices, extension, launch, moved, ranks, run_folder, secrets, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -109,6 +109,7 @@ def check(config: Config) -> None:
         if key in settings:
             building.check_value(values[key], settings[key], key)
         elif key not in MAIN_GROUPS:
+            moved.check(key)
             raise UserError(f"there is no '{key}' in this config.{nearest_key(key, [*settings, *MAIN_GROUPS])}")
     trusted = config.settings.trusted_packages
     for group in (*PLACES, "trainer"):
@@ -124,6 +125,7 @@ def check(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+    typed.check(config.overrides, values, config.choices)
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class Parts:
     def _trainer(self) -> Any:
         from ssl_lightning.trainers import TrainerFactory
 
-        return TrainerFactory(self.config.values, self.folder.path)
+        return TrainerFactory(self.config.values, self.folder.path, extension.entries(self.folder.origin))
 
     def _run(self) -> RunFolder:
         return self.folder
@@ -215,6 +217,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            if folder.said:
+                print(folder.said)
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
             values, said = devices.shared_anew(folder.origin, config.values | chosen)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, places, references, run_folder, secrets
+from ssl_lightning import config_loader, help, moved, places, references, run_folder, secrets, words
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -36,7 +36,6 @@ class Settings:
     deterministic: bool | Literal["warn"] = False
     rank_timeout: float = 1800.0
     trusted_packages: list[str] = field(default_factory=list)
-    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,11 @@ def _shown(node: DictConfig) -> dict[str, Any]:
 
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Hydra's composed config, `hydra` node included, interpolations still in place."""
+    overrides = words.as_typed(overrides, config_dir)
     with config_loader.opened():
         parsed = [_parse(override) for override in overrides]
+        for override in parsed:
+            moved.check(override.key_or_group)
         try:
             return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -120,7 +120,7 @@ def check_run(folder: Path) -> None:
     strange = [entry for entry in [*entries, *deep] if not _stays(entry, folder)]
     if strange:
         raise UserError(f"{strange[0]} leads out of its run or is no file; remove it, or give this run another name=")
-    if ours and (_says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
+    if ours and (says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
         return
     others = [entry for entry in entries if not _belongs(entry) and not (entry.is_dir() and is_run(entry))]
     if others or (entries and not ours and not all(_passing(entry) for entry in entries)):
@@ -130,7 +130,7 @@ def check_run(folder: Path) -> None:
         )
 
 
-def _says_so(folder: Path) -> bool:
+def says_so(folder: Path) -> bool:
     """Was the folder new or empty when a run began in it? Then whatever lies there now came with the run."""
     with open(folder / "config.yaml") as file:
         return file.readline() == HEADER

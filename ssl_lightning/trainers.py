@@ -138,10 +138,11 @@ class TrainerFactory:
     Args:
         config: the run's plain config; its `trainer`, `callbacks` and `logger` are used.
         run_path: the run's folder.
+        earlier: the ends that the run had before it was made longer, as its config.yaml tells them.
     """
 
-    def __init__(self, config: Mapping[str, Any], run_path: Path) -> None:
-        self.config, self.run_path = config, run_path
+    def __init__(self, config: Mapping[str, Any], run_path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.config, self.run_path, self.earlier = config, run_path, list(earlier)
         self.trusted = tuple(config.get("trusted_packages") or ())
         self.loggers: list[Logger] = []  # of the newest trainer
         self.place, _ = launch.settle(launch.here(), config.get("trainer") or {})
@@ -178,6 +179,7 @@ class TrainerFactory:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in chosen),
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
+        trainer.earlier_ends = [] if "max_epochs" in overrides else self.earlier  # type: ignore[attr-defined]
         keep_lightning_out(trainer)
         go_on_exactly(trainer)  # without a Checkpoint callback, too: a signal saves the run
         return trainer

@@ -14,26 +14,26 @@ FLOORS = [
     ["__main__"],
     ["sweep"],
     ["build"],
-    ["compose trainers ledger config_loader", "stages"],
+    ["compose trainers ledger config_loader words", "typed", "stages"],
     ["methods"],
-    ["callbacks", "data", "table help arguments"],
+    ["callbacks", "data", "table help arguments conditions"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded"],
     ["card"],
     ["distributed", "instantiate", "run_folder", "saving"],
-    ["names"],
-    ["typecheck", "slots", "devices", "places", "references", "locks"],
+    ["names", "comparison"],
+    ["typecheck", "slots", "devices", "reading", "extension", "places", "references", "locks"],
     ["signatures", "allowed", "ranks", "plain_yaml"],
     ["crew"],
     ["hub", "launch"],
     ["signals"],
-    ["secrets"],
+    ["secrets moved"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
-    "hydra": {"__main__", "build", "compose", "config_loader", "sweep"},
-    "omegaconf": {"__main__", "build", "compose", "config_loader", "references", "sweep"},
+    "hydra": {"__main__", "build", "compose", "conditions", "config_loader", "sweep", "words"},
+    "omegaconf": {"__main__", "build", "compose", "conditions", "config_loader", "references", "sweep"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -14,7 +14,7 @@ from ssl_lightning import ddp
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
+from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
 
 
 class StepOutput(TypedDict):
@@ -148,7 +148,7 @@ class SSLMethod(LightningModule):
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
         steps = steps_of(self.trainer)
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, plan_of(self.trainer))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)

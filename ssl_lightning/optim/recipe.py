@@ -1,7 +1,7 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import split_decay
-from ssl_lightning.optim.schedules import cosine
+from ssl_lightning.optim.schedules import Plan, cosine
 
 
 class Schedule(Protocol):
@@ -28,6 +28,22 @@ def steps_of(trainer: Any) -> tuple[int, int]:
     if math.isinf(trainer.num_training_batches):  # with max_steps alone nobody has asked for the data so far
         trainer.fit_loop.setup_data()
     return int(total), max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
+
+
+def plan_of(trainer: Any) -> Plan:
+    """The steps of the run that a Lightning trainer is about to fit, and the ends that it had before."""
+    earlier = getattr(trainer, "earlier_ends", ())
+    if not earlier:
+        return Plan((trainer.estimated_stepping_batches,))
+    total, per_epoch = steps_of(trainer)
+
+    def end(entry: Mapping[str, Any]) -> float:
+        epochs, steps = (
+            math.inf if entry.get(key) in (None, -1) else entry[key] for key in ("max_epochs", "max_steps")
+        )
+        return float(min(epochs * per_epoch, steps))
+
+    return Plan.of(total, [(end(entry), str(entry.get("extend"))) for entry in earlier])
 
 
 def accumulated(trainer: Any) -> int:
@@ -85,36 +101,43 @@ class OptimizerRecipe:
         total_steps: int,
         steps_per_epoch: int,
         constant: Sequence[str] = (),
+        plan: Plan | None = None,
     ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
         Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
-        at the peak rate from the first step to the last (SimSiam's predictor).
+        at the peak rate from the first step to the last (SimSiam's predictor). `plan`: of a run that was made longer.
         """
         named = list(module.named_parameters())
         still = [(name, p) for name, p in named if name.split(".")[0] in constant]
         groups = split_decay((name, p) for name, p in named if name.split(".")[0] not in constant)
         groups += [{**group, "constant": True} for group in split_decay(still)] if still else []
-        return self.build_groups(groups, global_batch, total_steps, steps_per_epoch)
+        return self.build_groups(groups, global_batch, total_steps, steps_per_epoch, plan)
 
     def build_groups(
-        self, groups: list[dict[str, Any]], global_batch: int, total_steps: int, steps_per_epoch: int
+        self,
+        groups: list[dict[str, Any]],
+        global_batch: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        plan: Plan | None = None,
     ) -> dict[str, Any]:
         """The same for groups of one's own; a group's own lr or weight decay wins, and "constant" has no schedule."""
-        peak = self.lr(global_batch)
+        peak, plan = self.lr(global_batch), plan or Plan((total_steps,))
         # Groups without a decay of their own (biases and norms have 0) follow its schedule; the optimizer fills it in.
         decayed = [i for i, group in enumerate(groups) if "weight_decay" not in group]
         optimizer = self.optimizer(groups, lr=peak, weight_decay=self.weight_decay)
 
         def factor(step: int) -> float:
-            return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
+            at, total = plan.place(step)
+            return self.scheduler.factor(at, int(total), steps_per_epoch, peak)
 
         factors = [(lambda step: 1.0) if group.get("constant") else factor for group in groups]
-        last = total_steps - 1
 
         def decay(step: int) -> float:
             end = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
-            return cosine(self.weight_decay, end, step, last)
+            at, total = plan.place(step)
+            return cosine(self.weight_decay, end, at, total - 1)
 
         schedules = _Schedules(optimizer, factors, decay, decayed)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedules, "interval": "step"}}
@@ -137,6 +160,16 @@ class _Schedules(LambdaLR):
         for i in self.decayed:
             self.optimizer.param_groups[i]["weight_decay"] = self.decay(self.last_epoch)
         return super().get_lr()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The rate and the decay of the step are set anew: a run that was made longer has others than it saved."""
+        super().load_state_dict(state_dict)
+        groups = self.optimizer.param_groups
+        for group, base, factor in zip(groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
+        for i in self.decayed:
+            groups[i]["weight_decay"] = self.decay(self.last_epoch)
+        self._last_lr = [group["lr"] for group in groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Without the decay: a function of the step, like the factors."""

@@ -87,8 +87,9 @@ def test_every_yaml_is_built(name: str, cls: type, base_lr: float, scheduler: st
         "optimizer": OmegaConf.load(CONF / "optimizer" / f"{name}.yaml"),
         "scheduler": OmegaConf.load(CONF / "scheduler" / f"{scheduler}.yaml"),
     }
-    for own, expected in ({}, (base_lr, 1e-4)), ({name: {"base_lr": 7.0, "weight_decay": 0.5}}, (7.0, 0.5)):
-        node = OmegaConf.to_container(OmegaConf.create({**config, "recipe": own}), resolve=True)["optimizer"]
+    for own, expected in ({}, (base_lr, 1e-4)), ({"base_lr": 7.0, "weight_decay": 0.5}, (7.0, 0.5)):
+        merged = OmegaConf.merge(config, {"optimizer": own})
+        node = OmegaConf.to_container(merged, resolve=True)["optimizer"]  # type: ignore[call-overload, index]
         built = instantiate(node)
         assert isinstance(built, OptimizerRecipe)
         assert (built.base_lr, built.weight_decay) == expected
