@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning import devices, locks, places, plain_yaml, secrets
+from ssl_lightning import devices, earlier, locks, places, plain_yaml, secrets
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
@@ -104,8 +104,9 @@ def find_run(ref: str | None) -> Path | None:
 class RunFolder:
     """`runs/<name>/`: config.yaml, checkpoints/, results.json and whatever else the run writes."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
+        """`overrides`: the command line's own words."""
+        self.path, self.overrides = Path(path), tuple(overrides)
         self.config: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
         self._told: dict[str, Any] | None = None  # what rank 0 found here
@@ -142,6 +143,7 @@ class RunFolder:
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
         stored = with_seed(self._stored(), config)
+        config, _ = earlier.as_begun(stored, config, self.overrides)
         changed = differences(stored, devices.as_stored(stored, config)) if stored and self.begun else []
         if not changed:
             return None

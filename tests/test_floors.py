@@ -21,7 +21,7 @@ FLOORS = [
     ["card"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names"],
-    ["typecheck", "slots", "devices", "places", "references", "locks"],
+    ["typecheck", "slots", "devices", "earlier", "places", "references", "locks"],
     ["signatures", "allowed", "ranks", "plain_yaml"],
     ["crew"],
     ["hub", "launch"],
