@@ -50,13 +50,17 @@ def as_begun(
             default = _get(found, key) == before
             if _get(stored, key) is ABSENT and _has_parent(stored, key) and (default or key not in typed):
                 found = _with(found, key, ABSENT)
-                said += [] if default else [f"{key}={before}"]
+                said += [] if default else [_word(key, before)]
     experiment = (stored.get("choices") or {}).get("experiment")
     for key, (before, now) in CORRECTED.get(str(experiment), {}).items():
         if key not in typed and _get(stored, key) == before and _get(found, key) == now:
             found = _with(found, key, before)
-            said.append(f"{key}={before}")
+            said.append(_word(key, before))
     return found, said
+
+
+def _word(key: str, value: Any) -> str:
+    return f"{key}={'null' if value is None else value}"
 
 
 def _keys(node: Any, pattern: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import yaml
 
 from ssl_lightning import earlier
 from ssl_lightning.__main__ import main
-from ssl_lightning.compose import Config, compose
+from ssl_lightning.compose import Config
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.draw import View
 from ssl_lightning.earlier import CORRECTED, LATER, WITHIN, as_begun
@@ -20,14 +20,10 @@ from ssl_lightning.models.predictor import TokenPredictor
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.run_folder import RunFolder, differences
+from tests.recipes import NAMES, composed
 
-CONF = Path(__file__).parents[1] / "conf" / "experiment"
-PUBLISHED = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("imagenet*/*.yaml"))
+PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
 WHOSE = [DataModule, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT]
-
-
-def composed(experiment: str, *words: str) -> Config:
-    return compose([f"experiment={experiment}", "data.root=photos", *words])
 
 
 def without(node: Any, pattern: list[str]) -> Any:

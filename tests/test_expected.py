@@ -7,17 +7,13 @@ what still contradicts, and why. Comments are no part of a config, so no run cha
 """
 
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ssl_lightning.compose import compose
+from tests.recipes import CONF, NAMES, composed
 
-CONF = Path(__file__).parents[1] / "conf" / "experiment"
-NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))
 FIELDS = ("batch", "epochs", "target", "readout", "resize")  # compared with the recipe
 PROTOCOLS = ("online linear", "linear", "kNN", "fine-tuned")
 POOLED = "pooled map"
@@ -64,11 +60,9 @@ def expected(lines: list[str]) -> list[dict[str, Any]]:
     return yaml.safe_load("\n".join(block)) or []
 
 
-@cache
-def recipe(name: str, words: tuple[str, ...] = ()) -> dict[str, Any]:
+def recipe(name: str, *words: str) -> dict[str, Any]:
     """What a recipe builds, in the words of its numbers."""
-    needed = ["data.root=photos"] if name.startswith("imagenet") else []
-    config = compose([f"experiment={name}", *needed, *words])
+    config = composed(name, *words)
     values, method = config.values, config.values["method"]
     devices = (
         values["trainer"]["devices"] * values["trainer"]["num_nodes"] * values["trainer"]["accumulate_grad_batches"]
@@ -90,7 +84,7 @@ def recipe(name: str, words: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def contradictions(name: str, number: dict[str, Any]) -> set[str]:
-    found = recipe(name, tuple(number.get("with", ())))
+    found = recipe(name, *number.get("with", ()))
     return {field for field in FIELDS if number[field] != found[field]}
 
 

@@ -1,6 +1,7 @@
 """The narrow transformer that predicts, from the visible tokens, what a teacher says of other places."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -24,7 +25,7 @@ class TokenPredictor(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(backbone.grid, dim), persistent=False)  # (N, dim)
-        norm = partial(nn.LayerNorm, eps=eps)
+        norm: Any = partial(nn.LayerNorm, eps=eps)
         self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.norm = norm(dim)
         self.widen = nn.Linear(dim, backbone.embed_dim)

@@ -127,6 +127,16 @@ class StopAfter(training.Callback):
             raise KeyError("stopped here")
 
 
+def test_the_picking_split_is_seen_as_the_test_set_is() -> None:
+    source = TinyData(labels_per_class=10, eval_resize=24)
+    rows, held = training.picking_split(source, 0.2)
+    data = training.LabelledData(source, rows, held, training.crop_and_flip(16, (0.3, 1.0)), 16)
+    assert (data.eval_view.size, data.eval_view.resize) == (16, 24)
+    seen = data.on_after_batch_transfer(next(iter(data.val_dataloader()[0]))).views[0][0]
+    wanted = next(iter(source.eval_loader("train", held[:1]))).views[0][0]
+    assert torch.equal(seen, wanted)
+
+
 def test_label_subsets_are_nested_and_stratified() -> None:
     small = set(TinyData(labels_per_class=2).labelled_indices().tolist())
     large = set(TinyData(labels_per_class=10).labelled_indices().tolist())
