@@ -43,8 +43,7 @@ class SupConLoss(nn.Module):
             labels = labels.repeat(2)
             positive = (labels[:, None] == gather_rows(labels, equal=True)) & (labels >= 0)[:, None]
             positive = positive.scatter(1, own.roll(len(z1))[:, None], True).scatter(1, own[:, None], False)
+            count = positive.sum(1).to(log_p.dtype)  # (2B,)
             if self.form == "in":
-                return -(
-                    log_p.masked_fill(~positive, float("-inf")).logsumexp(1) - positive.sum(1).to(log_p.dtype).log()
-                ).mean()
-            return -(log_p.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()
+                return (count.log() - log_p.masked_fill(~positive, float("-inf")).logsumexp(1)).mean()
+            return -(log_p.masked_fill(~positive, 0).sum(1) / count).mean()

@@ -64,6 +64,7 @@ class MSN(SSLMethod):
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.prototypes = nn.Parameter(torch.empty(prototypes, int(self.projector.out_dim)))  # type: ignore[arg-type]
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
+        self.prototypes.no_decay = True  # type: ignore[attr-defined]  # what runs from before `not_decayed` go by
         self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
         self.hidden, self.seed = hidden_count(backbone.grid**2, mask_ratio), seed
 

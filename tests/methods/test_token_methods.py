@@ -16,6 +16,7 @@ from ssl_lightning.methods.ibot import IBOT
 from ssl_lightning.models.heads import DINOHead
 from ssl_lightning.models.masking import random_places
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.optim.param_groups import split_decay
 from tests.gloo import run_two
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, at, random_batch, step, tiny_method
@@ -175,6 +176,14 @@ def test_a_rank_may_have_no_hidden_patch() -> None:
     rows = torch.arange(28, dtype=torch.float64).view(4, 7).sin()
     torch.testing.assert_close(first, SinkhornCenter(7).sharpen(rows, 0.5), atol=1e-12, rtol=0)
     assert second.shape == (0, 7)
+
+
+def test_msns_prototypes_have_no_weight_decay() -> None:
+    """By shape and attribute, too: that is how it was decided in runs that are still to go on."""
+    method = tiny_method("msn")
+    decayed, spared = split_decay(method.named_parameters())
+    assert not any(p is method.prototypes for p in decayed["params"])
+    assert any(p is method.prototypes for p in spared["params"])
 
 
 @pytest.mark.parametrize("name", ["ibot", "dinov2", "data2vec", "msn"])
