@@ -22,7 +22,8 @@ LATER: dict[str, Any] = {
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
 }
-# Of `experiment=`: keys with the value before and now.
+# Of `experiment=`: keys with the value before and now. It is a run from before where its config lacks `SINCE`.
+SINCE = "data.eval_resize"
 CORRECTED: dict[str, dict[str, tuple[Any, Any]]] = {
     "imagenet/mae": {"trainer.max_epochs": (100, 1600), "scheduler.warmup_epochs": (10, 40)},
     "imagenet/ijepa": {"scheduler.warmup_start_lr": (3e-5, 2e-4)},
@@ -45,13 +46,15 @@ def as_begun(
     said: list[str] = []
     if not stored:
         return found, said
+    old = _get(stored, SINCE) is ABSENT
     for pattern, before in LATER.items():
         for key in _keys(found, pattern.split(".")):
             default = _get(found, key) == before
-            if _get(stored, key) is ABSENT and _has_parent(stored, key) and (default or key not in typed):
+            absent = _get(stored, key) is ABSENT and _has_parent(stored, key)
+            if absent and (default or (old and key not in typed)):
                 found = _with(found, key, ABSENT)
                 said += [] if default else [_word(key, before)]
-    experiment = (stored.get("choices") or {}).get("experiment")
+    experiment = (stored.get("choices") or {}).get("experiment") if old else None
     for key, (before, now) in CORRECTED.get(str(experiment), {}).items():
         if key not in typed and _get(stored, key) == before and _get(found, key) == now:
             found = _with(found, key, before)

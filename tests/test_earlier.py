@@ -78,6 +78,8 @@ def test_a_command_line_is_taken_at_its_word(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step\n")
     assert RunFolder(tmp_path).refusal(composed(name).stored) is None
     assert "data.batch_size: 128 -> 256" in str(folder.refusal(composed(name, typed).stored))
+    half = composed(name, "data.batch_size=128").stored  # of a run of today, by a word that is missing this time
+    assert differences(as_begun(half, composed(name).stored)[0], half)
     more = "data.eval_resize=300"
     assert "eval_resize: (absent) -> 300" in str(RunFolder(tmp_path, [more]).refusal(composed(name, more).stored))
     other = composed(name, "optimizer.base_lr=0.7")
