@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, extension, launch, moved, ranks, run_folder, secrets, typed
+from ssl_lightning import devices, earlier, extension, launch, moved, ranks, run_folder, secrets, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -205,7 +205,7 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
     from ssl_lightning import table
 
-    folder = RunFolder(config.path)
+    folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
@@ -221,7 +221,11 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
                 print(folder.said)
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
-            values, said = devices.shared_anew(folder.origin, config.values | chosen)
+            folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)
+            values, kept = earlier.as_begun(folder.origin, config.values, config.overrides)
+            if kept and is_main_process():
+                print(f"as this run was begun: {', '.join(kept)}")
+            values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
         results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)

@@ -7,13 +7,13 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning import devices, extension, locks, places, plain_yaml, secrets
+from ssl_lightning import devices, earlier, extension, locks, places, plain_yaml, secrets
 from ssl_lightning.comparison import FREE, decisive, differences, fingerprint, flatten, with_seed
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
@@ -39,8 +39,9 @@ def find_run(ref: str | None) -> Path | None:
 class RunFolder:
     """`runs/<name>/`: config.yaml, checkpoints/, results.json and whatever else the run writes."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
+        """`overrides`: the command line's own words."""
+        self.path, self.overrides = Path(path), tuple(overrides)
         self.config: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
         self.said: str | None = None  # what is to be said of a run that is made longer
@@ -81,6 +82,7 @@ class RunFolder:
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
         stored = with_seed(self._stored(), config)
+        config, _ = earlier.as_begun(stored, config, self.overrides)
         if not stored or not self.begun:
             return None
         change = extension.change(stored, config)
@@ -117,6 +119,7 @@ class RunFolder:
         if reason:
             raise UserError(reason)
         self.origin = self._stored() if self.begun else {}
+        config, _ = earlier.as_begun(self.origin, config, self.overrides)
         if is_main_process() and self._stored():
             self._remove_left_overs()
         self._back = bool(self.origin) and extension.back(self.origin, config, self.path / "results.json")

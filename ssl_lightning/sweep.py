@@ -89,7 +89,7 @@ class Sweep:
         places.check_sweep(self.path)
         self.ledger = ledger.Ledger(self.path)
         for label, config in configs.items():
-            reason = RunFolder(self.path / folder_name(label)).refusal(config.stored)
+            reason = RunFolder(self.path / folder_name(label), config.overrides).refusal(config.stored)
             if reason and config.settings.resume != "never":
                 raise UserError(reason)
 

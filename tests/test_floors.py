@@ -21,7 +21,7 @@ FLOORS = [
     ["card"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names", "comparison"],
-    ["typecheck", "slots", "devices", "reading", "extension", "places", "references", "locks"],
+    ["typecheck", "slots", "devices", "earlier", "reading", "extension", "places", "references", "locks"],
     ["signatures", "allowed", "ranks", "plain_yaml"],
     ["crew"],
     ["hub", "launch"],

@@ -41,12 +41,12 @@ def on_rows(x: Tensor, rows: Tensor, op: Callable[..., Tensor], *parameters: Ten
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, target: int) -> Tensor:
+def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, target: int, cubic: bool = False) -> Tensor:
     """Weights (B, target, source) that resize the pixels [start, start + length) of a line of `source` to `target`.
 
-    The antialiased bilinear filter of torch's `interpolate(antialias=True)` and of PIL: a triangle, as wide as one
-    target pixel where the line shrinks and one source pixel wide where it grows, normalised within the window.
-    Where `flip` (B,) is True the target runs backwards.
+    The antialiased filters of torch's `interpolate(antialias=True)` and of PIL: a triangle (bilinear) or Keys' cubic
+    (bicubic, a = -0.5), as wide as one target pixel where the line shrinks and one source pixel wide where it grows,
+    normalised within the window. Where `flip` (B,) is True the target runs backwards.
     """
     start, length = start.view(-1, 1, 1).float(), length.view(-1, 1, 1).float()
     scale = length / target
@@ -54,20 +54,39 @@ def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, targ
     centre = (torch.where(flip.view(-1, 1, 1), target - 1 - to, to) + 0.5) * scale  # (B, target, 1)
     pixel = torch.arange(source, device=start.device, dtype=torch.float32).view(1, 1, -1) - start  # (B, 1, source)
     inside = ((pixel >= 0) & (pixel < length)).float()
-    weights = (pixel + 0.5 - centre).abs_().div_(scale.clamp(min=1)).neg_().add_(1).clamp_(min=0).mul_(inside)
+    distance = (pixel + 0.5 - centre).abs_().div_(scale.clamp(min=1))
+    weights = (_cubic(distance) if cubic else distance.neg_().add_(1).clamp_(min=0)).mul_(inside)
     return weights.div_(weights.sum(2, keepdim=True))
 
 
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic (a = -0.5) of distances x >= 0 in pixels: 1 at 0, 0 at 1, below it up to 2, 0 from there on."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far * (x < 2))
+
+
 def resized_crop(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    flip: Tensor,
+    size: int,
+    cubic: bool = False,
 ) -> Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip as one."""
+    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip as one.
+
+    `cubic`: bicubic instead of bilinear. It overshoots at edges; what leaves [0, 1] is cut off, as in PIL.
+    """
     batch, in_height, in_width, _ = images.shape
-    rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size)
-    columns = resize_matrix(left, width, flip, in_width, size)
+    rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size, cubic)
+    columns = resize_matrix(left, width, flip, in_width, size, cubic)
     x = torch.bmm(rows, images.flatten(2).float())  # (B, size, W * 3)
     x = x.view(batch, size, in_width, 3).permute(0, 3, 1, 2).reshape(batch, 3 * size, in_width)
-    return torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, 3, size, size)
+    x = torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, 3, size, size)
+    return x.clamp_(0, 1) if cubic else x
 
 
 def blur_kernel_size(size: int) -> int:

@@ -6,6 +6,7 @@ RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a w
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class View:
 
     `size` is the side in pixels; `scale` and `ratio` bound the crop's area (as a part of the image) and width / height.
     `brightness`, `contrast`, `saturation` and `hue` are ColorJitter's, applied together with probability `jitter_p`.
+    `interpolation` is the filter of the crop's resize, antialiased either way.
     """
 
     size: int
@@ -40,8 +42,11 @@ class View:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise UserError(f"a view's interpolation={self.interpolation} is unknown; use bilinear or bicubic")
         for name in ("scale", "ratio", "blur_sigma"):
             low_high = tuple(getattr(self, name))
             object.__setattr__(self, name, low_high)  # a config brings lists

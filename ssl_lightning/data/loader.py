@@ -84,7 +84,7 @@ class SampleFetch(Dataset[RawBatch]):
 
 def eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
     """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
-    if isinstance(images, ArrayImages) and images.images.shape[1:3] == (view.size, view.size):
+    if isinstance(images, ArrayImages) and view.leaves_alone(*images.images.shape[1:3]):
         return ArrayFetch(images)
     return SampleFetch(images, EvalCrop(view))
 

@@ -42,7 +42,8 @@ def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mea
     if crops is None:
         x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     else:
-        x = augment.resized_crop(images, crops.top, crops.left, crops.height, crops.width, crops.flip, view.size)
+        window = (crops.top, crops.left, crops.height, crops.width, crops.flip)
+        x = augment.resized_crop(images, *window, view.size, view.interpolation == "bicubic")
     return augment.normalize(colour(x, view, colours), mean, std)
 
 
@@ -105,7 +106,7 @@ class WorkerCrops:
             top, left, h, w, flip = _one(
                 draw_crops(view, place, height, width, self.seed, epoch, torch.tensor([index]))
             )
-            crop = _resize(image[top : top + h, left : left + w], view.size, view.size)
+            crop = _resize(image[top : top + h, left : left + w], view.size, view.size, view.interpolation)
             out.append(crop.flip(1) if flip else crop)
         return out
 
@@ -114,12 +115,12 @@ def _one(crops: Crops) -> tuple[int, int, int, int, bool]:
     return int(crops.top), int(crops.left), int(crops.height), int(crops.width), bool(crops.flip)
 
 
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear, uint8 (H, W, 3) -> (height, width, 3); untouched where the size is already right."""
+def _resize(image: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """Antialiased, uint8 (H, W, 3) -> (height, width, 3); untouched where the size is already right."""
     if image.shape[:2] == (height, width):
         return image.contiguous()
     x = image.permute(2, 0, 1).unsqueeze(0)
-    x = interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    x = interpolate(x, (height, width), mode=mode, antialias=True, align_corners=False)
     return x.squeeze(0).permute(1, 2, 0).contiguous()
 
 
@@ -142,7 +143,9 @@ class WorkerViews:
         out = []
         for place, view in enumerate(self.views):
             top, left, h, w, flip = _one(draw_crops(view, place, height, width, self.seed, epoch, at))
-            y = F.resized_crop(x, top, left, h, w, [view.size, view.size], antialias=True)
+            mode = F.InterpolationMode(view.interpolation)
+            y = F.resized_crop(x, top, left, h, w, [view.size, view.size], mode, antialias=True)
+            y = y.clamp(0, 1)  # bicubic overshoots
             y = F.horizontal_flip(y) if flip else y
             y = self._colour(y, view, draw_colours(view, place, self.seed, epoch, at))
             out.append(F.normalize(y, self.mean, self.std))
@@ -165,17 +168,27 @@ class WorkerViews:
 
 
 class EvalView:
-    """The one deterministic view of evaluation: shorter side to `size`, centre crop, normalise."""
+    """The one deterministic view of evaluation: shorter side to `resize` (None: `size`), centre crop, normalise."""
 
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], resize: int | None = None):
+        if resize is not None and resize < size:
+            raise UserError(
+                f"data.eval_resize={resize} is smaller than data.image_size={size}, which is cropped from it; "
+                "give as much or more (256 for 224)"
+            )
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+        self.resize = size if resize is None else resize
+
+    def leaves_alone(self, height: int, width: int) -> bool:
+        """Whether images of this size are the evaluation crop as they are."""
+        return (height, width) == (self.size, self.size) and self.resize == self.size
 
     @torch.no_grad()
     def crop(self, image: Tensor) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (size, size, 3), antialiased; untouched when it already has that size."""
+        """uint8 (H, W, 3) -> uint8 (size, size, 3), antialiased; untouched when it is that already."""
         height, width, _ = image.shape
         shorter = min(height, width)
-        image = _resize(image, self.size * height // shorter, self.size * width // shorter)
+        image = _resize(image, self.resize * height // shorter, self.resize * width // shorter)
         top, left = (round((side - self.size) / 2) for side in image.shape[:2])
         return image[top : top + self.size, left : left + self.size].contiguous()
 

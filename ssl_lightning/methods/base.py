@@ -14,6 +14,7 @@ from ssl_lightning import ddp
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.optim.param_groups import decayed_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
 
 
@@ -45,6 +46,9 @@ class SSLMethod(LightningModule):
     uses_local_views = False  # whether the step makes something of multi-crop's small views
     global_views: int | None = 2  # how many it needs (one, or two); None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
+    # Parameters whose shape does not tell whether the authors decay them: by its shape a mask token is a bias.
+    decayed: tuple[str, ...] = ()
+    not_decayed: tuple[str, ...] = ()
     features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
     judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
@@ -52,6 +56,7 @@ class SSLMethod(LightningModule):
         super().__init__()
         self.backbone = backbone
         self.optimizer_recipe = optimizer
+        self._decayed: frozenset[str] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of the running hook here some forty times a step, and torch looks at each attribute
@@ -70,14 +75,26 @@ class SSLMethod(LightningModule):
         """The network that is judged and exported."""
         return self.get_submodule(self.judged_by)
 
+    def decayed_parameters(self) -> frozenset[str]:
+        """Names of the parameters with weight decay."""
+        return decayed_names(self.named_parameters(), self.decayed, self.not_decayed)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["judged_by"] = self.judged_by
+        if self._decayed is not None:
+            checkpoint["decayed"] = sorted(self._decayed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run goes on with the weight decay it began with: older ones decided by the shape alone."""
+        names = checkpoint.get("decayed")
+        self._decayed = decayed_names(self.named_parameters()) if names is None else frozenset(map(str, names))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
 
     def setup(self, stage: str) -> None:
         ddp.spare(self)
+        self._decayed = self.decayed_parameters()  # here, before a strategy that shards makes all tensors flat
 
     def on_fit_start(self) -> None:
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
@@ -148,7 +165,8 @@ class SSLMethod(LightningModule):
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
         steps = steps_of(self.trainer)
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, plan_of(self.trainer))
+        plan = plan_of(self.trainer)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, self._decayed, plan)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)

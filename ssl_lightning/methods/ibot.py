@@ -48,6 +48,7 @@ class IBOT(SSLMethod):
     features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
+    decayed = ("mask_token", "projector.scale", "patch_projector.scale")  # matrices in the authors' code
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -28,6 +29,7 @@ class ViT(VisionTransformer):
         registers: further tokens that belong to no patch.
         drop_path: stochastic depth, rising to this rate at the last block.
         layer_scale: start value of each block's learned scale; None for none.
+        uniform_drop_path: the same rate in every block, as in DINOv2.
 
     Raises:
         UserError: patches that do not divide the image, or heads that do not divide the width.
@@ -45,6 +47,7 @@ class ViT(VisionTransformer):
         registers: int = 0,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        uniform_drop_path: bool = False,
     ) -> None:
         if image_size % patch_size:
             raise UserError(
@@ -65,6 +68,9 @@ class ViT(VisionTransformer):
             drop_path_rate=drop_path,
             init_values=layer_scale,
         )
+        if uniform_drop_path and drop_path > 0:
+            for block in self.blocks:
+                block.drop_path1, block.drop_path2 = DropPath(drop_path), DropPath(drop_path)
         self.patch_size, self.grid = patch_size, image_size // patch_size
         self.readout = readout
         self.out_dim = 2 * dim if readout == "both" else dim

@@ -1,6 +1,6 @@
 """Parameter groups: who has weight decay, who is adapted by LARS, and which layer learns how fast."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import nn
@@ -8,22 +8,51 @@ from torch import nn
 from ssl_lightning.errors import UserError
 
 Named = Iterable[tuple[str, nn.Parameter]]
+# What FSDP, activation checkpointing and torch.compile put into the names of a module that they wrap.
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
 
-def split_decay(named_parameters: Named) -> list[dict[str, Any]]:
-    """Two groups: weights, and biases and norms (at most one dimension) without weight decay and LARS adaptation.
+def decayed_names(
+    named_parameters: Named, decayed: Collection[str] = (), not_decayed: Collection[str] = ()
+) -> frozenset[str]:
+    """Who has weight decay: what learns and has more than one dimension, and `decayed`, but not `not_decayed`.
 
-    A parameter with an attribute `no_decay` that is true belongs to the second.
+    Both name parameters whose shape does not tell: a mask token is one vector, and position embeddings are a matrix. A
+    parameter with an attribute `no_decay` that is true has none either.
+    """
+    shapes = {name: p.ndim > 1 and not getattr(p, "no_decay", False) for name, p in named_parameters if p.requires_grad}
+    return frozenset(name for name, weight in shapes.items() if (weight or name in decayed) and name not in not_decayed)
+
+
+def unwrapped(name: str) -> str:
+    """The name of a parameter as it was before its module was wrapped."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def split_decay(
+    named_parameters: Named, decayed: Collection[str] | None = None, biases: bool = False
+) -> list[dict[str, Any]]:
+    """Two groups: weights, and the rest (biases and norms) without weight decay and LARS adaptation.
 
     Frozen parameters are left out, and so is a group that would be empty. The first group takes the optimizer's own
     weight decay. `adapt` means something to LARS alone; other optimizers carry it along.
+
+    Args:
+        decayed: names of the weights; None for `decayed_names` of these parameters.
+        biases: whether the rest has weight decay, too.
     """
-    trainable = [p for _, p in named_parameters if p.requires_grad]
-    if not trainable:
+    named = [(unwrapped(name), p) for name, p in named_parameters if p.requires_grad]
+    if not named:
         raise UserError("no parameter requires a gradient; there is nothing to optimize")
-    weights = [p for p in trainable if p.ndim > 1 and not getattr(p, "no_decay", False)]
-    rest = [p for p in trainable if p.ndim <= 1 or getattr(p, "no_decay", False)]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "weight_decay": 0.0, "adapt": False}]
+    chosen = decayed_names(named) if decayed is None else decayed
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in named if name in chosen]},
+        {"params": [p for name, p in named if name not in chosen], "adapt": False},
+    ]
+    if not biases:
+        groups[1]["weight_decay"] = 0.0
     return [group for group in groups if group["params"]]
 
 

@@ -1,7 +1,7 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -69,9 +69,11 @@ class OptimizerRecipe:
     Args:
         optimizer: a partial without lr and weight decay: `optimizer(groups, lr=..., weight_decay=...)`.
         base_lr: the rate at a global batch of 256, as papers state it.
-        weight_decay: of everything but biases and norms.
+        weight_decay: of everything but biases and norms, and what else a method leaves out.
         scheduler: a function of the step, such as `WarmupCosine`.
         final_weight_decay: where the weight decay goes along half a cosine (DINO: 0.04 to 0.4); None: it stays.
+        decay_biases: biases and norms have weight decay, too, as with a plain SGD over all parameters (MoCo, SimSiam,
+            ReSSL and DenseCL in their authors' code).
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class OptimizerRecipe:
         weight_decay: float,
         scheduler: Schedule,
         final_weight_decay: float | None = None,
+        decay_biases: bool = False,
     ) -> None:
         if not base_lr > 0:
             raise UserError(f"base_lr is {base_lr}; it must be above 0 (it is the rate at a global batch of 256)")
@@ -89,6 +92,7 @@ class OptimizerRecipe:
         self.weight_decay = weight_decay
         self.scheduler = scheduler
         self.final_weight_decay = final_weight_decay
+        self.decay_biases = decay_biases
 
     def lr(self, global_batch: int) -> float:
         """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""
@@ -101,17 +105,21 @@ class OptimizerRecipe:
         total_steps: int,
         steps_per_epoch: int,
         constant: Sequence[str] = (),
+        decayed: Collection[str] | None = None,
         plan: Plan | None = None,
     ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
         Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
-        at the peak rate from the first step to the last (SimSiam's predictor). `plan`: of a run that was made longer.
+        at the peak rate from the first step to the last (SimSiam's predictor). `decayed` names those with weight decay;
+        None: by their shapes (`decayed_names`). `plan`: of a run that was made longer.
         """
         named = list(module.named_parameters())
         still = [(name, p) for name, p in named if name.split(".")[0] in constant]
-        groups = split_decay((name, p) for name, p in named if name.split(".")[0] not in constant)
-        groups += [{**group, "constant": True} for group in split_decay(still)] if still else []
+        moving = [(name, p) for name, p in named if name.split(".")[0] not in constant]
+        groups = split_decay(moving, decayed, self.decay_biases)
+        last = split_decay(still, decayed, self.decay_biases) if still else []
+        groups += [{**group, "constant": True} for group in last]
         return self.build_groups(groups, global_batch, total_steps, steps_per_epoch, plan)
 
     def build_groups(

@@ -59,6 +59,7 @@ class LabelledData(DataModule):
             seed=source.seed,
             resident=source.resident,
             worker_timeout=source.worker_timeout,
+            eval_resize=source.eval_resize,
         )
         self.source, self.rows, self.picking = source, rows, picking
 

@@ -84,7 +84,9 @@ def test_the_whole_verdict(tmp_path: Path) -> None:
     )
     assert found["knn_top1"] == knn_top1(train.x, train.labels, test.x, test.labels, 5, 0.1)
     assert found["quality"]["rankme"] == quality(test)["rankme"]
-    assert found["quality"]["alignment"] > 0
+    pairs = common.positive_pairs(net.backbone, data, CPU)
+    assert pairs is not None
+    assert found["quality"]["alignment"] == alignment(*pairs)
 
 
 def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
