@@ -14,8 +14,11 @@ log = logging.getLogger("ssl_lightning")
 def has_labels(trainer: Trainer, who: str, train_set: bool = False) -> bool:
     """Whether probe and test images (and those that are pretrained on) are labelled; when not, says `who` is off."""
     data = trainer.datamodule  # type: ignore[attr-defined]
+    several = len(data.probe_set.target_names) if data is not None and hasattr(data, "probe_set") else 0
     labelled = data is not None and data.has_labels and (not train_set or data.train_set.labelled)
-    if not labelled and is_main():
+    if several and is_main():
+        log.info("%s is off: it takes one label per image, and the data has %d", who, several)
+    elif not labelled and is_main():
         log.info("%s is off: the %s has no labels", who, "training data" if train_set else "data")
     return labelled
 

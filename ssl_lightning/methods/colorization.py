@@ -52,6 +52,8 @@ class Colorization(SSLMethod):
         super().__init__(backbone, **optim)
         if not has_map(backbone):
             raise UserError("colourisation needs a ViT or a network with a feature map (forward_features)")
+        if len(mean) != 3:
+            raise UserError(f"colourisation predicts colours, and these images have {len(mean)} channels, not 3")
         if cells < 1:
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
         self.bins = bins

@@ -59,6 +59,7 @@ class LabelledData(DataModule):
             seed=source.seed,
             resident=source.resident,
             worker_timeout=source.worker_timeout,
+            channels=source.channels,
         )
         self.source, self.rows, self.picking = source, rows, picking
 
