@@ -1,7 +1,8 @@
 """The image operations of the views, batched: equal to torchvision's, with its own parameters for each sample.
 
-Images are float (B, C, h, w) in [0, 1], C = 3 where colours are turned; a parameter is a tensor (B,). Every operation returns a new tensor, runs on the
-device of its input and does the same work for each sample, so that a sample's result does not depend on its batch.
+Images are float (B, C, h, w) in [0, 1], C = 3 where colours are turned; a parameter is a tensor (B,). Every operation
+returns a new tensor, runs on the device of its input and does the same work for each sample, so that a sample's result
+does not depend on its batch.
 
 Two things make them fast on a CPU. Resampling and blur are products with small matrices: crop, antialiased resize and
 flip together are `rows @ image @ columns`. And samples that drew an operation are sorted together, so that it is

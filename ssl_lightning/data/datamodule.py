@@ -84,8 +84,7 @@ class DataModule(LightningDataModule):
         self.eval_view = EvalView(image_size, self.mean, self.std)
         self._device_views = None if views is None else DeviceViews(views, self.mean, self.std, seed)
         self._sets: tuple[ImageSet, ImageSet, ImageSet] | None = None
-        self._loaders: list[Loader] = []
-        self._start = (0, 0)
+        self._loaders, self._start = list[Loader](), (0, 0)
 
     # ---- the images
 
@@ -133,8 +132,8 @@ class DataModule(LightningDataModule):
         """True when both the probe's training images and the test images are labelled."""
         return self.probe_set.labelled and self.test_set.labelled
 
-    def prepare_data(self) -> None:
-        self._load()  # downloads and caches are made by one process; the others then find them
+    def prepare_data(self) -> None:  # downloads and caches are made by one process; the others then find them
+        self._load()
 
     def setup(self, stage: str) -> None:
         self._load()
@@ -208,10 +207,8 @@ class DataModule(LightningDataModule):
         return self._loader(images, SampleFetch(images, WorkerCrops(self.views, self.seed)), sampler)
 
     def val_dataloader(self) -> list[Loader]:
-        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it.
-
-        All ranks get equally many batches; what only fills up has label and index -1.
-        """
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it. All ranks get
+        equally many batches; what only fills up has label and index -1."""
         bank = self._subset(self.probe_set, self.bank_size, "bank")
         queries = self._subset(self.test_set, self.query_size, "queries")
         return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]

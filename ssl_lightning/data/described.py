@@ -1,4 +1,4 @@
-"""What data says of itself: numbers per channel, the card of a network that was trained on it, the line it opens with."""
+"""What data says of itself: numbers per channel, the card of a network trained on it, the line it opens with."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,12 @@ SUFFIXES = frozenset(
 ) | {".jp2", ".j2k", ".tga", ".dib", ".mpo", ".apng"}
 ARRAY = ".npy"  # one image each, where there is no other image file
 # What lies beside images and is none: not worth a word.
-BESIDE = frozenset(
-    """.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .md .rst .html .htm .log .ini .cfg .db .sqlite .lock .py .ipynb
-    .sh .zip .tar .gz .tgz .bz2 .xz .7z .rar .npz .pkl .pt .pth .ckpt .safetensors .mat .h5 .hdf5 .parquet .xls .xlsx .doc
-    .docx .pdf .lnk .url .part .sha1 .sha256 .md5 .bat .lst .names .data .npy""".split()
-)
-NOTES = frozenset(
-    "readme license licence copying notice authors changelog version makefile dockerfile desktop.ini".split()
-)
+_BESIDE = """.txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .md .rst .html .htm .log .ini .cfg .db .sqlite .lock .py
+.ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z .rar .npz .pkl .pt .pth .ckpt .safetensors .mat .h5 .hdf5 .parquet .xls .xlsx
+.doc .docx .pdf .lnk .url .part .sha1 .sha256 .md5 .bat .lst .names .data .npy"""
+BESIDE = frozenset(_BESIDE.split())
+_NOTES = "readme license licence copying notice authors changelog version makefile dockerfile desktop.ini"
+NOTES = frozenset(_NOTES.split())
 # Folders that a system or program keeps beside the user's own files, with copies or thumbnails in them.
 KEPT_BY_PROGRAMS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 # A directory changed within this time of the scan may change again without its time stamp showing it.
@@ -157,9 +155,10 @@ def _outermost(same: list[list[str]]) -> list[list[str]]:
 def _scan(top: str) -> Scan:
     """Everything under `top`. A link to a folder that it lies in is not followed."""
     found = Scan()
-    pending: list[tuple[str, str, bool, frozenset[tuple[int, int]]]] = [(top, "", False, frozenset())]
+    # The nearest first: a folder is to be met by its own name before by links deep inside others.
+    pending: deque[tuple[str, str, bool, frozenset[tuple[int, int]]]] = deque([(top, "", False, frozenset())])
     while pending:
-        folder, prefix, linked, above = pending.pop()
+        folder, prefix, linked, above = pending.popleft()
         status = os.stat(folder)  # before reading: a change during the scan then shows
         own = (status.st_dev, status.st_ino)
         names = found.names.setdefault(own, [])

@@ -44,8 +44,8 @@ def read(file: str | Path, root: str, files: Sequence[str], column: str | None =
     are several labels for each image; `column` chooses one column by its name.
 
     Raises:
-        UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with two
-            labels, or no path that is one of `files`.
+        UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with
+            two labels, or no path that is one of `files`.
     """
     path = Path(file).expanduser()
     rows, header = _rows(path, set(files) | {name.rpartition("/")[2] for name in files}, root)
@@ -53,7 +53,7 @@ def read(file: str | Path, root: str, files: Sequence[str], column: str | None =
     columns = _label_columns(path, rows, header, place, column)
     found, missing = _by_file(path, rows, place, root, files)
     if missing:
-        say(f"{path}: {counted(len(missing), 'path')} that are no image under {root}: {named(missing)}.")
+        say(f"{path}: paths that are no image under {root} ({len(missing)}): {named(missing)}.")
     if not found:
         raise UserError(f"{path}: none of its {len(rows)} paths is an image under {root} ({rows[0][place]} first)")
     bare = [name for name in files if name not in found]
@@ -141,7 +141,7 @@ def _by_file(
                 raise UserError(f"{path} gives {name} two different labels; leave one row for each image")
             twice.append(name)
     if twice:
-        say(f"{path}: {counted(len(twice), 'row')} that repeat another: {named(twice)}.")
+        say(f"{path}: rows that repeat another ({len(twice)}): {named(twice)}.")
     return found, missing
 
 

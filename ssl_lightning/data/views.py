@@ -26,7 +26,7 @@ def _channels(values: Sequence[float], device: torch.device) -> Tensor:
 def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
     """Jitter, greyscale, blur and solarize of float images (B, C, h, w) in [0, 1], in SimCLR's and BYOL's order.
 
-    Where the channels are not red, green and blue there is no grey, hue or saturation to be drawn: see `augment.jitter`.
+    Where the channels are not red, green and blue there is no grey, hue or saturation: see `augment.jitter`.
     """
     if view.jitter_p > 0:
         x = augment.jitter(x, draw.jitter, draw.order, draw.factors)
@@ -160,10 +160,11 @@ class WorkerViews:
         rgb = x.shape[0] == 3
         if draw.jitter:
             for k in draw.order[0].tolist():
-                if rgb or k == augment.BRIGHTNESS:
-                    x = adjust[k](x, float(draw.factors[0, k]))
-                elif k == augment.CONTRAST:  # torchvision's takes colours and grey alone
-                    x = torch.lerp(x.mean(), x, float(draw.factors[0, k])).clamp(0, 1)
+                factor = float(draw.factors[0, k])
+                if rgb:
+                    x = adjust[k](x, factor)
+                elif k in (augment.BRIGHTNESS, augment.CONTRAST):  # torchvision's take colours and grey alone
+                    x = torch.lerp(x.mean() * (k == augment.CONTRAST), x, factor).clamp(0, 1)
         if draw.grayscale and rgb:
             x = F.rgb_to_grayscale(x, num_output_channels=3)
         if draw.blur:

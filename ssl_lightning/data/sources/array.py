@@ -35,8 +35,8 @@ class Array(DataModule):
     - `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, ...; `val` for `test`);
     - `.npy` with images alone, memory-mapped; labels in a second .npy file, if you have them.
 
-    Images are (N, H, W, C), (N, C, H, W) or, of one channel, (N, H, W). What is not uint8 is scaled to 8 bits by one range
-    for the whole file. Labels are class numbers (N,), or (N, L) of 0 and 1: L labels for each image.
+    Images are (N, H, W, C), (N, C, H, W) or, of one channel, (N, H, W). What is not uint8 is scaled to 8 bits by one
+    range for the whole file. Labels are class numbers (N,), or (N, L) of 0 and 1: L labels for each image.
 
     Args:
         root: the file.

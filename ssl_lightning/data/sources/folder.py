@@ -1,4 +1,4 @@
-"""`data=folder`: a folder of your own images, with or without labels, of any size, mode, depth and number of channels."""
+"""`data=folder`: a folder of your own images, with or without labels, of any size, mode and depth."""
 
 from collections.abc import Sequence
 from os.path import realpath
@@ -29,8 +29,8 @@ class Folder(DataModule):
     - images alone, directly or nested: unlabelled, a seeded tenth held out;
     - any of these with labels from a table, `labels=FILE.csv` (see `label_file.read`).
 
-    Where both `test/` and `validation/` stand, `test/` is evaluated on if it has labels or neither has. What lies beside
-    the class folders is named and left out. Where there is no image file, `.npy` files of one image each are taken.
+    Where both `test/` and `validation/` stand, `test/` is evaluated on if it has labels or neither has. What lies
+    beside class folders is named and left out. Where there is no image file, `.npy` files of one image each are taken.
 
     Args:
         root: the folder.
@@ -41,8 +41,8 @@ class Folder(DataModule):
         test_fraction: share held out where there is no evaluation folder.
         train, test: the folders to train and to evaluate on, by name under `root` (`probe_root` if given) or by path.
         label_column: the column of the table that holds the label; None: the only one, or several of 0 and 1.
-        value_range: [lowest, highest] value, which become 0 and 255; None: bytes as they are, deeper images by the range
-            that the set uses (`ranges.in_use`).
+        value_range: [lowest, highest] value, which become 0 and 255; None: bytes as they are, deeper images by the
+            range that the set uses (`ranges.of_files`).
         loading: see `DataModule`.
     """
 
@@ -116,8 +116,8 @@ class Folder(DataModule):
         kind = f"in {len(images.classes)} classes" if images.classes else "without labels"
         if len(test) == 0:
             raise UserError(
-                f"{root}: {len(images)} images {kind}, one of each, so none can be held out for evaluation; add images or "
-                "a test/ folder, or use them without labels (data.labels=false)"
+                f"{root}: {len(images)} images {kind}, one of each, so none can be held out for evaluation; add images "
+                "or a test/ folder, or use them without labels (data.labels=false)"
             )
         say(
             f"{root}: {len(images)} images {kind} and no test folder; "
@@ -142,7 +142,7 @@ class Folder(DataModule):
                 say(f"{table} has no label for {parts[1].root}: some images of {parts[0].root} are held out instead.")
             rows = rows[:first]
             usable = found.known[:first].nonzero().flatten()
-            test = usable[split(labels[usable], self.test_fraction, self.seed)[1]]
+            test = usable[split(found.labels[usable], self.test_fraction, self.seed)[1]]
             train = rows[~torch.isin(rows, test)]
         test, probe = test[found.known[test]], train[found.known[train]]
         if len(test) == 0 or len(probe) == 0:
