@@ -188,9 +188,7 @@ def judge_backbone(
         ddp.share_statistics(module)
     pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
     if labels_per_image(data) > 1:
-        say(
-            f"Features are judged without labels: kNN and linear probe take one per image, not {labels_per_image(data)}."
-        )
+        say(f"No kNN and no linear probe: they take one label per image, and the data has {labels_per_image(data)}.")
     if not data.has_labels:
         return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs, data.seed)}
     train, test = split_features(embed, data, device)
