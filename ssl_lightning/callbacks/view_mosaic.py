@@ -16,8 +16,8 @@ from ssl_lightning.callbacks.watcher import Watcher
 def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
     """Views, each (B, C, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
 
-    Smaller views are enlarged to the first one's size, pixels kept square, so that columns line up. One channel is shown
-    in grey; of more than three the first three as red, green and blue.
+    Smaller views are enlarged to the first one's size, pixels kept square, so that columns line up. One channel is
+    shown in grey; of more than three the first three as red, green and blue.
     """
     size = views[0].shape[-2:]
     columns = []

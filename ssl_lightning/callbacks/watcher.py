@@ -18,9 +18,9 @@ HOOKS += ("step_metrics",)
 class Watcher(Callback):
     """A callback that only looks on, at training and validation.
 
-    An odd or tiny data set may be more than one was made for. What it raises in one of `HOOKS` becomes a word, once for
-    each hook, and what it would have measured stays blank. Not so an OSError (a full disk), and, where several processes
-    wait for each other in these hooks, what torch raises: those end the run.
+    An odd or tiny data set may be more than it was made for. What it raises in one of `HOOKS` is said, once for each,
+    and what it would have measured stays blank. Not so an OSError (a full disk), and, where several processes wait for
+    each other in these hooks, what torch raises: those end it.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
