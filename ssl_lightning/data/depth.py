@@ -49,12 +49,18 @@ def is_whole(dtype: np.dtype) -> bool:
     return not np.issubdtype(dtype, np.inexact)
 
 
+def is_of_bytes(value_range: Range) -> bool:
+    """Could bytes be meant by this range? Not by [0, 4095], [0, 1] or [-1024, 3071]."""
+    return value_range[0] >= 0 and 1 < value_range[1] <= 255
+
+
 def to_bytes(values: np.ndarray, value_range: Range | None = None) -> np.ndarray:
     """Values as uint8 of the same shape: `value_range` becomes 0..255, what lies outside is cut off.
 
-    Without a range bytes stay as they are, and deeper values are scaled by the range that they themselves use.
+    Without a range, or with one that is not of bytes, bytes stay as they are: a set may hold images of both kinds.
+    Without a range deeper values are scaled by the one that they themselves use.
     """
-    if values.dtype == np.uint8 and value_range is None:
+    if values.dtype == np.uint8 and (value_range is None or not is_of_bytes(value_range)):
         return values
     if value_range is None:
         found = extremes(values)

@@ -1,6 +1,7 @@
 """`data.labels=FILE.csv`: labels of image files from a table, one row per image."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.data.broken import counted, named, say
+from ssl_lightning.data.folder_scan import SUFFIXES
 from ssl_lightning.errors import UserError, did_you_mean
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name", "img")
@@ -89,7 +91,11 @@ def _rows(path: Path, known: set[str], root: str) -> tuple[list[list[str]], list
         what = f"row {odd} has {len(rows[odd - 1])} cells, the first has {width}" if odd else "it has one column"
         raise UserError(f"{path}: {what}; give a path and a label in each row")
     cell = rows[0][0].replace("\\", "/")
-    names_image = cell.removeprefix("./") in known or cell.rpartition("/")[2] in known
+    names_image = (
+        os.path.splitext(cell)[1].lower() in SUFFIXES
+        or cell.removeprefix("./") in known
+        or cell.rpartition("/")[2] in known
+    )
     stems = {name.rpartition("/")[2].rpartition(".")[0] for name in known}
     has_header = not names_image and (rows[0][0].lower() in PATHS or cell not in stems)
     if has_header and len(rows) == 1:

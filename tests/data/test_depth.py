@@ -153,6 +153,13 @@ def test_first_pictures_of_moving_ones(tmp_path: Path) -> None:
         assert decode(str(tmp_path / f"x.{suffix}"))[0, 0].tolist() == [255, 0, 0], suffix
 
 
+def test_a_range_that_is_not_of_bytes_leaves_bytes_alone() -> None:
+    dim = np.array([0, 60, 120], np.uint8)
+    assert to_bytes(dim, (0, 120)).tolist() == [0, 128, 255]
+    for other in ((0, 4095), (0, 1), (-1024, 3071)):
+        assert to_bytes(dim, other) is dim
+
+
 def test_bytes_stay_as_they_are_and_empty_values_do_not_fail() -> None:
     same = np.arange(256, dtype=np.uint8)
     assert to_bytes(same) is same

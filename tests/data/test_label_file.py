@@ -75,6 +75,7 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.Cap
         ("path\n1\n", None, "it has one column"),
         ("path,label\n1,x,y\n", None, "row 2 has 3 cells, the first has 2"),
         ("path,label\n", None, "a header and no rows"),
+        ("7.png,x\n8.png,y\n", None, "none of its 2 paths is an image"),
         ("path,label\n7,x\n8,y\n", None, "none of its 2 paths is an image"),
         ("path,label\n1,x\n1,y\n", None, "gives a/1.png two different labels"),
         ("path,age,kind\n1,31,x\n", None, r"column 'age' is not 0 and 1 alone; choose .* data\.label_column="),

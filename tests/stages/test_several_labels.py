@@ -1,4 +1,4 @@
-"""Several labels for each image: what needs one says so in a line, the rest works; and data a network was not made for."""
+"""Several labels for each image: what needs one says so in a line, the rest works; and data of another kind."""
 
 import logging
 from pathlib import Path
