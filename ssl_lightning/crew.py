@@ -217,14 +217,16 @@ def join(here: Launch, timeout: float | None = None) -> Crew:
 
 def listen(address: str | None, port: int) -> socket.socket:
     """A listening socket at the port of this machine; 0 finds a free one."""
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"cannot listen at port {port} for the other ranks: set MASTER_PORT between 1024 and 65535")
     try:
         if address in (LOOPBACK, "localhost"):
             return socket.create_server((LOOPBACK, port))
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
-    except (OSError, OverflowError) as error:  # OverflowError: no port has such a number
-        why = getattr(error, "strerror", None) or error
+    except OSError as error:
+        why = error.strerror or error
         raise UserError(f"cannot listen at port {port} for the other ranks: {why}; set another MASTER_PORT") from error
 
 

@@ -142,10 +142,9 @@ class Hub:
             member.quiet = True
         elif "bye" in message:
             member.bye = True
-        if "bye" in message or "meet" in message:
-            # Rank 0 has the results to write: once it is done, the others have nothing left to do.
-            if not self.met and 0 in self.members and self.members[0].bye and self.answer_by == float("inf"):
-                self.answer_by = time.monotonic() + self.patience
+        # Rank 0 has the results to write: once it is done, the others have nothing left to do.
+        if not self.met and 0 in self.members and self.members[0].bye and self.answer_by == float("inf"):
+            self.answer_by = time.monotonic() + self.patience
 
     def _welcome(self, member: Member, message: dict[str, Any]) -> None:
         rank = message["hello"]

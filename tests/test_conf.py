@@ -90,7 +90,7 @@ def test_sizes_in_pixels_fit_small_images(method: str, data: str, tmp_path: Path
 
 @pytest.mark.parametrize("method", ["cpc", "relative_position"])
 def test_tiles_of_cifars_photographs_keep_their_colours(method: str) -> None:
-    """README.md has what either choice brings; what a paper does is the default elsewhere."""
+    """docs/results.md has what either choice brings; what a paper does is the default elsewhere."""
     folder = ["experiment=cifar10_cpu", "data=folder", "data.root=photos"]
     cifar10, cifar100, stl10 = ["data=cifar10"], ["data=cifar100"], ["data=stl10"]
     for words, dropped in (cifar10, False), (cifar100, False), (folder, False), (stl10, True):

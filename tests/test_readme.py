@@ -1,4 +1,4 @@
-"""Every command of the README is composed and checked, and those whose data is at hand are run, shrunk, in order."""
+"""Every command of README and docs/ is composed and checked; those whose data is built in are run, shrunk, in order."""
 
 import re
 import shlex
@@ -13,11 +13,17 @@ from ssl_lightning import __main__, build
 from ssl_lightning.arguments import parse
 from tests.methods.harness import needs_vit
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BASH = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, flags=re.S | re.M))
-COMMANDS = [
-    shlex.split(line, comments=True)[3:] for line in BASH.splitlines() if line.startswith("python -m ssl_lightning")
-]
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "log")]
+
+
+def commands(page: str) -> list[list[str]]:
+    bash = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, flags=re.S | re.M))
+    return [shlex.split(line, comments=True)[3:] for line in bash.splitlines() if line.startswith("python -m ssl_l")]
+
+
+COMMANDS = [words for page in PAGES for words in commands(page)]
 RUNNABLE = [words for words in COMMANDS if not any(word.startswith(("data=cifar10", "experiment=")) for word in words)]
 
 
@@ -40,30 +46,40 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 10
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the reader stands: with photos, and with the files that README shows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for i in range(48):
+        image = Image.fromarray(torch.randint(0, 256, (60 + i, 90, 3), dtype=torch.uint8).numpy())
+        (tmp_path / "photos" / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "photos" / f"class{i % 2}" / f"{i}.jpg")
+    for name, text in re.findall(r"^```\w+\n# (my_\S+)\n(.*?)^```", README, flags=re.S | re.M):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_command_composes(words: list[str]) -> None:
+def test_command_composes(words: list[str], folder: Path) -> None:
     asked = parse(words)
     if asked.help:
         return
     first = [re.sub(r"=([^\[,]+),.*", r"=\1", override) for override in asked.overrides]  # a sweep's first job
-    build.check(build.compose(first if asked.multirun else asked.overrides))
+    build.check(build.compose(first if asked.multirun else asked.overrides, asked.config_dir))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
-def test_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for i in range(48):  # the reader's own photos
-        image = Image.fromarray(torch.randint(0, 256, (60 + i, 90, 3), dtype=torch.uint8).numpy())
-        (tmp_path / "photos" / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
-        image.save(tmp_path / "photos" / f"class{i % 2}" / f"{i}.jpg")
+def test_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in RUNNABLE:
         if "-m" not in words:  # a sweep starts processes of its own; tests/test_sweep.py runs some
             monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
             assert __main__.main(shrunk(words)) == 0, " ".join(words)
     wandb.finish()  # in a process of its own the end of the process does that
-    assert (tmp_path / "runs" / "simclr-shapes" / "results.json").is_file()
+    assert (folder / "runs" / "simclr-shapes" / "results.json").is_file()
 
 
 def test_the_two_lines_are_as_written() -> None:

@@ -1,5 +1,6 @@
 """A picture of what the network is shown, made at the first training batch of a new run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from torch.nn import functional as F
 
 from ssl_lightning.callbacks.watcher import Watcher
 
+SMALLEST = 128  # px of a cell's longer side, so that it can be read
+
 
 def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
     """Views, each (B, C, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
 
-    Smaller views are enlarged to the first one's size, pixels kept square, so that columns line up. One channel is
+    Views are enlarged, pixels kept square: small ones to 128 px or more, others to the first one's size. One channel is
     shown in grey; of more than three the first three as red, green and blue.
     """
-    size = views[0].shape[-2:]
+    height, width = views[0].shape[-2:]
+    times = max(1, math.ceil(SMALLEST / max(height, width)))
+    size = (times * height, times * width)
     columns = []
     for view in views:
         x = view[:rows].detach().cpu().float()

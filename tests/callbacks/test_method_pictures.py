@@ -34,13 +34,15 @@ def test_a_row_for_each_image_and_a_column_for_each_thing_said(
     data = ToyData()  # 3 batches of 16 test images
     fit(Shows(), tmp_path, [MethodPictures(tmp_path, rows)], data, max_epochs=2)
     picture = pil_to_tensor(Image.open(tmp_path / "halves.png"))
-    assert picture.shape == (3, len(expected) * 4 - 2, 3 * 4 - 2)
+    assert picture.shape == (3, len(expected) * 130 - 2, 3 * 130 - 2)  # 2 px enlarged 64 times
     for row, (batch, place) in enumerate(expected):
         image = data.queries[batch].views[0][place]
         for column, share in enumerate((1.0, 0.5, 0.0)):
             pixels = share * image * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
             shown = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-            assert torch.equal(picture[:, 4 * row : 4 * row + 2, 4 * column : 4 * column + 2], shown)
+            assert torch.equal(
+                picture[:, 130 * row : 130 * row + 128 : 64, 130 * column : 130 * column + 128 : 64], shown
+            )
 
 
 def test_a_method_without_pictures_is_left_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.gloo import run_two
 from tests.methods.harness import METHODS, batch_for, gradients, rows, step, tiny_method
 from tests.two_ranks import count_sent, method_for
 
-DDP_STEPS = 4
+STEPS, DDP_STEPS = 8, 4
 
 
 def train(name: str, steps: int, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def sent(name: str, rank: int, ranks: int) -> dict[str, Any]:
 
 
 def train_all(rank: int, world_size: int) -> dict[str, Any]:
-    return {name: {**train(name, 20, rank, world_size), "ddp": sent(name, rank, world_size)} for name in METHODS}
+    return {name: {**train(name, STEPS, rank, world_size), "ddp": sent(name, rank, world_size)} for name in METHODS}
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def two_processes() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_equal_one(name: str, two_processes: list[dict[str, Any]]) -> None:
-    """Loss, parameter gradients, and every parameter and buffer (teacher, queue) after 20 steps."""
-    one, ranks = train(name, 20), [rank[name] for rank in two_processes]
+    """Loss, parameter gradients, and every parameter and buffer (teacher, queue) after STEPS steps."""
+    one, ranks = train(name, STEPS), [rank[name] for rank in two_processes]
     for two in ranks:
         torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-9)
         assert two["gradients"].keys() == one["gradients"].keys()
