@@ -24,6 +24,7 @@ ENCODERS = (
     "ssl_lightning.models.resnet.resnet",
     TIMM,
 )
+TIMM_OURS = ("_target_", "name", "image_size", "pretrained", "in_channels")
 NODE = ("_target_", "_partial_")
 MOST_BYTES, MOST_VALUES, DEEPEST = 100_000, 2_000, 8
 LARGEST = 1_000_000  # of a number; a backbone's sizes are in the thousands
@@ -51,7 +52,7 @@ def described(card: Any, ref: str) -> dict[str, Any]:
     size = card.get("image_size")
     if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
         raise UserError(f"the card in {ref} has an image_size that is none: {shown(size)}")
-    for name in ("mean", "std"):
+    for name in ("mean", "std", "value_range"):
         values = card.get(name)
         if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):
             raise UserError(f"the card in {ref} has a {name} that is no list of numbers: {shown(values)}")
@@ -163,6 +164,6 @@ def _check_timm(node: Mapping[str, Any], what: str) -> None:
     """Nothing is fetched or read for a card: its weights are in the file."""
     if node.get("pretrained") not in (None, False):
         raise UserError(f"{what} asks for pretrained weights, but those are in the file; export the backbone again")
-    unknown = [name for name in node if name not in (*TIMM_ARGUMENTS, "_target_", "name", "image_size", "pretrained")]
+    unknown = [name for name in node if name not in (*TIMM_ARGUMENTS, *TIMM_OURS)]
     if unknown:
         raise UserError(f"{what} gives timm '{unknown[0]}', which a card may not: only sizes and kinds of layers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,7 +172,7 @@ class RunFolder:
         """Write `results.json`, whole or not at all; only the main process does."""
         if is_main_process():
             with writing(self.path):
-                text = json.dumps(secrets.mask(dict(results)), indent=2, default=_plain)
+                text = json.dumps(numbers_or_null(secrets.mask(dict(results))), indent=2, default=_plain)
                 _write(self.path / "results.json", text + "\n")
 
     @contextlib.contextmanager
@@ -236,6 +237,15 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def numbers_or_null(value: Any) -> Any:
+    """None for what is no number (NaN) or endless: JSON has no word for these, and a measure may be absent."""
+    if isinstance(value, Mapping):
+        return {key: numbers_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [numbers_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -236,3 +236,14 @@ def test_results_are_replaced_whole(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         folder.write_results({("no", "key"): 1})  # type: ignore[dict-item]
     assert folder.results() == {"a": 1}
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_results({"a": float("nan"), "b": {"c": [1.5, float("inf")]}, "d": None})
+    text = (tmp_path / "results.json").read_text()
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(word)) == {
+        "a": None,
+        "b": {"c": [1.5, None]},
+        "d": None,
+    }

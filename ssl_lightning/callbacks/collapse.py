@@ -11,9 +11,10 @@ import logging
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ssl_lightning.callbacks.watcher import Watcher
 from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, uniformity
 
@@ -40,7 +41,7 @@ def diagnose(
     return "dimensional" if rank < min_rank else ""
 
 
-class Collapse(Callback):
+class Collapse(Watcher):
     """Measures embeddings every n steps and features at each validation; warns once per event.
 
     Logs `train/embedding_std` (spread), `train/embedding_scale` (mean standard deviation of a dimension, over that of
@@ -97,6 +98,8 @@ class Collapse(Callback):
         if not all(torch.isfinite(view).all() for view in views):  # NanGuard's to report
             return
         rows = torch.cat(views)[:MAX_ROWS].float()
+        if len(rows) < 2:
+            return
         std, rank, scale = feature_std(rows), effective_rank(rows), rows.std(0).mean().item()
         self._first_scale = self._first_scale or scale
         scale /= self._first_scale or 1.0

@@ -1,6 +1,7 @@
 """What probe and kNN share: are there labels at all, and each image counted once."""
 
 import logging
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,12 +13,21 @@ log = logging.getLogger("ssl_lightning")
 
 
 def has_labels(trainer: Trainer, who: str, train_set: bool = False) -> bool:
-    """Whether probe and test images (and those that are pretrained on) are labelled; when not, says `who` is off."""
+    """Whether probe and test images (and some that are pretrained on) are labelled; when not, says `who` is off."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    labelled = data is not None and data.has_labels and (not train_set or data.train_set.labelled)
-    if not labelled and is_main():
+    several = len(data.probe_set.target_names) if data is not None and hasattr(data, "probe_set") else 0
+    labelled = data is not None and data.has_labels and (not train_set or some_labelled(data.train_set))
+    if several and is_main():
+        log.info("%s is off: it takes one label per image, and the data has %d", who, several)
+    elif not labelled and is_main():
         log.info("%s is off: the %s has no labels", who, "training data" if train_set else "data")
     return labelled
+
+
+def some_labelled(images: Any) -> bool:
+    """Does any of these images have a label?"""
+    labels = getattr(images, "labels", None)
+    return bool(images.labelled) if labels is None else bool((labels >= 0).any())
 
 
 def unique_rows(indices: Tensor) -> Tensor:

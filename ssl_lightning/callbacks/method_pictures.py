@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_lightning.callbacks.view_mosaic import show
+from ssl_lightning.callbacks.watcher import Watcher
 
 
 @runtime_checkable
@@ -17,7 +18,7 @@ class HasPictures(Protocol):
     def pictures(self, batch: Any) -> dict[str, list[Tensor]]: ...
 
 
-class MethodPictures(Callback):
+class MethodPictures(Watcher):
     """Saves `<run_path>/<name>.png` for each picture of the method at every validation.
 
     Each row is an image, each column what the method says of it. The images are spread over the test split, which is

@@ -3,15 +3,16 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
+from ssl_lightning.callbacks.watcher import Watcher
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.evaluation.knn import knn_top1
 
 
-class OnlineKNN(Callback):
+class OnlineKNN(Watcher):
     """Logs `val/knn_top1`: validation loader 0 is the bank, loader 1 the queries; both pass through `embed`.
 
     Off when the data has no labels, and during the sanity check.

@@ -7,18 +7,19 @@ number, builds no graph, and the run is the same with and without it.
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
+from ssl_lightning.callbacks.watcher import Watcher
 from ssl_lightning.distributed import gather_rows, is_active, reduce
 from ssl_lightning.errors import UserError
 
 SLOWEST = 0.1  # weight of the newest batch in the running statistics once they have settled
 
 
-class OnlineProbe(Callback):
+class OnlineProbe(Watcher):
     """Softmax regression on standardised features: one AdamW step on the first view of every n-th batch.
 
     Features are standardised by running mean and variance, a plain average at first and an exponential one later, so

@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_lightning.callbacks.watcher import Watcher
+
 SMALLEST = 128  # px of a cell's longer side, so that it can be read
 
 
 def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
-    """Views, each (B, 3, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
+    """Views, each (B, C, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
 
-    Views are enlarged, pixels kept square: small ones to 128 px or more, others to the first one's size.
+    Views are enlarged, pixels kept square: small ones to 128 px or more, others to the first one's size. One channel is
+    shown in grey; of more than three the first three as red, green and blue.
     """
     height, width = views[0].shape[-2:]
     times = max(1, math.ceil(SMALLEST / max(height, width)))
@@ -25,7 +28,8 @@ def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: i
     columns = []
     for view in views:
         x = view[:rows].detach().cpu().float()
-        x = x / 255 if view.dtype == torch.uint8 else x * std.view(3, 1, 1) + mean.view(3, 1, 1)
+        x = x / 255 if view.dtype == torch.uint8 else x * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
+        x = in_colours(x)
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="nearest")
         columns.append(F.pad((x.clamp(0, 1) * 255).round(), (0, gap, 0, gap), value=255.0))
@@ -35,7 +39,14 @@ def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: i
     return picture[: n * h - gap, : v * w - gap].to(torch.uint8)
 
 
-class ViewMosaic(Callback):
+def in_colours(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 3, h, w): one channel in grey, two as red and green, of more the first three."""
+    if x.shape[1] == 1:
+        return x.expand(-1, 3, -1, -1)
+    return F.pad(x, (0, 0, 0, 0, 0, 1)) if x.shape[1] == 2 else x[:, :3]
+
+
+class ViewMosaic(Watcher):
     """Saves `<run_path>/views.png`, and hands it to the loggers that take images.
 
     Args:

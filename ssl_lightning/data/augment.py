@@ -1,7 +1,8 @@
 """The image operations of the views, batched: equal to torchvision's, with its own parameters for each sample.
 
-Images are float (B, 3, h, w) in [0, 1]; a parameter is a tensor (B,). Every operation returns a new tensor, runs on the
-device of its input and does the same work for each sample, so that a sample's result does not depend on its batch.
+Images are float (B, C, h, w) in [0, 1], C = 3 where colours are turned; a parameter is a tensor (B,). Every operation
+returns a new tensor, runs on the device of its input and does the same work for each sample, so that a sample's result
+does not depend on its batch.
 
 Two things make them fast on a CPU. Resampling and blur are products with small matrices: crop, antialiased resize and
 flip together are `rows @ image @ columns`. And samples that drew an operation are sorted together, so that it is
@@ -76,16 +77,16 @@ def resized_crop(
     size: int,
     cubic: bool = False,
 ) -> Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, size, size) in [0, 1]: crop, antialiased resize and flip as one.
+    """uint8 (B, H, W, C) -> float (B, C, size, size) in [0, 1]: crop, antialiased resize and flip as one.
 
     `cubic`: bicubic instead of bilinear. It overshoots at edges; what leaves [0, 1] is cut off, as in PIL.
     """
-    batch, in_height, in_width, _ = images.shape
+    batch, in_height, in_width, channels = images.shape
     rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size, cubic)
     columns = resize_matrix(left, width, flip, in_width, size, cubic)
-    x = torch.bmm(rows, images.flatten(2).float())  # (B, size, W * 3)
-    x = x.view(batch, size, in_width, 3).permute(0, 3, 1, 2).reshape(batch, 3 * size, in_width)
-    x = torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, 3, size, size)
+    x = torch.bmm(rows, images.flatten(2).float())  # (B, size, W * C)
+    x = x.view(batch, size, in_width, channels).permute(0, 3, 1, 2).reshape(batch, channels * size, in_width)
+    x = torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, channels, size, size)
     return x.clamp_(0, 1) if cubic else x
 
 
@@ -134,7 +135,9 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 def grey(x: Tensor) -> Tensor:
-    """Luma (B, h, w)."""
+    """Luma (B, h, w); of other channels than red, green and blue the mean."""
+    if x.shape[1] != 3:
+        return x.mean(1)
     r, g, b = x.unbind(1)
     return (r * GREY[0]).add_(g * GREY[1]).add_(b * GREY[2])
 
@@ -187,7 +190,10 @@ def jitter(x: Tensor, rows: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     `order` (B, 4) holds the operations' numbers (`BRIGHTNESS`, ... `HUE`) as they follow each other, `factors` (B, 4)
     their parameters in the order of these numbers. At each of the four places one blend serves three of the operations
     with per-sample weights; samples that turn their hue there pass through it unchanged and are turned after it.
+    Channels other than red, green and blue have neither saturation nor hue: those two leave them as they are.
     """
+    if x.shape[1] != 3:
+        return _jitter_without_colour(x, rows, order, factors)
     hue_place = torch.where(rows, (order == HUE).int().argmax(1), 4)  # 4: no jitter
     ends = [0] * 4
     back = None
@@ -208,6 +214,16 @@ def jitter(x: Tensor, rows: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     return x if back is None else x.index_select(0, back)
 
 
+def _jitter_without_colour(x: Tensor, rows: Tensor, order: Tensor, factors: Tensor) -> Tensor:
+    """`jitter` of images whose channels are no colours: brightness and contrast, in each sample's own order."""
+    for place in range(4):
+        op = order[:, place]
+        factor = factors.gather(1, op.unsqueeze(1)).squeeze(1)
+        factor = torch.where(rows & (op <= CONTRAST), factor, 1.0)
+        x = _blend(x, factor, torch.zeros_like(factor), (1 - factor) * (op == CONTRAST))
+    return x
+
+
 def grayscale(x: Tensor) -> Tensor:
     """Luma in all three channels."""
     return grey(x).unsqueeze(1).expand_as(x)
@@ -219,5 +235,5 @@ def solarize(x: Tensor, threshold: float) -> Tensor:
 
 
 def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(x - mean) / std with `mean` and `std` (3, 1, 1)."""
+    """(x - mean) / std with `mean` and `std` (C, 1, 1)."""
     return (x - mean).div_(std)

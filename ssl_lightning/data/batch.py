@@ -9,7 +9,7 @@ class Batch(NamedTuple):
     """A training or evaluation batch, ready for a network.
 
     Args:
-        views: V tensors (B, 3, h, w), float32, normalised; global crops first, then local crops.
+        views: V tensors (B, C, h, w), float32, normalised; global crops first, then local crops.
         labels: (B,) int64, -1 where there is none.
         indices: (B,) int64, the row of each image in its source set.
     """
@@ -33,8 +33,8 @@ class RawBatch(NamedTuple):
     """A batch as it leaves a loader, before `DataModule.on_after_batch_transfer`.
 
     Args:
-        images: one uint8 tensor (B, H, W, 3), or one already cropped uint8 (B, h, w, 3) tensor per view, or
-            one finished float (B, 3, h, w) tensor per view (engine "worker").
+        images: one uint8 tensor (B, H, W, C), or one already cropped uint8 (B, h, w, C) tensor per view, or
+            one finished float (B, C, h, w) tensor per view (engine "worker").
         labels: (B,) int64.
         indices: (B,) int64.
         epoch: epoch these images are drawn in; below 0 for evaluation (see `sampler`).

@@ -1,13 +1,14 @@
 """Image files that cannot be decoded are skipped, counted and reported; too many of them stop the run."""
 
 import sys
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from ssl_lightning import distributed
 from ssl_lightning.errors import UserError
 
-BROKEN_LIMIT = 0.01  # share of a set's files that may be broken
+BROKEN_LIMIT = 0.01  # share of a whole set's files that may be broken; one may be in any case
 
 
 def say(message: str) -> None:
@@ -16,24 +17,66 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-class BrokenFiles:
-    """Counts files that could not be decoded; too many of them stop the run.
+def named(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more there are.
+
+    >>> named("abcde")
+    'a, b, c and 2 more'
+    """
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return f"{', '.join(found[:most])}{more}"
+
+
+def counted(count: int, word: str = "image") -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
+
+
+class WholeSet:
+    """All files of a data set, of whose parts each counts its own broken ones; `broken` are the paths of all.
 
     Args:
-        paths: all files of the set.
+        count: how many files there are.
     """
 
-    def __init__(self, paths: list[str]):
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.broken: set[str] = set()
+
+    @property
+    def most(self) -> float:
+        """How many files may be broken."""
+        return max(1.0, BROKEN_LIMIT * self.count)
+
+
+class BrokenFiles:
+    """Counts the files of one part of a set that could not be decoded; too many in the whole set stop the run.
+
+    Args:
+        paths: the files of the part.
+        whole: the set; None where the part is all of it.
+    """
+
+    def __init__(self, paths: list[str], whole: WholeSet | None = None):
         self.paths = paths
+        self.whole = whole or WholeSet(len(paths))
         self.rows: set[int] = set()
         self.reported = 0
 
+    @property
+    def left(self) -> float:
+        """How many more may be broken before the run stops."""
+        return self.whole.most - len(self.whole.broken)
+
     def add(self, rows: Tensor) -> None:
         self.rows.update(rows.tolist())
-        if len(self.rows) > BROKEN_LIMIT * len(self.paths):
-            raise UserError(
-                f"{self}, more than {BROKEN_LIMIT:.0%} of {len(self.paths)}; remove or mend these files, then run again"
-            )
+        self.whole.broken.update(self.paths[row] for row in self.rows)
+        if len(self.whole.broken) > self.whole.most:
+            share = f"more than {BROKEN_LIMIT:.0%} of {self.whole.count}"
+            raise UserError(f"{told(self.whole.broken)}, {share}; remove or mend these files, then run again")
+        if len(self.rows) >= len(self.paths) > 0:
+            raise UserError(f"none of {counted(len(self.paths), 'image file')} can be decoded, {self.paths[0]} first")
 
     def report(self) -> None:
         """Says how many files are skipped, when there are more than last time."""
@@ -42,7 +85,10 @@ class BrokenFiles:
         self.reported = len(self.rows)
 
     def __str__(self) -> str:
-        names = ", ".join(self.paths[row] for row in sorted(self.rows)[:5])
-        more = f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else ""
-        files = "file" if len(self.rows) == 1 else "files"
-        return f"{len(self.rows)} image {files} that cannot be decoded ({names}{more})"
+        return told(self.paths[row] for row in self.rows)
+
+
+def told(paths: Iterable[str]) -> str:
+    """`2 image files that cannot be decoded (a.png, b.png)`."""
+    found = sorted(paths)
+    return f"{len(found)} image {'file' if len(found) == 1 else 'files'} that cannot be decoded ({named(found, 5)})"

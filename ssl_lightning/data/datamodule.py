@@ -1,6 +1,5 @@
 """`DataModule`: a source of images becomes training batches of views, and evaluation batches of one view."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from ssl_lightning import distributed
 from ssl_lightning.data.batch import Batch, RawBatch
+from ssl_lightning.data.depth import Range
+from ssl_lightning.data.described import check_channels, per_channel
 from ssl_lightning.data.images import ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.labels import labelled_subset
 from ssl_lightning.data.loader import (
@@ -39,7 +40,7 @@ class DataModule(LightningDataModule):
         image_size: side of the evaluation view.
         eval_resize: its shorter side before it is cropped from the middle, as published protocols have 256 for 224;
             None: image_size.
-        mean, std: per channel, for images in [0, 1].
+        mean, std: per channel, for images in [0, 1]. ImageNet's mean their average where there are not three channels.
         num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
         engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
         label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all. Training
@@ -49,7 +50,10 @@ class DataModule(LightningDataModule):
         seed: of the shuffle, the views and all subsets.
         resident: keep decoded images on the GPU; "auto" = when they are smaller than 2 GB.
         worker_timeout: seconds after which processes that do not answer end the run.
+        channels: of the images; those that are downloaded or drawn have 3.
     """
+
+    value_range: Range | None = None  # the values that became 0 and 255; None: the images were bytes already
 
     def __init__(
         self,
@@ -68,12 +72,14 @@ class DataModule(LightningDataModule):
         resident: bool | Literal["auto"] = "auto",
         worker_timeout: float = WORKER_TIMEOUT,
         eval_resize: int | None = None,
+        channels: int = 3,
     ):
         super().__init__()
         if engine not in ("device", "worker"):
             raise UserError(f"data.engine={engine} is unknown; use device or worker")
         self.views, self.batch_size, self.image_size, self.seed = views, batch_size, image_size, seed
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.channels = channels
+        self.mean, self.std = per_channel("mean", mean, channels), per_channel("std", std, channels)
         self.num_workers, self.engine, self.resident = num_workers, engine, resident
         self.worker_timeout = worker_timeout
         self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
@@ -82,8 +88,7 @@ class DataModule(LightningDataModule):
         self.eval_view = EvalView(image_size, self.mean, self.std, eval_resize)
         self._device_views = None if views is None else DeviceViews(views, self.mean, self.std, seed)
         self._sets: tuple[ImageSet, ImageSet, ImageSet] | None = None
-        self._loaders: list[Loader] = []
-        self._start = (0, 0)
+        self._loaders, self._start = list[Loader](), (0, 0)
 
     # ---- the images
 
@@ -98,6 +103,7 @@ class DataModule(LightningDataModule):
     def _load(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         if self._sets is None:
             loaded = self.load()
+            check_channels(loaded, self.channels)
             self._sets = (loaded[0], loaded[1], loaded[2] if len(loaded) == 3 else loaded[0])
         return self._sets
 
@@ -130,8 +136,8 @@ class DataModule(LightningDataModule):
         """True when both the probe's training images and the test images are labelled."""
         return self.probe_set.labelled and self.test_set.labelled
 
-    def prepare_data(self) -> None:
-        self._load()  # downloads and caches are made by one process; the others then find them
+    def prepare_data(self) -> None:  # downloads and caches are made by one process; the others then find them
+        self._load()
 
     def setup(self, stage: str) -> None:
         self._load()
@@ -205,16 +211,14 @@ class DataModule(LightningDataModule):
         return self._loader(images, SampleFetch(images, WorkerCrops(self.views, self.seed)), sampler)
 
     def val_dataloader(self) -> list[Loader]:
-        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it.
-
-        All ranks get equally many batches; what only fills up has label and index -1.
-        """
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it. All ranks get
+        equally many batches; what only fills up has label and index -1."""
         bank = self._subset(self.probe_set, self.bank_size, "bank")
         queries = self._subset(self.test_set, self.query_size, "queries")
         return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
 
     def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
-        """Batches of one normalised view (B, 3, S, S) on the CPU: each row of `indices` once over all ranks, or, when
+        """Batches of one normalised view (B, C, S, S) on the CPU: each row of `indices` once over all ranks, or, when
         they are not `shared`, once on every rank. A rank may have no batch at all."""
         images = self._split(split)
         rows = torch.arange(len(images)) if indices is None else indices
@@ -242,7 +246,7 @@ class DataModule(LightningDataModule):
                 views = images
             elif batch.epoch == PADDING:
                 none = batch.labels.new_full((1,), -1)
-                return Batch([torch.zeros(1, 3, self.image_size, self.image_size, device=none.device)], none, none)
+                return Batch([torch.zeros(1, self.channels, *[self.image_size] * 2, device=none.device)], none, none)
             elif batch.epoch < 0:
                 assert isinstance(images, Tensor)
                 views = [self.eval_view.normalize(images)]
@@ -267,9 +271,7 @@ class DataModule(LightningDataModule):
         """The training images, -1 for each label that `labelled_indices` does not give out."""
         if images is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
             return images
-        images, usable = copy.copy(images), self.labelled_indices("train")
-        images.labels = torch.full_like(images.labels, -1).index_copy_(0, usable, images.labels[usable])
-        return images
+        return images.labelled_at(self.labelled_indices("train"))
 
     def _subset(self, images: ImageSet, size: int | None, name: str) -> Tensor:
         if size is None or size >= len(images):
@@ -301,4 +303,4 @@ class DataModule(LightningDataModule):
         device, fits = self._device(), images.images.numel() < RESIDENT_BYTES
         if device.type != "cuda" or self.resident is False or (self.resident == "auto" and not fits):
             return images
-        return ArrayImages(images.images.to(device), images.labels, images.classes)
+        return images.to(device)

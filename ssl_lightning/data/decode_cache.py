@@ -22,7 +22,7 @@ from ssl_lightning.errors import UserError
 SMALL_SIDE = 128  # pixels: larger images stay files
 SMALL_BYTES = 2 * 1024**3
 CHUNK = 256  # files decoded per task
-FORMAT = 1  # raise when decoding changes
+FORMAT = 2  # raise when decoding changes
 
 
 def decoded_once(images: FileImages) -> ImageSet:
@@ -34,15 +34,15 @@ def decoded_once(images: FileImages) -> ImageSet:
         UserError: more than 1 % of the files cannot be decoded.
     """
     size = _common_size(images.paths)
-    if size is None or len(images) * size[0] * size[1] * 3 > SMALL_BYTES:
+    if size is None or len(images) * size[0] * size[1] * images.channels > SMALL_BYTES:
         return images
     folder = cache_dir() / "decoded"
-    stem = folder / _digest(images.paths, size)
+    stem = folder / _digest(images, size)
     if not stem.with_suffix(".json").is_file():
         if not writable(folder):
             say(f"The cache folder {folder} cannot be written; the images are decoded for each batch instead.")
             return images
-        _decode_all(images.paths, size, stem)
+        _decode_all(images, size, stem)
     result = json.loads(stem.with_suffix(".json").read_text())
     if result["sizes_differ"]:
         return images
@@ -60,7 +60,8 @@ def _good_rows(images: FileImages, array_file: Path, broken: Tensor) -> ArrayIma
     paths = [path for path, good in zip(images.paths, keep.tolist(), strict=True) if good]
     # with nothing broken the memory map is used as it is, without a copy
     pixels = array if len(broken) == 0 else array[keep]
-    return ArrayImages(pixels, images.labels[keep], images.classes, paths)
+    good = ArrayImages(pixels, images.labels[keep], images.classes, paths, images.channels)
+    return good.with_targets(None if images.targets is None else images.targets[keep], images.target_names)
 
 
 def _common_size(paths: list[str], probes: int = 32) -> tuple[int, int] | None:
@@ -77,11 +78,15 @@ def _common_size(paths: list[str], probes: int = 32) -> tuple[int, int] | None:
     return sizes.pop()
 
 
-def _digest(paths: list[str], size: tuple[int, int]) -> str:
-    """Changes when a file is added, removed, renamed or rewritten."""
-    digest = hashlib.sha256(f"{FORMAT} {size} {len(paths)}".encode())
-    for path in paths:
-        status = os.stat(path)
+def _digest(images: FileImages, size: tuple[int, int]) -> str:
+    """Changes when a file is added, removed, renamed or rewritten, or its values are read in another way."""
+    read = f"{images.channels} {images.value_range}"
+    digest = hashlib.sha256(f"{FORMAT} {size} {len(images)} {read}".encode())
+    for path in images.paths:
+        try:
+            status = os.stat(path)
+        except OSError:  # removed since it was listed: it counts as broken
+            continue
         digest.update(os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:32]
 
@@ -89,20 +94,20 @@ def _digest(paths: list[str], size: tuple[int, int]) -> str:
 class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
     """Task i decodes files i*CHUNK and on: (first row, uint8 (n, H, W, 3), broken rows, a size differs)."""
 
-    def __init__(self, paths: list[str], size: tuple[int, int]):
-        self.paths, self.size = paths, size
+    def __init__(self, images: FileImages, size: tuple[int, int]):
+        self.images, self.size = images, size
 
     def __len__(self) -> int:
-        return -(-len(self.paths) // CHUNK)
+        return -(-len(self.images) // CHUNK)
 
     def __getitem__(self, task: int) -> tuple[int, np.ndarray, list[int], bool]:
         first = task * CHUNK
-        paths = self.paths[first : first + CHUNK]
-        pixels = np.zeros((len(paths), *self.size, 3), np.uint8)
+        paths, channels = self.images.paths[first : first + CHUNK], self.images.channels
+        pixels = np.zeros((len(paths), *self.size, channels), np.uint8)
         broken, differs = [], False
         for row, path in enumerate(paths):
             try:
-                image = decode(path).numpy()
+                image = decode(path, channels, self.images.value_range).numpy()
             except BROKEN:
                 broken.append(first + row)
                 continue
@@ -113,11 +118,12 @@ class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
         return first, pixels, broken, differs
 
 
-def _decode_all(paths: list[str], size: tuple[int, int], stem: Path) -> None:
+def _decode_all(images: FileImages, size: tuple[int, int], stem: Path) -> None:
     """Writes STEM.npy and, once that is whole, STEM.json."""
     handle, name = tempfile.mkstemp(dir=stem.parent, prefix=stem.name)
     os.close(handle)
-    array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=(len(paths), *size, 3))
+    paths, shape = images.paths, (len(images), *size, images.channels)
+    array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
     workers = 0
     if len(paths) > 4 * CHUNK:
         workers = automatic_workers()
@@ -125,7 +131,7 @@ def _decode_all(paths: list[str], size: tuple[int, int], stem: Path) -> None:
     broken: list[int] = []
     differs = False
     chunks = DataLoader(
-        _Chunks(paths, size), batch_size=None, num_workers=workers, collate_fn=as_is, worker_init_fn=begin
+        _Chunks(images, size), batch_size=None, num_workers=workers, collate_fn=as_is, worker_init_fn=begin
     )
     for first, pixels, bad, other_size in chunks:
         array[first : first + len(pixels)] = pixels

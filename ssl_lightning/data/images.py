@@ -1,37 +1,42 @@
 """Sets of images: decoded and equal in size (`ArrayImages`), or files decoded on access (`FileImages`)."""
 
+import copy
 import os
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ImageFile
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_lightning.data.broken import BrokenFiles
+from ssl_lightning.data import depth, pixels
+from ssl_lightning.data.broken import BrokenFiles, WholeSet
+from ssl_lightning.data.pixels import BROKEN, FORMATS, opened
 from ssl_lightning.errors import UserError
 
-# What `opened` raises on a damaged or foreign file.
-BROKEN = (UnidentifiedImageError, OSError)
-# Other formats are not even tried: some are scripts (EPS starts Ghostscript), some read further files.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "MPO", "JPEG2000", "ICO", "TGA")
+__all__ = ["BROKEN", "FORMATS", "ArrayImages", "FileImages", "ImageSet", "decode", "opened", "regular_or_absent"]
 
 
 class ImageSet(Dataset[tuple[Tensor, int, int]]):
-    """Images with labels; `images[i]` is `(uint8 (H, W, 3), label, i)`.
+    """Images with labels; `images[i]` is `(uint8 (H, W, C), label, i)`.
 
     Attributes:
         labels: (N,) int64, -1 where there is none.
         classes: the class names, in label order; [] when unlabelled.
         paths: the file of each image, or None when the images do not come from files of their own.
+        channels: C, 3 for colours.
+        targets: (N, L) int8 of 0 and 1 where each image has L labels of its own, -1 in the rows of images without;
+            None otherwise. `target_names` names the L.
     """
 
     labels: Tensor
     classes: list[str]
     paths: list[str] | None
+    channels: int = 3
+    targets: Tensor | None = None
+    target_names: Sequence[str] = ()
 
     def __init__(self, labels: Tensor | None, count: int, classes: Sequence[str] = (), paths: list[str] | None = None):
         self.labels = torch.full((count,), -1) if labels is None else labels.to(torch.int64)
@@ -40,6 +45,19 @@ class ImageSet(Dataset[tuple[Tensor, int, int]]):
         self.classes = list(classes)
         self.paths = paths
 
+    def with_targets(self, targets: Tensor | None, names: Sequence[str]) -> Self:
+        """This set, with several labels for each image: `targets` (N, L)."""
+        if targets is not None and len(targets) != len(self):
+            raise UserError(f"there are {len(self)} images but {len(targets)} rows of labels; give one row per image")
+        self.targets, self.target_names = targets, tuple(names)
+        return self
+
+    def labelled_at(self, rows: Tensor) -> Self:
+        """The same images, -1 for each label that is not at `rows` (M,)."""
+        images = copy.copy(self)
+        images.labels = torch.full_like(self.labels, -1).index_copy_(0, rows, self.labels[rows])
+        return images
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -47,12 +65,15 @@ class ImageSet(Dataset[tuple[Tensor, int, int]]):
         return self.image(index), int(self.labels[index]), index
 
     def image(self, index: int) -> Tensor:
-        """One image, uint8 (H, W, 3)."""
+        """One image, uint8 (H, W, C)."""
         raise NotImplementedError
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """The rows `indices` (M,) as a set of their own; the class names stay."""
         raise NotImplementedError
+
+    def _targets_of(self, indices: Tensor) -> tuple[Tensor | None, Sequence[str]]:
+        return None if self.targets is None else self.targets[indices], self.target_names
 
     @property
     def labelled(self) -> bool:
@@ -64,9 +85,10 @@ class ArrayImages(ImageSet):
     """Decoded images of one size, fetched by a whole index tensor at once: no Python per image.
 
     Args:
-        images: uint8 (N, H, W, 3) tensor, array or memory map.
+        images: uint8 (N, H, W, C) tensor, array or memory map.
         labels: (N,) integers, or None.
         classes: class names; made from the labels ("0", "1", ...) when absent.
+        channels: C.
     """
 
     images: Tensor
@@ -77,11 +99,12 @@ class ArrayImages(ImageSet):
         labels: Tensor | np.ndarray | Sequence[int] | None = None,
         classes: Sequence[str] = (),
         paths: list[str] | None = None,
+        channels: int = 3,
     ):
-        self.images = images if isinstance(images, Tensor) else torch.from_numpy(images)
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            shape = tuple(self.images.shape)
-            raise UserError(f"images must be uint8 (N, H, W, 3), not {self.images.dtype} {shape}; convert them first")
+        self.images, self.channels = images if isinstance(images, Tensor) else torch.from_numpy(images), channels
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[-1] != channels:
+            wanted, shape = f"(N, H, W, {channels})", tuple(self.images.shape)
+            raise UserError(f"images must be uint8 {wanted}, not {self.images.dtype} {shape}; convert them first")
         targets = None if labels is None else torch.as_tensor(labels).to(torch.int64)
         if targets is not None and not classes and len(targets):
             classes = [str(i) for i in range(int(targets.max()) + 1)]
@@ -91,80 +114,70 @@ class ArrayImages(ImageSet):
         return self.images[index]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The images of `indices` (B,), uint8 (B, H, W, 3), on the device the images live on."""
+        """The images of `indices` (B,), uint8 (B, H, W, C), on the device the images live on."""
         return self.images.index_select(0, indices.to(self.images.device))
+
+    def to(self, device: torch.device) -> "ArrayImages":
+        """The same set with its images on a device."""
+        moved = ArrayImages(self.images.to(device), self.labels, self.classes, self.paths, self.channels)
+        return moved.with_targets(self.targets, self.target_names)
 
     def subset(self, indices: Tensor) -> "ArrayImages":
         paths = None if self.paths is None else [self.paths[i] for i in indices.tolist()]
-        return ArrayImages(self.images[indices], self.labels[indices], self.classes, paths)
+        part = ArrayImages(self.images[indices], self.labels[indices], self.classes, paths, self.channels)
+        return part.with_targets(*self._targets_of(indices))
 
 
 class FileImages(ImageSet):
-    """Image files, of any size and mode, decoded on access; `broken` counts those that turn out undecodable."""
+    """Image files, of any size and mode, decoded on access; `broken` counts those that turn out undecodable.
+
+    Args:
+        paths, labels, classes: of the images.
+        channels, value_range: see `decode`.
+        whole: the set that these files are a part of, for the share of files that may be broken; None: of their own.
+    """
 
     paths: list[str]
 
-    def __init__(self, paths: list[str], labels: Tensor | None = None, classes: Sequence[str] = ()):
+    def __init__(
+        self,
+        paths: list[str],
+        labels: Tensor | None = None,
+        classes: Sequence[str] = (),
+        channels: int = 3,
+        value_range: depth.Range | None = None,
+        whole: WholeSet | None = None,
+    ):
         super().__init__(labels, len(paths), classes, paths)
-        self.broken = BrokenFiles(paths)
+        self.channels, self.value_range = channels, value_range
+        self.broken = BrokenFiles(paths, whole)
 
     def image(self, index: int) -> Tensor:
-        return decode(self.paths[index])
+        return decode(self.paths[index], self.channels, self.value_range)
 
     def subset(self, indices: Tensor) -> "FileImages":
-        return FileImages([self.paths[i] for i in indices.tolist()], self.labels[indices], self.classes)
+        paths, labels = [self.paths[i] for i in indices.tolist()], self.labels[indices]
+        part = FileImages(paths, labels, self.classes, self.channels, self.value_range, self.broken.whole)
+        return part.with_targets(*self._targets_of(indices))
 
 
-def decode(path: str) -> Tensor:
-    """Reads an image file of any mode as uint8 RGB (H, W, 3).
+def decode(path: str, channels: int = 3, value_range: depth.Range | None = None) -> Tensor:
+    """Reads an image file of any mode and depth as uint8 (H, W, channels), the right way up.
+
+    Args:
+        channels: 3 for colours (grey is repeated), 1 for grey, or exactly as many as the file has.
+        value_range: the values that become 0 and 255; None: bytes as they are, deeper values by the range in use.
 
     Raises:
-        one of `BROKEN` when the file is truncated or is no image.
+        one of `BROKEN` when the file is truncated, is no image, or has another number of channels.
     """
     # Truncated files must fail here even when another library in the process asked PIL to be lenient.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    with opened(path) as image:
-        return torch.from_numpy(np.array(to_rgb(image)))  # np.array copies: the result is writable
-
-
-@contextmanager
-def opened(path: str) -> Iterator[Image.Image]:
-    """An image file for reading; whatever goes wrong with it, inside the block too, is one of `BROKEN`.
-
-    A pipe, a device or a socket is refused without waiting for it.
-    """
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{path} is no regular file")
-            with Image.open(file, formats=FORMATS) as image:
-                yield image
-    except BROKEN:
-        raise
-    except Exception as error:  # a hostile file fails inside PIL in a dozen ways
-        raise OSError(f"{path} cannot be decoded: {type(error).__name__}: {error}") from error
+    shown = depth.with_channels(depth.to_bytes(pixels.values(path, channels), value_range), channels)
+    return torch.from_numpy(np.require(shown, requirements=["C", "W"]))
 
 
 def regular_or_absent(path: str | os.PathLike[str]) -> None:
     """Raise a UserError for what is there but is no regular file: it would be waited for, or written to."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UserError(f"{os.path.abspath(path)} is no regular file; put the file there, or remove it")
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts L, LA, P, RGBA, CMYK, 1-bit, 16-bit and float images to RGB; alpha is dropped as PIL does."""
-    if image.mode.startswith("I;16"):  # PIL clips 16-bit values at 255 instead of scaling them
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # PIL warns when a palette with transparency goes to RGB directly
-    return image.convert("RGB")
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Scales 32-bit values to 0..255 by the range they use: [0, 1] floats, bytes, or 16-bit integers."""
-    top = float(values.max(initial=0))
-    is_float = np.issubdtype(values.dtype, np.floating)
-    scale = 255.0 if is_float and top <= 1 else 1.0 if top <= 255 else 255.0 / max(top, 65535.0)
-    return np.clip(values.astype(np.float64) * scale, 0, 255).round().astype(np.uint8)

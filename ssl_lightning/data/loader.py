@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_lightning import distributed
 from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
-from ssl_lightning.data.broken import BROKEN_LIMIT, BrokenFiles
-from ssl_lightning.data.images import BROKEN, ArrayImages, ImageSet
+from ssl_lightning.data.broken import BrokenFiles
+from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
 from ssl_lightning.data.views import EvalView
 
-# (uint8 image (H, W, 3), index, epoch) -> one tensor, or one per view
+# (uint8 image (H, W, C), index, epoch) -> one tensor, or one per view
 Transform = Callable[[Tensor, int, int], Any]
 
 WORKER_TIMEOUT = 600.0  # seconds; from a slow disk the first batch may take minutes
@@ -71,13 +71,14 @@ class SampleFetch(Dataset[RawBatch]):
 
     def _good(self, row: int, broken: list[int]) -> tuple[Tensor | None, int]:
         """The image at `row`, or at the next decodable row (around the end); None when too many are broken."""
+        most = self.images.broken.whole.most if isinstance(self.images, FileImages) else 1.0
         for step in range(len(self.images)):
             candidate = (row + step) % len(self.images)
             try:
                 return self.images.image(candidate), candidate
             except BROKEN:
                 broken.append(candidate)
-            if len(set(broken)) > BROKEN_LIMIT * len(self.images):
+            if len(set(broken)) > most:
                 break
         return None, row
 

@@ -19,15 +19,18 @@ CHUNK_PIXELS = 256 * 32 * 32  # a CPU works on so many at once: they stay in its
 
 
 def _channels(values: Sequence[float], device: torch.device) -> Tensor:
-    """(3, 1, 1), filled on the device: a copy from the host would stop it."""
+    """(C, 1, 1), filled on the device: a copy from the host would stop it."""
     return torch.stack([torch.full((1, 1), v, device=device) for v in values])
 
 
 def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
-    """Jitter, greyscale, blur and solarize of float images (B, 3, h, w) in [0, 1], in SimCLR's and BYOL's order."""
+    """Jitter, greyscale, blur and solarize of float images (B, C, h, w) in [0, 1], in SimCLR's and BYOL's order.
+
+    Where the channels are not red, green and blue there is no grey, hue or saturation: see `augment.jitter`.
+    """
     if view.jitter_p > 0:
         x = augment.jitter(x, draw.jitter, draw.order, draw.factors)
-    if view.grayscale_p > 0:
+    if view.grayscale_p > 0 and x.shape[1] == 3:
         x = augment.on_rows(x, draw.grayscale, augment.grayscale)
     if view.blur_p > 0:
         kernel_size = augment.blur_kernel_size(view.size)
@@ -38,7 +41,7 @@ def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
 
 
 def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mean: Tensor, std: Tensor) -> Tensor:
-    """One view of uint8 (B, H, W, 3): float (B, 3, size, size), normalised. `crops` is None where images are crops."""
+    """One view of uint8 (B, H, W, C): float (B, C, size, size), normalised. `crops` is None where images are crops."""
     if crops is None:
         x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     else:
@@ -50,9 +53,9 @@ def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mea
 class DeviceViews:
     """All views of a batch in one pass on the device of its images, each sample with its own parameters.
 
-    `views(images, indices, epoch)` takes uint8 (B, H, W, 3), or one uint8 (B, size, size, 3) per view where
-    `WorkerCrops` has already cropped and flipped, and returns float (B, 3, size, size) per view, normalised, in
-    channels_last memory. `.work` is `apply`; a benchmark puts `torch.compile(apply)` there.
+    `views(images, indices, epoch)` takes uint8 (B, H, W, C), or one uint8 (B, size, size, C) per view where
+    `WorkerCrops` has already cropped and flipped, and returns float (B, C, size, size) per view, normalised, in
+    channels_last memory; C is the length of `mean`. `.work` is `apply`; a benchmark puts `torch.compile(apply)` there.
     """
 
     def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
@@ -66,16 +69,17 @@ class DeviceViews:
         if len(sources) != len(self.views):
             raise UserError(f"{len(sources)} cropped batches for {len(self.views)} views; crop with the same views")
         for source in sources:
-            if source.dtype != torch.uint8 or source.ndim != 4 or source.shape[3] != 3:
-                raise UserError(f"images are {source.dtype} {tuple(source.shape)}; give uint8 (B, H, W, 3)")
+            if source.dtype != torch.uint8 or source.ndim != 4 or source.shape[3] != len(self.mean):
+                wanted = f"(B, H, W, {len(self.mean)})"
+                raise UserError(f"images are {source.dtype} {tuple(source.shape)}; give uint8 {wanted}")
         indices = indices.to(sources[0].device)
         return [self._view(place, source, indices, epoch, cropped) for place, source in enumerate(sources)]
 
     def _view(self, place: int, images: Tensor, indices: Tensor, epoch: int, cropped: bool) -> Tensor:
         view, device = self.views[place], images.device
-        (count, height, width, _), size = images.shape, view.size
+        (count, height, width, channels), size = images.shape, view.size
         mean, std = _channels(self.mean, device), _channels(self.std, device)
-        out = torch.empty(count, size, size, 3, device=device)
+        out = torch.empty(count, size, size, channels, device=device)
         chunk = max(1, CHUNK_PIXELS // max(size * size, height * width) if device.type == "cpu" else count)
         for start in range(0, count, chunk):
             rows = slice(start, start + chunk)
@@ -156,10 +160,15 @@ class WorkerViews:
         from torchvision.transforms.v2 import functional as F
 
         adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+        rgb = x.shape[0] == 3
         if draw.jitter:
             for k in draw.order[0].tolist():
-                x = adjust[k](x, float(draw.factors[0, k]))
-        if draw.grayscale:
+                factor = float(draw.factors[0, k])
+                if rgb:
+                    x = adjust[k](x, factor)
+                elif k in (augment.BRIGHTNESS, augment.CONTRAST):  # torchvision's take colours and grey alone
+                    x = torch.lerp(x.mean() * (k == augment.CONTRAST), x, factor).clamp(0, 1)
+        if draw.grayscale and rgb:
             x = F.rgb_to_grayscale(x, num_output_channels=3)
         if draw.blur:
             kernel_size = augment.blur_kernel_size(view.size)

@@ -31,7 +31,8 @@ def judge(
     """kNN and linear top-1 on the test features, fractions in 0..1, and the protocol in words.
 
     The bank of the kNN and the training set of the probe are all labelled rows of `train`. With fewer rows than k, k
-    becomes that number, and the protocol says so. `linear_top5` comes in with more than five classes.
+    becomes that number, and the protocol says so. `linear_top5` comes in with more than five classes. With one labelled
+    training image there is no linear probe, and `linear_top1` is None.
 
     Raises:
         UserError: no labelled image in one of the two (then only `quality` can be told).
@@ -41,6 +42,10 @@ def judge(
         raise UserError("kNN and linear probe need labelled images in both splits; without them only quality is told")
     x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
     probe = probe or ProbeSettings()
+    if len(train) < 2:
+        protocol = {"knn": f"cosine, k=1, T={temperature:g}, bank 1", "linear": "none: one labelled training image"}
+        top1 = _knn(train, test, 1, temperature, device)
+        return {"knn_top1": top1, "linear_top1": None, "protocol": protocol}
     linear = probe_grid(x, labels, test_x, test_labels, num_classes, probe)
     return {
         "knn_top1": _knn(train, test, k, temperature, device),

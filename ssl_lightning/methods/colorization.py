@@ -14,6 +14,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.lab import lab_to_rgb, rgb_to_lab
 from ssl_lightning.models.maps import check_map, feature_map, has_map
 from ssl_lightning.models.vit import ViT
@@ -52,6 +53,8 @@ class Colorization(SSLMethod):
         super().__init__(backbone, **optim)
         if not has_map(backbone):
             raise UserError("colourisation needs a ViT or a network with a feature map (forward_features)")
+        if in_channels(backbone) != 3 or len(mean) != 3:
+            raise UserError("colourisation predicts colours: it takes images of 3 channels (data.channels=3)")
         if cells < 1:
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
         self.bins = bins

@@ -17,6 +17,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.queue import Queue
 
 
@@ -90,7 +91,7 @@ class DenseCL(SSLMethod):
         """Also refuses a backbone whose features are not the mean of a feature map: a ViT, or one with more layers."""
         super().check_views(sizes)
         net = copy.deepcopy(self.backbone).eval()
-        x = torch.randn(2, 3, sizes[0], sizes[0]).to(next(net.parameters()))
+        x = torch.randn(2, in_channels(net), sizes[0], sizes[0]).to(next(net.parameters()))
         places = net.forward_features(x) if hasattr(net, "forward_features") else x.flatten(2)  # type: ignore[operator]
         if places.ndim != 4 or not torch.allclose(places.mean((2, 3)), net(x), rtol=1e-3, atol=1e-4):
             mend = "choose a ResNet or convnet_small"

@@ -16,6 +16,7 @@ from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.maps import check_map, feature_map, has_map
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
 from ssl_lightning.models.vit import ViT
@@ -63,7 +64,7 @@ class SimMIM(SSLMethod):
                 "first by the last, and the ratio lie between 0 and 1"
             )
         width = backbone.embed_dim if isinstance(backbone, ViT) else int(backbone.out_dim)  # type: ignore[arg-type]
-        self.head = nn.Linear(width, self.patch_size**2 * 3)
+        self.head = nn.Linear(width, self.patch_size**2 * in_channels(backbone))
         if isinstance(backbone, ViT):
             self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.loss = self.scoring(loss, "prediction", "patches", "mask")

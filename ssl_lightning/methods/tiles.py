@@ -7,6 +7,7 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.tiles import cut_tiles, drop_colors
 
 
@@ -16,7 +17,7 @@ def check_tiles(backbone: nn.Module, size: int) -> None:
     patch = getattr(backbone, "patch_size", 1)
     if size % patch:
         raise UserError(f"patches of {patch} px do not divide tiles of {size} px; change method.tile_size")
-    blank = torch.zeros(1, 3, size, size).to(next(backbone.parameters()))
+    blank = torch.zeros(1, in_channels(backbone), size, size).to(next(backbone.parameters()))
     try:
         with evaluating(backbone):
             backbone(blank)

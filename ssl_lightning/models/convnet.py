@@ -22,15 +22,15 @@ class ResidualBlock(nn.Module):
 
 
 class ConvNetSmall(nn.Module):
-    """Three convolutions, each halving the resolution, and one residual block: (B, 3, H, W) -> (B, 4 * width).
+    """Three convolutions, each halving the resolution, and one residual block: (B, C, H, W) -> (B, 4 * width).
 
     With width 48 it has 0.87 million parameters. The features are the mean over all places, so any image size goes.
     """
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 48, in_channels: int = 3) -> None:
         super().__init__()
         self.out_dim = 4 * width
-        self.conv1 = conv_bn(3, width, stride=2)
+        self.conv1 = conv_bn(in_channels, width, stride=2)
         self.conv2 = conv_bn(width, 2 * width, stride=2)
         self.conv3 = conv_bn(2 * width, 4 * width, stride=2)
         self.block = ResidualBlock(4 * width)

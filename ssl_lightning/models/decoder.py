@@ -7,6 +7,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.vit import ViT, sincos_positions
 
 
@@ -32,7 +33,7 @@ class MAEDecoder(nn.Module):
         norm: Any = partial(nn.LayerNorm, eps=eps)
         self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.norm = norm(dim)
-        self.pixels = nn.Linear(dim, backbone.patch_size**2 * 3)
+        self.pixels = nn.Linear(dim, backbone.patch_size**2 * in_channels(backbone))
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.errors import UserError
+from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.vit import ViT
 
 
@@ -33,7 +34,8 @@ def check_map(backbone: nn.Module, size: int, width: int, stride: int | None = N
 
     Layers behind the map (ConvNeXt's last norm) would get no gradient from a loss on the map.
     """
-    x = torch.linspace(-1, 1, 3 * size * size).view(1, 3, size, size).to(next(backbone.parameters()))
+    shape = (1, in_channels(backbone), size, size)
+    x = torch.linspace(-1, 1, shape[1] * size * size).view(shape).to(next(backbone.parameters()))
     features, found = feature_map(backbone, x)
     side = "h" if stride is None else str(size // stride)
     fits = found.ndim == 4 and found.shape[1] == width and (stride is None or found.shape[2:] == (size // stride,) * 2)

@@ -41,8 +41,10 @@ class ResNet(models.ResNet):
         return torch.flatten(self.avgpool(self.forward_features(x)), 1)  # (B, out_dim)
 
 
-def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: bool = False) -> ResNet:
-    """torchvision's ResNet `name` as a backbone: (B, 3, H, W) -> (B, out_dim).
+def resnet(
+    name: str = "resnet18", stem: str = "imagenet", zero_init_residual: bool = False, in_channels: int = 3
+) -> ResNet:
+    """torchvision's ResNet `name` as a backbone: (B, in_channels, H, W) -> (B, out_dim).
 
     The state_dict has torchvision's own keys, without `fc`. `stem="cifar"` makes the first convolution 3x3 with
     stride 1 and takes the max-pool out, so that images of about 32 px keep their resolution.
@@ -57,9 +59,12 @@ def resnet(name: str = "resnet18", stem: str = "imagenet", zero_init_residual: b
         raise UserError(f"no stem named {stem!r};{did_you_mean(stem, STEMS)} Choose 'imagenet' or 'cifar'")
     net: Any = getattr(models, name)(weights=None, zero_init_residual=zero_init_residual)
     if stem == "cifar":
-        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        net.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
         net.maxpool = nn.Identity()
+    elif in_channels != 3:
+        net.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.out_dim = net.fc.in_features
     net.fc = nn.Identity()
     net.__class__ = ResNet  # torchvision's builders name their class; ours has the same layers and one method more

@@ -33,12 +33,13 @@ def cut_tiles(x: Tensor, grid: int, size: int, draw: Tensor) -> Tensor:
 
 
 def drop_colors(tiles: Tensor, draw: Tensor) -> Tensor:
-    """Tiles (..., 3, s, s) of which each keeps one channel, drawn by `draw` (...) in [0, 1), and 0 in the other two.
+    """Tiles (..., C, s, s) of which each keeps one channel, drawn by `draw` (...) in [0, 1), and 0 in the others.
 
     0 is the mean colour of normalised images. Color dropping of Doersch et al. 2015,
     https://arxiv.org/abs/1505.05192, where a little noise stands in place of 0.
     """
-    kept = (draw * 3).long()[..., None] == torch.arange(3, device=draw.device)  # (..., 3)
+    channels = tiles.shape[-3]
+    kept = (draw * channels).long()[..., None] == torch.arange(channels, device=draw.device)  # (..., C)
     return tiles * kept[..., None, None]
 
 

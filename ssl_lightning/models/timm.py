@@ -10,8 +10,10 @@ from ssl_lightning.allowed import TIMM_ARGUMENTS
 from ssl_lightning.errors import UserError, did_you_mean
 
 
-def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's network `name` without its classifier: (B, 3, H, W) -> (B, out_dim).
+def timm_backbone(
+    name: str, image_size: int | None = None, pretrained: bool = False, in_channels: int = 3, **kwargs: Any
+) -> nn.Module:
+    """timm's network `name` without its classifier: (B, in_channels, H, W) -> (B, out_dim).
 
     Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`; the others take any size.
     `kwargs` go to the network, for instance `patch_size=4` to give a ViT more than four tokens at 32 px; only sizes and
@@ -31,6 +33,8 @@ def timm_backbone(name: str, image_size: int | None = None, pretrained: bool = F
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if image_size is not None and config is not None and config.fixed_input_size:
         kwargs = {"img_size": image_size, **kwargs}
+    if in_channels != 3:
+        kwargs = {"in_chans": in_channels, **kwargs}
     net: Any = _create(name, pretrained, kwargs)
     patch = getattr(getattr(net, "patch_embed", None), "patch_size", 1)
     patch = patch if isinstance(patch, int) else patch[0]  # XCiT's is a number, others' a pair

@@ -16,7 +16,7 @@ from ssl_lightning.errors import UserError
 
 
 class ViT(VisionTransformer):
-    """timm's VisionTransformer without classifier: images (B, 3, H, W) -> features (B, out_dim).
+    """timm's VisionTransformer without classifier: images (B, in_channels, H, W) -> features (B, out_dim).
 
     Images of another size than `image_size` are taken, too, if the patches divide them: positions are interpolated.
     Parameters bear timm's names, so `timm.create_model(..., num_classes=0)` of the same sizes loads them.
@@ -48,6 +48,7 @@ class ViT(VisionTransformer):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         uniform_drop_path: bool = False,
+        in_channels: int = 3,
     ) -> None:
         if image_size % patch_size:
             raise UserError(
@@ -58,6 +59,7 @@ class ViT(VisionTransformer):
         super().__init__(
             img_size=image_size,
             patch_size=patch_size,
+            in_chans=in_channels,
             embed_dim=dim,
             depth=depth,
             num_heads=heads,

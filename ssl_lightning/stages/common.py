@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from ssl_lightning import ddp
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
 from ssl_lightning.checkpoint import build_backbone, load_backbone, resolve_ckpt, untrained
+from ssl_lightning.data.broken import say
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.described import labels_per_image
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.distributed import gather_rows, world_size
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
+from ssl_lightning.models.channels import in_channels
 
 CALIBRATION_IMAGES = 2048
 TrainerFactory = Callable[..., Any]  # trainer(callbacks=[...], subfolder=None, **overrides) -> lightning.Trainer
@@ -65,10 +68,47 @@ def open_backbone(
 
 
 def need_labels(data: DataModule, stage: str) -> None:
-    """Stop a stage that cannot do without labels before it computes anything."""
+    """Stop a stage that cannot do without labels, one for each image, before it computes anything."""
+    several = labels_per_image(data)
+    if several > 1:
+        mend = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
+        raise UserError(f"stage={stage} takes one label per image, and the data has {several}: {mend}")
     if not data.has_labels:
         mend = "give labelled data, or use stage=embed, which needs none"
         raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {mend}")
+
+
+def same_images(judged: Judged, data: DataModule) -> None:
+    """Give images to a network as in its training: of as many channels, scaled by the same range of values.
+
+    Called before any image is read: a range that the data states itself stays.
+    """
+    check_channels(judged.backbone, data)
+    known = judged.card.get("value_range")
+    if known is not None and data.value_range is None:
+        data.value_range = float(known[0]), float(known[1])
+
+
+def check_channels(backbone: nn.Module, data: DataModule) -> None:
+    """Refuse a network that does not take images of as many channels as the data has."""
+    if in_channels(backbone) == data.channels:
+        return
+    blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
+    try:
+        with evaluating(backbone), torch.no_grad():
+            backbone(blank.to(next(backbone.parameters())))
+    except RuntimeError as error:
+        found = in_channels(backbone)
+        raise UserError(
+            f"this backbone takes images of {found} channels, and the data has {data.channels}; "
+            f"set data.channels={found}, or take a backbone that was trained on such images"
+        ) from error
+
+
+def check_batch(method: nn.Module, data: DataModule) -> None:
+    """Refuse a batch of one image where a head's BatchNorm has nothing to average over."""
+    if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d | nn.SyncBatchNorm) for m in method.modules()):
+        raise UserError("a batch of 1 image is too few for the BatchNorm of this method; set data.batch_size=2 or more")
 
 
 def device_of(trainer: TrainerFactory) -> torch.device:
@@ -147,6 +187,8 @@ def judge_backbone(
     if module is not None:
         ddp.share_statistics(module)
     pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
+    if labels_per_image(data) > 1:
+        say(f"No kNN and no linear probe: they take one label per image, and the data has {labels_per_image(data)}.")
     if not data.has_labels:
         return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs, data.seed)}
     train, test = split_features(embed, data, device)

@@ -14,7 +14,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.stages.common import Judged, Stopwatch, TrainerFactory, device_of, report
+from ssl_lightning.stages.common import Judged, Stopwatch, TrainerFactory, device_of, report, same_images
 
 Split = Literal["train", "test"]
 
@@ -29,12 +29,14 @@ def run(
 ) -> dict[str, Any]:
     """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
 
-    An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files.
+    An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files;
+    where each image has several labels, `targets` (N, L) of 0 and 1 and `target_names`, too.
     A parquet table has the columns features, label, index, class and path.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
         need_pyarrow()
+    same_images(judged, data)
     judged.backbone.to(device)
 
     files, images, measured = [], {}, {}
@@ -68,6 +70,9 @@ def write_npz(path: Path, features: Features, source: ImageSet) -> None:
     }
     if source.paths is not None:
         arrays["paths"] = np.array([source.paths[i] for i in features.indices.tolist()], dtype=np.str_)
+    if source.targets is not None:
+        arrays["targets"] = source.targets[features.indices].numpy()
+        arrays["target_names"] = np.array(source.target_names, dtype=np.str_)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:  # given a name, numpy would append .npz to it
@@ -91,6 +96,8 @@ def write_parquet(path: Path, features: Features, source: ImageSet) -> None:
         "path": pa.array([source.paths[i] for i in rows] if source.paths else [None] * len(rows), pa.string()),
         "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
     }
+    if source.targets is not None:
+        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(source.target_names)}
     save_atomic(lambda temporary: pq.write_table(pa.table(columns), temporary), path)
 
 

@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.card import TIMM_OURS
 from ssl_lightning.checkpoint import save_atomic, save_backbone
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.described import card_of
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
-FROM_CARD = ("image_size", "mean", "std", "method", "data")
+FROM_CARD = ("image_size", "mean", "std", "channels", "value_range", "method", "data")
 
 
 def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
     """
     watch = Stopwatch()
     node = judged.card["backbone"]
-    card = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
+    card = card_of(data)
     card |= {key: judged.card[key] for key in FROM_CARD if judged.card.get(key) is not None}
     file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
     if is_main():
@@ -49,15 +51,19 @@ def sha256(path: Path) -> str:
 def loading_lines(node: dict[str, Any], file: str) -> list[str]:
     """Python that builds `net` and loads the file, with torchvision or timm alone where that is possible."""
     load = f'net.load_state_dict(safetensors.torch.load_file("{file}"))'
-    name = node.get("name")
+    name, channels = node.get("name"), node.get("in_channels", 3)
     if node["_target_"] == "ssl_lightning.models.resnet.resnet":
         lines = ["import safetensors.torch, torch, torchvision", f"net = torchvision.models.{name}()"]
         if node.get("stem") == "cifar":
-            lines.append("net.conv1 = torch.nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)")
+            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride=1, padding=1, bias=False)")
             lines.append("net.maxpool = torch.nn.Identity()")
+        elif channels != 3:
+            lines.append(f"net.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=7, stride=2, padding=3, bias=False)")
         return [*lines, "net.fc = torch.nn.Identity()", load]
     if node["_target_"] == "ssl_lightning.models.timm.timm_backbone":
-        arguments = {k: v for k, v in node.items() if k not in ("_target_", "name", "image_size", "pretrained")}
+        arguments = {key: value for key, value in node.items() if key not in TIMM_OURS}
+        if channels != 3:
+            arguments = {"in_chans": channels, **arguments}
         if _fixed_size(str(name)) and node.get("image_size"):
             arguments = {"img_size": node["image_size"], **arguments}
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())

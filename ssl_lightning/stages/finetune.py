@@ -22,6 +22,7 @@ from ssl_lightning.stages.common import (
     need_labels,
     raw_pixels,
     report,
+    same_images,
     split_features,
 )
 from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_split, train_and_test
@@ -55,6 +56,7 @@ def run(
         picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
     """
     watch = Stopwatch()
+    same_images(judged, data)
     need_labels(data, "finetune")
     rows, held = picking_split(data, picking)
     labelled = partial(LabelledData, data, rows, held, crop_and_flip(data.image_size, crop_scale), batch_size)

@@ -16,6 +16,7 @@ from ssl_lightning.stages.common import (
     need_labels,
     raw_pixels,
     report,
+    same_images,
     split_features,
     split_random_features,
 )
@@ -36,6 +37,7 @@ def run(
         chunk: test images at a time; None chooses by the size of the bank.
     """
     watch, device = Stopwatch(), device_of(trainer)
+    same_images(judged, data)
     need_labels(data, "knn")
 
     train, test = split_features(judged.backbone.to(device), data, device)

@@ -30,6 +30,7 @@ from ssl_lightning.stages.common import (
     need_labels,
     raw_pixels,
     report,
+    same_images,
     split_features,
     split_random_features,
 )
@@ -58,6 +59,7 @@ def run(
         crop_scale: share of the image's area that a crop keeps.
     """
     watch = Stopwatch()
+    same_images(judged, data)
     need_labels(data, "linear")
     if not augmented:
         found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
@@ -79,7 +81,7 @@ def run(
         linear_top1=top1(judged.backbone, "linear"),
         baselines={
             "random_init": {"linear_top1": top1(judged.random, "random_init")},
-            "raw_pixels": {"linear_top1": top1(Pixels(data.image_size), "raw_pixels")},
+            "raw_pixels": {"linear_top1": top1(Pixels(data.image_size, data.channels), "raw_pixels")},
         },
         labels=len(rows[0]),
         protocol={
@@ -112,12 +114,12 @@ def on_features(judged: Judged, data: DataModule, device: torch.device, probe: P
 
 
 class Pixels(nn.Module):
-    """The raw pixels as features, at 32 x 32 at most: (B, 3, H, W) -> (B, out_dim)."""
+    """The raw pixels as features, at 32 x 32 at most: (B, C, H, W) -> (B, out_dim)."""
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, channels: int = 3) -> None:
         super().__init__()
         self.size = min(image_size, 32)
-        self.out_dim = 3 * self.size**2
+        self.out_dim = channels * self.size**2
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.size:

@@ -9,11 +9,19 @@ from ssl_lightning import sharded
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.described import card_of
 from ssl_lightning.distributed import is_main
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.stages.common import Stopwatch, TrainerFactory, judge_backbone, peak_memory_mb
+from ssl_lightning.stages.common import (
+    Stopwatch,
+    TrainerFactory,
+    check_batch,
+    check_channels,
+    judge_backbone,
+    peak_memory_mb,
+)
 
 
 def run(
@@ -39,6 +47,8 @@ def run(
         temperature: weight of a neighbour, exp(cosine / temperature).
     """
     watch = Stopwatch()
+    check_channels(method.backbone, data)
+    check_batch(method, data)
     if data.views is not None:
         method.check_views([view.size for view in data.views.list()])
     random_backbone = copy.deepcopy(method.backbone)  # the baseline: the very weights this run begins with
@@ -54,8 +64,8 @@ def run(
 
     device = fit.strategy.root_device
     if is_main():
-        card = {"image_size": data.image_size, "mean": data.mean, "std": data.std}
-        save_backbone(method.judged, run.config["backbone"], run.path, method=method_name, data=data_name, **card)
+        card = {"method": method_name, "data": data_name, **card_of(data)}
+        save_backbone(method.judged, run.config["backbone"], run.path, **card)
     results: dict[str, Any] = {}
     if judge:
         embed, random_backbone = method.to(device).embed, random_backbone.to(device)

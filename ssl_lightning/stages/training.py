@@ -60,6 +60,7 @@ class LabelledData(DataModule):
             resident=source.resident,
             worker_timeout=source.worker_timeout,
             eval_resize=source.eval_resize,
+            channels=source.channels,
         )
         self.source, self.rows, self.picking = source, rows, picking
 

@@ -124,3 +124,10 @@ def test_random_features_are_those_of_the_calibrated_network() -> None:
     torch.testing.assert_close(train.x, net(images).detach())
     assert train.x.mean().abs() < 1e-5
     assert test.indices.tolist() == [1]
+
+
+def test_with_one_training_image_there_is_no_probe() -> None:
+    one = Features(torch.ones(1, 3), torch.tensor([1]), torch.tensor([0]))
+    test = Features(torch.ones(2, 3), torch.tensor([1, 0]), torch.arange(2))
+    found = judge(one, test, 2)
+    assert (found["knn_top1"], found["linear_top1"]) == (0.5, None)

@@ -2,22 +2,29 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ssl_lightning.data import depth, ranges
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.datamodule import DataModule, Loaded
+from ssl_lightning.data.depth import WrongChannels
+from ssl_lightning.data.described import opening
 from ssl_lightning.data.images import ArrayImages
 from ssl_lightning.data.labels import split
 from ssl_lightning.errors import UserError
 
 # (images, labels) under their usual names, for one whole set, for the training part and for the test part
+Pair = tuple[np.ndarray, np.ndarray | None, str]
 WHOLE = (("images", "labels"), ("x", "y"))
 TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
 TEST = (("test_images", "test_labels"), ("x_test", "y_test"))
-NAMES = {name for pairs in (WHOLE, TRAIN, TEST) for pair in pairs for name in pair}
+VALIDATION = (("val_images", "val_labels"), ("x_val", "y_val"))
+NAMES = {name for pairs in (WHOLE, TRAIN, TEST, VALIDATION) for pair in pairs for name in pair}
 MAX_CLASSES = 1_000_000  # a label beyond is no class number
 
 
@@ -25,15 +32,17 @@ class Array(DataModule):
     """Images from an array file; unlabelled when the file has no labels.
 
     - `.npz` with `images` and, if you have them, `labels` (or `x`, `y`): a seeded tenth is held out for evaluation;
-    - `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, ...);
+    - `.npz` with `train_images`, `train_labels`, `test_images`, `test_labels` (or `x_train`, ...; `val` for `test`);
     - `.npy` with images alone, memory-mapped; labels in a second .npy file, if you have them.
 
-    Images are uint8, (N, H, W, 3), (N, 3, H, W), (N, H, W, 1) or (N, H, W).
+    Images are (N, H, W, C), (N, C, H, W) or, of one channel, (N, H, W). What is not uint8 is scaled to 8 bits by one
+    range for the whole file. Labels are class numbers (N,), or (N, L) of 0 and 1: L labels for each image.
 
     Args:
         root: the file.
         labels: .npy file of labels beside a .npy file of images.
         test_fraction: share held out where the file has no test part.
+        value_range: [lowest, highest] value, which become 0 and 255; None: uint8 as it is, others by the range in use.
         loading: see `DataModule`.
     """
 
@@ -42,35 +51,93 @@ class Array(DataModule):
         root: str | Path | None = None,
         labels: str | Path | None = None,
         test_fraction: float = 0.1,
+        value_range: Sequence[float] | None = None,
         **loading: Any,
     ):
         super().__init__(**loading)
         if root is None:
-            raise UserError("data=array needs data.root=FILE, an .npz or .npy file of uint8 images")
+            raise UserError("data=array needs data.root=FILE, an .npz or .npy file of images")
         self.root = Path(root).expanduser()
         self.labels = None if labels is None else Path(labels).expanduser()
-        self.test_fraction = test_fraction
+        self.test_fraction, self.value_range = test_fraction, ranges.checked(value_range)
 
     def load(self) -> Loaded:
         arrays = _read(self.root)
         if self.labels is not None:
             arrays["labels"] = _read(self.labels)["images"]
-        if whole := _pair(arrays, WHOLE):
-            return self._hold_out(*whole)
-        train, test = _pair(arrays, TRAIN), _pair(arrays, TEST)
-        if train is None:
+        whole, train, test, validation = (_pair(arrays, names) for names in (WHOLE, TRAIN, TEST, VALIDATION))
+        if train is None and whole is None:
             raise UserError(
                 f"{self.root} holds {', '.join(arrays) or 'nothing'}; expected images (and labels), "
                 "or train_images, train_labels, test_images, test_labels"
             )
-        if test is None:
-            return self._hold_out(*train)
-        labels = [part[1] for part in (train, test) if part[1] is not None]
-        classes = [str(i) for i in range(max(int(part.max()) for part in labels) + 1)] if labels else []
-        return ArrayImages(*train, classes), ArrayImages(*test, classes)
+        if test and validation and not whole:
+            say(f"{self.root}: the test part is evaluated on; the validation part is left alone.")
+        found = [whole or train, None if whole else test or validation]
+        parts = self._as_sets([part for part in found if part is not None])
+        if len(parts) == 1:
+            parts = self._hold_out(parts[0])
+        train, test = parts
+        known, asked = ((part.labels >= 0).nonzero().flatten() for part in parts)
+        if len(known) and len(asked):  # images without a label are pretrained on, and neither probed with nor asked
+            test = test if len(asked) == len(test) else test.subset(asked)
+            probe = train if len(known) == len(train) else train.subset(known)
+            say(f"{self.root}: {opening(train, test, probe)}.")
+            return (train, test) if probe is train else (train, test, probe)
+        say(f"{self.root}: {opening(train, test)}.")
+        return train, test
 
-    def _hold_out(self, images: np.ndarray, labels: np.ndarray | None) -> Loaded:
-        whole = ArrayImages(images, labels)
+    def _as_sets(self, parts: list[Pair]) -> list[ArrayImages]:
+        """Each part as images of bytes, with the same classes."""
+        pixels = [self._in_order(images, name) for images, _, name in parts]
+        ends = [found for x in pixels if x.dtype != np.uint8 and (found := depth.extremes(x))]
+        if ends and self.value_range is None:
+            low, high, whole = min(e[0] for e in ends), max(e[1] for e in ends), depth.is_whole(pixels[0].dtype)
+            self.value_range = ranges.tell(low, high, whole, str(self.root))
+        single = [labels for _, labels, _ in parts if labels is not None and labels.ndim == 1]
+        classes = [str(i) for i in range(max(int(part.max(initial=-1)) for part in single) + 1)] if single else []
+        sets = []
+        for x, (_, labels, _) in zip(pixels, parts, strict=True):
+            several = labels is not None and labels.ndim == 2
+            images = self._bytes(x)
+            part = ArrayImages(images, None if several else labels, classes, channels=self.channels)
+            if several and labels is not None:
+                part.with_targets(torch.from_numpy(labels.astype(np.int8)), [str(i) for i in range(labels.shape[1])])
+            sets.append(part)
+        return sets
+
+    def _in_order(self, images: np.ndarray, name: str) -> np.ndarray:
+        """(N, H, W, C), of any type, C being `channels` or what can be made them."""
+        shape, wanted = images.shape, self.channels
+        if images.dtype.kind not in "buif":
+            raise UserError(f"{name} is {images.dtype}; save numbers")
+        images = images[..., None] if images.ndim == 3 else images
+        fitting = {1: (1, 3), 3: (1, 3)}.get(wanted, (wanted,))
+        if images.ndim == 4 and images.shape[-1] not in fitting and images.shape[1] in fitting:
+            images = images.transpose(0, 2, 3, 1)
+        try:
+            if images.ndim != 4:
+                raise WrongChannels("it is no set of images")
+            depth.with_channels(images[:1, :1, :1], wanted)
+        except WrongChannels as error:
+            forms = f"(N, H, W, {wanted}), (N, {wanted}, H, W) or (N, H, W)"
+            raise UserError(f"{name} has shape {shape}; expected {forms}: {error}") from error
+        return images
+
+    def _bytes(self, images: np.ndarray, chunk: int = 1024) -> np.ndarray:
+        """uint8 (N, H, W, C); bytes in the right order are used as they are, a memory map without a copy."""
+        if images.dtype == np.uint8 and self.value_range is None and images.shape[-1] == self.channels:
+            return np.ascontiguousarray(images)
+        shape = (*images.shape[:3], self.channels)
+        _fits(int(np.prod(shape, dtype=np.int64)), self.root)
+        out = np.empty(shape, np.uint8)
+        for start in range(0, len(images), chunk):
+            part = images[start : start + chunk]
+            part = part.astype(np.uint8) if part.dtype.kind == "b" else part
+            out[start : start + chunk] = depth.with_channels(depth.to_bytes(part, self.value_range), self.channels)
+        return out
+
+    def _hold_out(self, whole: ArrayImages) -> list[ArrayImages]:
         train, test = split(whole.labels, self.test_fraction, self.seed)
         if len(train) == 0 or len(test) == 0:
             raise UserError(f"{self.root} holds {len(whole)} images, too few to hold some out for evaluation")
@@ -79,7 +146,7 @@ class Array(DataModule):
             f"{self.root}: {len(whole)} images {kind} and no test part; "
             f"{len(test)} of them (seeded) are held out for evaluation."
         )
-        return whole.subset(train), whole.subset(test)
+        return [whole.subset(train), whole.subset(test)]
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -112,7 +179,11 @@ def _fits_memory(path: Path) -> None:
     """Refuse an archive that unpacks to more than the machine has: a few kilobytes may stand for terabytes."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist() if member.filename.removesuffix(".npy") in NAMES)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    _fits(size, path)
+
+
+def _fits(size: int, path: Path) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
     if size > memory:
         raise UserError(
             f"{path} unpacks to {size / 1e9:.0f} GB, more than this machine's memory of {memory / 1e9:.0f} GB; save "
@@ -120,30 +191,25 @@ def _fits_memory(path: Path) -> None:
         )
 
 
-def _pair(
-    arrays: dict[str, np.ndarray], names: tuple[tuple[str, str], ...]
-) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """(images uint8 (N, H, W, 3), labels (N,) or None) under the first of `names` that is there."""
+def _pair(arrays: dict[str, np.ndarray], names: tuple[tuple[str, str], ...]) -> Pair | None:
+    """(images, labels (N,), (N, L) or None, the images' name) under the first of `names` that is there."""
     for images, labels in names:
         if images in arrays:
             found = arrays.get(labels)
-            return _rgb(arrays[images], images), None if found is None else _integers(found, labels)
+            return arrays[images], None if found is None else _numbers(found, labels), images
     return None
 
 
-def _rgb(images: np.ndarray, name: str) -> np.ndarray:
-    """Brings grey and channels-first images to (N, H, W, 3)."""
-    if images.dtype != np.uint8:
-        raise UserError(f"{name} is {images.dtype}; save it as uint8 from 0 to 255")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim == 4 and images.shape[1] == 3 and images.shape[-1] not in (1, 3):
-        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    if images.ndim == 4 and images.shape[-1] == 1:
-        images = images.repeat(3, axis=-1)
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise UserError(f"{name} has shape {images.shape}; expected (N, H, W, 3), (N, 3, H, W) or (N, H, W)")
-    return images
+def _numbers(labels: np.ndarray, name: str) -> np.ndarray:
+    """Class numbers (N,), or 0 and 1 (N, L)."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
+            raise UserError(
+                f"{name} has shape {labels.shape} and is not 0 and 1 alone; give a class number for each image"
+            )
+        return labels.astype(np.int64)
+    whole = labels.dtype.kind == "f" and labels.size > 0 and bool((labels == np.floor(labels)).all())
+    return _integers(labels.astype(np.int64) if whole else labels, name)
 
 
 def _integers(labels: np.ndarray, name: str) -> np.ndarray:

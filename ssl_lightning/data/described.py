@@ -1,0 +1,79 @@
+"""What data says of itself: numbers per channel, the card of a network trained on it, the line it opens with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ssl_lightning.data.broken import counted, named
+from ssl_lightning.data.images import ImageSet
+from ssl_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl_lightning.data.datamodule import DataModule
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+MOST_CHANNELS = 1024
+
+
+def per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """`data.mean` or `data.std`, one number for each channel; ImageNet's average where there are not three."""
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(f"data.channels={channels} is no number of channels; give 1 or more, 3 for colours")
+    values = tuple(float(value) for value in values)
+    if channels != 3 and values == IMAGENET[name]:
+        values = (round(sum(values) / 3, 4),) * channels
+    if len(values) != channels:
+        raise UserError(
+            f"data.{name}={list(values)} has {len(values)} numbers for {channels} channels; give one for each"
+        )
+    if name == "std" and not all(value > 0 for value in values):
+        raise UserError(f"data.std={list(values)} divides by what is not above 0; give positive numbers")
+    return values
+
+
+def check_channels(images: Sequence[ImageSet], channels: int) -> None:
+    """Refuse `data.channels` where the images have another number of them."""
+    odd = next((part.channels for part in images if part.channels != channels), None)
+    if odd is not None:
+        raise UserError(f"these images have {odd} channels, not {channels}; set data.channels={odd}")
+
+
+def card_of(data: DataModule) -> dict[str, Any]:
+    """What a network needs to be fed as it was by `data`, in plain values for the card in its weights file."""
+    card: dict[str, Any] = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
+    if data.channels != 3:
+        card["channels"] = data.channels
+    if data.value_range is not None:
+        card["value_range"] = list(data.value_range)
+    return card
+
+
+def labels_per_image(data: DataModule) -> int:
+    """0 without labels, 1 with classes, more where each image has several labels (`ImageSet.targets`)."""
+    return 1 if data.has_labels else len(data.probe_set.target_names)
+
+
+def split_words(images: ImageSet) -> str:
+    """`90 images in 4 classes`, of what is there."""
+    count = counted(len(images))
+    if images.targets is not None:
+        return f"{count} with {len(images.target_names)} labels each"
+    present = images.labels.unique()
+    known = int((present >= 0).sum())
+    if not known:
+        return f"{count} without labels"
+    bare = int((images.labels < 0).sum())
+    return f"{count} in {counted(known, 'class')}" + (f" ({bare} of them without a label)" if bare else "")
+
+
+def opening(train: ImageSet, test: ImageSet, probe: ImageSet | None = None) -> str:
+    """How many images in how many classes each part has, and the classes that only one part has."""
+    text = f"{split_words(train)} to train on, {split_words(test)} to evaluate on"
+    if probe is not None and probe is not train:
+        text += f", {split_words(probe)} for probes and kNN"
+    learned, asked = (set((probe or train).labels.unique().tolist()), set(test.labels.unique().tolist()))
+    if learned - {-1} and asked - {-1}:
+        missing = [test.classes[i] for i in sorted(learned - asked - {-1}) if i < len(test.classes)]
+        text += f" (no image of class {named(missing)} among these)" if missing else ""
+    return text

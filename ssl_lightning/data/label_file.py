@@ -1,0 +1,203 @@
+"""`data.labels=FILE.csv`: labels of image files from a table, one row per image."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_lightning.data.broken import counted, named, say
+from ssl_lightning.data.folder_scan import SUFFIXES
+from ssl_lightning.errors import UserError, did_you_mean
+
+PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name", "img")
+PATHS += ("name", "image_id", "image index", "id")
+BETWEEN = "|"  # several labels in one cell
+YES_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "-1", "-1.0", ""))
+YES = frozenset(("1", "1.0", "true", "yes"))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of N images: one each (`labels` (N,), -1 without, in `classes`), or several each (`targets` (N, L) of 0
+    and 1, -1 in rows without, named `names`)."""
+
+    labels: Tensor
+    classes: list[str]
+    targets: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> Tensor:
+        """(N,) bool: which images have labels."""
+        return self.labels >= 0 if self.targets is None else self.targets[:, 0] >= 0
+
+
+def read(file: str | Path, root: str, files: Sequence[str], column: str | None = None) -> Labels:
+    """The labels of `files`, paths relative to `root`, from a table with a path and one label or more in each row.
+
+    Columns are separated by commas, semicolons or tabs. With a header the column of the paths may stand anywhere, under
+    one of the names in `PATHS`; else it is the first. A path is relative to `root`, or absolute, or the name of a file
+    with or without its suffix where only one file has it. Several columns of 0 and 1, or labels with "|" between them,
+    are several labels for each image; `column` chooses one column by its name.
+
+    Raises:
+        UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with
+            two labels, or no path that is one of `files`.
+    """
+    path = Path(file).expanduser()
+    rows, header = _rows(path, set(files) | {name.rpartition("/")[2] for name in files}, root)
+    place = _path_column(header)
+    columns = _label_columns(path, rows, header, place, column)
+    found, missing = _by_file(path, rows, place, root, files)
+    if missing:
+        say(f"{path}: paths that are no image under {root} ({len(missing)}): {named(missing)}.")
+    if not found:
+        raise UserError(f"{path}: none of its {len(rows)} paths is an image under {root} ({rows[0][place]} first)")
+    bare = [name for name in files if name not in found]
+    if bare:
+        say(f"{path} has no row for {counted(len(bare), 'image')} under {root}, without a label then: {named(bare)}.")
+    return _labels(path, found, files, header, columns)
+
+
+# ---- reading
+
+
+def _rows(path: Path, known: set[str], root: str) -> tuple[list[list[str]], list[str]]:
+    """(rows, header); the header is [] where the first row names an image already."""
+    if not path.is_file():
+        raise UserError(f"the table of labels {path.absolute()} does not exist; give data.labels=FILE.csv")
+    try:
+        text = path.read_text("utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as text ({error}); save the table as UTF-8") from error
+    first = text.split("\n", 1)[0]
+    separator = max(",;\t", key=first.count)
+    try:
+        rows = [
+            [cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)
+        ]
+    except csv.Error as error:
+        raise UserError(f"{path} is no table ({error}); save it with a path and a label in each row") from error
+    if not rows:
+        raise UserError(f"{path} is empty; give a table with a path and a label in each row")
+    width = len(rows[0])
+    odd = next((number for number, row in enumerate(rows, 1) if len(row) != width), None)
+    if width < 2 or odd is not None:
+        what = f"row {odd} has {len(rows[odd - 1])} cells, the first has {width}" if odd else "it has one column"
+        raise UserError(f"{path}: {what}; give a path and a label in each row")
+    cell = rows[0][0].replace("\\", "/")
+    names_image = (
+        os.path.splitext(cell)[1].lower() in SUFFIXES
+        or cell.removeprefix("./") in known
+        or cell.rpartition("/")[2] in known
+    )
+    stems = {name.rpartition("/")[2].rpartition(".")[0] for name in known}
+    has_header = not names_image and (rows[0][0].lower() in PATHS or cell not in stems)
+    if has_header and len(rows) == 1:
+        raise UserError(f"{path} has a header and no rows; give a path and a label in each row")
+    return (rows[1:], rows[0]) if has_header else (rows, [])
+
+
+def _path_column(header: list[str]) -> int:
+    lowered = [name.lower() for name in header]
+    return next((lowered.index(name) for name in PATHS if name in lowered), 0)
+
+
+def _label_columns(path: Path, rows: list[list[str]], header: list[str], place: int, column: str | None) -> list[int]:
+    """The columns to read labels from: one, or several of 0 and 1."""
+    others = [i for i in range(len(rows[0])) if i != place]
+    names = [header[i] for i in others] if header else []
+    if column is not None:
+        if column not in names:
+            what = f"has the columns {', '.join(names)}" if names else "has no header"
+            raise UserError(f"{path} {what}, so data.label_column={column} is none.{did_you_mean(column, names)}")
+        return [others[names.index(column)]]
+    if len(others) > 1:
+        odd = next((i for i in others if any(row[i].lower() not in YES_NO for row in rows)), None)
+        if odd is not None:
+            what = f"column '{header[odd]}'" if header else f"column {odd + 1}"
+            raise UserError(
+                f"{path} has several columns beside the path, and {what} is not 0 and 1 alone; choose the label with "
+                f"data.label_column={(names or ['NAME'])[0]}, or leave only columns of 0 and 1"
+            )
+    return others
+
+
+def _by_file(
+    path: Path, rows: list[list[str]], place: int, root: str, files: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """(the row of each file, paths that are none)."""
+    short = _unambiguous(files)
+    found: dict[str, list[str]] = {}
+    missing, twice = [], []
+    for row in rows:
+        name = _file_of(row[place], root, short)
+        if name is None:
+            missing.append(row[place])
+        elif found.setdefault(name, row) is not row:
+            same = [cell for i, cell in enumerate(found[name]) if i != place] == [
+                cell for i, cell in enumerate(row) if i != place
+            ]
+            if not same:
+                raise UserError(f"{path} gives {name} two different labels; leave one row for each image")
+            twice.append(name)
+    if twice:
+        say(f"{path}: rows that repeat another ({len(twice)}): {named(twice)}.")
+    return found, missing
+
+
+def _unambiguous(files: Sequence[str]) -> dict[str, str | None]:
+    """Each file by its path, and by its name and its name without suffix where no other has it (else None)."""
+    names = [(name.rpartition("/")[2], name) for name in files]
+    short: dict[str, str | None] = {}
+    for shorten in (lambda name: name.rpartition(".")[0], lambda name: name):
+        counts = Counter(shorten(name) for name, _ in names)
+        short |= {shorten(name): full if counts[shorten(name)] == 1 else None for name, full in names}
+    return short | {name: name for name in files}
+
+
+def _file_of(cell: str, root: str, short: dict[str, str | None]) -> str | None:
+    cell = cell.replace("\\", "/").removeprefix("./")
+    cell = cell.removeprefix(root.rstrip("/") + "/")
+    return short.get(cell) or (short.get(cell.rpartition("/")[2]) if "/" in cell else None)
+
+
+# ---- labels
+
+
+def _labels(
+    path: Path, found: dict[str, list[str]], files: Sequence[str], header: list[str], columns: list[int]
+) -> Labels:
+    if len(columns) > 1:
+        names = tuple(header[i] for i in columns) if header else tuple(str(i) for i in range(len(columns)))
+        blank = [-1] * len(columns)
+        rows = [[int(found[f][i].lower() in YES) for i in columns] if f in found else blank for f in files]
+        return _several(rows, names)
+    cells = {name: row[columns[0]] for name, row in found.items()}
+    if any(BETWEEN in cell for cell in cells.values()):
+        sets = {name: {part.strip() for part in cell.split(BETWEEN)} - {""} for name, cell in cells.items()}
+        names = tuple(in_order(set().union(*sets.values())))
+        blank = [-1] * len(names)
+        return _several([[int(n in sets[f]) for n in names] if f in sets else blank for f in files], names)
+    classes = in_order({cell for cell in cells.values() if cell})
+    if not classes:
+        raise UserError(f"{path} has no label in its rows; give a path and a label in each")
+    number = {name: label for label, name in enumerate(classes)}
+    return Labels(torch.tensor([number.get(cells.get(name, ""), -1) for name in files]), classes)
+
+
+def _several(rows: list[list[int]], names: tuple[str, ...]) -> Labels:
+    targets = torch.tensor(rows, dtype=torch.int8)
+    return Labels(torch.full((len(rows),), -1), [], targets, names)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sorted: as numbers where all are, as words otherwise."""
+    found = list(names)
+    whole = all(name.lstrip("-").isdecimal() for name in found)
+    return sorted(found, key=lambda name: (int(name), name)) if whole else sorted(found)

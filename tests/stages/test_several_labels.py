@@ -1,0 +1,73 @@
+"""Several labels for each image: what needs one says so in a line, the rest works; and data of another kind."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_lightning.callbacks.labels import has_labels
+from ssl_lightning.data.images import ImageSet
+from ssl_lightning.errors import UserError
+from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.stages import embed
+from ssl_lightning.stages.common import judge_backbone, need_labels, same_images
+from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
+
+
+class Several(TinyData):
+    """Three labels for each image."""
+
+    def __init__(self, **loading: Any) -> None:
+        super().__init__(20, 10, labelled=False, **loading)
+
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        train, test = super().load()
+        names = ("old", "wet", "red")
+        return (
+            train.with_targets(torch.ones(20, 3, dtype=torch.int8), names),
+            test.with_targets(torch.eye(10, 3, dtype=torch.int8), names),
+        )
+
+
+@pytest.mark.parametrize("stage", ["knn", "linear", "finetune"])
+def test_stages_that_take_one_label_say_so(stage: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"stage={stage} takes one label per image, and the data has 3: .*label_column"
+    ):
+        need_labels(Several(), stage)
+
+
+def test_quality_alone_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    found = judge_backbone(ConvNetSmall(4), ConvNetSmall(4), Several(), torch.device("cpu"))
+    assert set(found) == {"quality"}
+    assert "they take one label per image, and the data has 3" in capsys.readouterr().err
+
+
+def test_watchers_are_off_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ssl_lightning"):
+        assert not has_labels(SimpleNamespace(datamodule=Several()), "kNN")  # type: ignore[arg-type]
+    assert "kNN is off: it takes one label per image, and the data has 3" in caplog.text
+
+
+def test_embed_writes_them_all(tmp_path: Path) -> None:
+    run = a_folder(tmp_path / "out")
+    embed.run(judged(a_run(tmp_path / "run")), Several(), a_trainer(tmp_path), run, formats=("npz", "parquet"))
+    with np.load(run.path / "features_test.npz") as found:
+        assert np.array_equal(found["targets"], np.eye(10, 3, dtype=np.int8))
+        assert found["target_names"].tolist() == ["old", "wet", "red"]
+
+
+def test_a_stage_scales_images_as_the_run_did(tmp_path: Path) -> None:
+    data, found = TinyData(), judged(a_run(tmp_path / "run"))
+    found.card["value_range"] = [-1024, 3071]
+    same_images(found, data)
+    assert data.value_range == (-1024, 3071)
+    data.value_range = (0.0, 1.0)
+    same_images(found, data)
+    assert data.value_range == (0.0, 1.0)
+    with pytest.raises(UserError, match="takes images of 3 channels, and the data has 1"):
+        same_images(found, TinyData(channels=1, mean=(0.4,), std=(0.3,)))
