@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_lightning.data.broken import BrokenFiles
+from ssl_lightning.data.jpeg import decode_jpeg
 from ssl_lightning.errors import UserError
 
 # What `opened` raises on a damaged or foreign file.
@@ -124,7 +125,9 @@ def decode(path: str) -> Tensor:
     # Truncated files must fail here even when another library in the process asked PIL to be lenient.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with opened(path) as image:
-        return torch.from_numpy(np.array(to_rgb(image)))  # np.array copies: the result is writable
+        quick = decode_jpeg(image)
+        # np.array copies: the result is writable
+        return torch.from_numpy(np.array(to_rgb(image))) if quick is None else quick
 
 
 @contextmanager
