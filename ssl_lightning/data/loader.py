@@ -78,7 +78,7 @@ class SampleFetch(Dataset[RawBatch]):
             used.append(row)
         # `default_collate` stacks, in a worker in the memory that is sent: one copy less
         several = isinstance(samples[0], list)
-        images = [default_collate(view) for view in zip(*samples)] if several else default_collate(samples)
+        images = [default_collate(list(view)) for view in zip(*samples)] if several else default_collate(samples)
         indices = torch.tensor(used)
         return RawBatch(images, self.images.labels[indices], indices, epoch, torch.tensor(broken, dtype=torch.int64))
 

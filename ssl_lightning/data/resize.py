@@ -7,12 +7,12 @@ from torch.nn.functional import interpolate
 PARTS = 4  # a resized image of more crops than this is not made whole: a line of 1 x 8000 pixels would fill gigabytes
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear, uint8 (H, W, C) -> (height, width, C); untouched where the size is already right."""
+def resize(image: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """Antialiased, uint8 (H, W, C) -> (height, width, C); untouched where the size is already right."""
     if image.shape[:2] == (height, width):
         return image.contiguous()
     x = image.permute(2, 0, 1).unsqueeze(0)
-    x = interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    x = interpolate(x, (height, width), mode=mode, antialias=True, align_corners=False)
     return x.squeeze(0).permute(1, 2, 0).contiguous()
 
 
