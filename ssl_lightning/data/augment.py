@@ -122,8 +122,9 @@ def _bands(size: int, reach: int) -> list[tuple[slice, slice]]:
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Gaussian blur with each sample's own `sigma` (B,) in pixels; `kernel_size` is odd and under twice the image."""
     height, width = x.shape[2:]
-    columns = blur_matrix(sigma, width, kernel_size).transpose(1, 2)  # (B, from, to)
-    rows = blur_matrix(sigma, height, kernel_size).unsqueeze(1)  # (B, 1, to, from)
+    matrix = blur_matrix(sigma, width, kernel_size)
+    columns = matrix.transpose(1, 2)  # (B, from, to)
+    rows = (matrix if height == width else blur_matrix(sigma, height, kernel_size)).unsqueeze(1)  # (B, 1, to, from)
     lines = x.flatten(1, 2)  # (B, 3 * h, w)
     reach = kernel_size // 2
     across = [torch.bmm(lines[:, :, near], columns[:, near, to]) for to, near in _bands(width, reach)]

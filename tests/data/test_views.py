@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional as F
 
 from ssl_lightning.build import compose
+from ssl_lightning.data import augment_one
 from ssl_lightning.data.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
@@ -39,7 +40,7 @@ def images(count: int, height: int = 32, width: int = 32) -> Tensor:
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (48, 40, 36)])
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (48, 40, 36), (70, 90, 72)])
 def test_device_equals_torchvision_per_sample(height: int, width: int, size: int, mode: str) -> None:
     """The batch's views are the reference's to 5e-5 after normalisation, a 90th of one of 256 levels."""
     x, indices, views = images(60, height, width), torch.randint(0, 10**6, (60,)), multicrop(size, interpolation=mode)
@@ -97,6 +98,34 @@ def test_pure_function_of_seed_epoch_index_view() -> None:
     ):
         assert all(float((a - b).abs().mean()) > 0.1 for a, b in zip(other, whole, strict=True))
     assert float((whole[0] - whole[1]).abs().mean()) > 0.1
+
+
+def test_large_images_on_a_cpu_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a batch to float32's rounding, and bitwise the same in any batch and by any number of threads."""
+    x, indices, views = images(24, 64, 64), torch.arange(24), Views(View(64, count=2, **STRONG))
+    device, threads = DeviceViews(views, MEAN, STD, 1), torch.get_num_threads()
+    alone, used = device(x, indices, 0), []
+    work = augment_one._colour
+    monkeypatch.setattr(
+        augment_one,
+        "_colour",
+        lambda *args: (used.append(torch.get_num_threads()), work(*args)),  # type: ignore[func-returns-value]
+    )
+    try:
+        torch.set_num_threads(3)
+        for got, expected in zip(device(x, indices, 0), alone, strict=True):
+            assert torch.equal(got, expected)
+        assert torch.get_num_threads() == 3
+        assert used == [1] * 48  # each thread works alone
+    finally:
+        torch.set_num_threads(threads)
+    for got, expected in zip(device(x[5:7], indices[5:7], 0), alone, strict=True):
+        assert torch.equal(got, expected[5:7])
+    monkeypatch.setattr(augment_one, "SMALLEST", 10**9)
+    used.clear()
+    for got, expected in zip(device(x, indices, 0), alone, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert not used
 
 
 def test_the_accelerators_path_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
