@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_lightning.data.broken import say
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import open_new
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -128,7 +128,7 @@ def writable(folder: Path) -> bool:
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a file that other processes see whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    handle, name = open_new(path.parent, path.name)
     with os.fdopen(handle, "w") as file:
         file.write(text)
     os.replace(name, path)

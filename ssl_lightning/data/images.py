@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ssl_lightning.data.broken import BrokenFiles
 from ssl_lightning.errors import UserError
+from ssl_lightning.plain_yaml import READ
 
 # What `opened` raises on a damaged or foreign file.
 BROKEN = (UnidentifiedImageError, OSError)
@@ -134,7 +135,7 @@ def opened(path: str) -> Iterator[Image.Image]:
     A pipe, a device or a socket is refused without waiting for it.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(f"{path} is no regular file")
             with Image.open(file, formats=FORMATS) as image:
