@@ -123,7 +123,10 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
             return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             _diagnose(parsed, config_dir)
-            raise UserError(_first_line(error)) from error
+            line = _first_line(error)
+            if wrong := re.match(r"Error merging override (.*)", line):
+                line = f"'{wrong[1]}' cannot take the place of what stands there; --cfg job shows it"
+            raise UserError(line) from error
 
 
 def _parse(override: str) -> Override:

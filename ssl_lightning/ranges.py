@@ -47,7 +47,8 @@ _OURS = {
     ONE: """batch_size bank_size query_size labels_per_class every_n_steps every_n_epochs every_n_batches
         keep_every_n_epochs patience rows k chunk count width dim depth heads in_dim hidden_dim out_dim bottleneck_dim
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
-        directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size""",
+        directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
+        layers width_per_group""",
     TWO: "knots WMSELoss.size View.size LocalView.size",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
