@@ -21,7 +21,7 @@ from ssl_lightning.optim.schedules import Constant
 TINY = [
     *("data.size=64", "data.test_size=16", "data.batch_size=16", "backbone.width=4", "trainer.max_epochs=1"),
     *("method.projector.hidden_dim=8", "method.projector.out_dim=4", "stage.judge=false", "callbacks=minimal"),
-    *("trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "name=a"),
+    *("trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "name=a"),
 ]
 
 
@@ -58,7 +58,7 @@ def refusal(words: list[str], here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["+optimizer.optimizer.eps=-1"], "optimizer: Invalid epsilon"),
         (["backbone.width=1000000"], "memory left"),
         (["resume=never", "data.batch_size=65"], "data.batch_size"),
-        (["logger=wandb", "data.batch_size=65"], "data.batch_size"),
+        (["logger=tensorboard", "data.batch_size=65"], "data.batch_size"),
         (["callbacks=default", "trainer.limit_train_batches=0.01"], "Try at least"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
