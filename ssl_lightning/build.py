@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import signal
 import sys
@@ -12,7 +11,20 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, earlier, extension, launch, moved, ranks, run_folder, secrets, typed
+from ssl_lightning import (
+    devices,
+    earlier,
+    extension,
+    launch,
+    moved,
+    one_line,
+    ranges,
+    ranks,
+    run_folder,
+    secrets,
+    slips,
+    typed,
+)
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -37,6 +49,7 @@ def main(asked: Arguments) -> int:
         print(show_config(asked), end="")
         return 0
     place = launch.here()
+    WATCH.quiet = not place.is_main
     try:
         config = compose(asked.overrides, asked.config_dir)
         check(config)
@@ -104,13 +117,16 @@ def check(config: Config) -> None:
 
     Raises UserError for the first that is wrong.
     """
-    values, settings = config.values, building.signature_of(f"{Settings.__module__}.Settings").params
+    own = f"{Settings.__module__}.Settings"
+    values, settings = config.values, building.signature_of(own).params
     for key in values:
         if key in settings:
-            building.check_value(values[key], settings[key], key)
+            building.check_value(values[key], settings[key], key, own)
         elif key not in MAIN_GROUPS:
             moved.check(key)
-            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, [*settings, *MAIN_GROUPS])}")
+            places = {*run_folder.flatten(values), *settings, *MAIN_GROUPS}
+            hint = slips.hint(key, str(values[key]), places) or nearest_key(key, [*settings, *MAIN_GROUPS])
+            raise UserError(f"there is no '{key}' in this config.{hint}")
     trusted = config.settings.trusted_packages
     for group in (*PLACES, "trainer"):
         if not isinstance(values.get(group) or {}, dict):
@@ -120,6 +136,7 @@ def check(config: Config) -> None:
     for part, given in GIVEN.items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
+    ranges.check_together(values, config.names)
     for group in ("callbacks", "logger"):
         for name, node in (values.get(group) or {}).items():
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
@@ -217,6 +234,7 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            print(*(f"{note}\n" for note in ranges.notes(config.values, config.names)), sep="", end="")
             if folder.said:
                 print(folder.said)
         values, said = dict(config.values), None
@@ -254,21 +272,18 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
             if hasattr(logger, "log_results"):
                 logger.log_results(results)
         return results
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
-        _of_a_worker(error)
+    except UserError:
         raise
     except Exception as error:
-        _of_a_worker(error)
+        _explain(error, folder, settings.trusted_packages)
         raise
 
 
-def _of_a_worker(error: Exception) -> None:
-    """Raise what a data worker's failure means for the user; where it is a bug, name it above its traceback."""
+def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> None:
+    """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback."""
     from ssl_lightning.data import workers
 
-    mistake = workers.explain(error)
+    mistake = workers.explain(error) or one_line.of_run(error, folder.path, trusted)
     if mistake is not None:
         raise mistake from error
     if workers.named(error):

@@ -15,10 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, moved, places, references, run_folder, secrets, words
+from ssl_lightning import config_loader, help, moved, places, references, run_folder, secrets, slips, words
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -76,8 +76,11 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
     raw = compose_raw(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
-    with _masked_environment():
-        named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
+    try:
+        with _masked_environment():
+            named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
     for key, value in (("name", named), ("runs_dir", runs_dir)):
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
@@ -122,7 +125,10 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
             return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             _diagnose(parsed, config_dir)
-            raise UserError(_first_line(error)) from error
+            line = _first_line(error)
+            if wrong := re.match(r"Error merging override (.*)", line):
+                line = f"'{wrong[1]}' cannot take the place of what stands there; --cfg job shows it"
+            raise UserError(line) from error
 
 
 def _parse(override: str) -> Override:
@@ -161,13 +167,15 @@ def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
             text = override.input_line
             raise UserError(f"'{text}' names several values: add -m to run each, or write {key}=[...] for a list.")
         if key not in places and not override.is_add() and not override.is_force_add():
-            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, places)}")
+            hint = slips.hint(key, str(override.value()), places, folders) or nearest_key(key, places)
+            raise UserError(f"there is no '{key}' in this config.{hint}")
 
 
 def _check_choice(override: Override, folders: tuple[Path, ...]) -> None:
     group, options = override.key_or_group, help.options(override.key_or_group, folders)
     if override.is_sweep_override():
-        raise UserError(f"'{override.input_line}' names several options: add -m to run each.")
+        several = f"; for all at once write {group}=[...]" if group == "logger" else ""
+        raise UserError(f"'{override.input_line}' names several options: add -m to run each{several}.")
     value = override.value()
     for choice in value if isinstance(value, list) else [value]:
         if str(choice) not in options and not override.is_delete():
@@ -212,7 +220,7 @@ def _resolve(node: DictConfig) -> dict[str, Any]:
         key = re.search(r"full_key: (\S+)", str(error))
         place = key[1] if key else "a value"
         raise UserError(f"{place} has no default: give {place}=...") from error
-    except InterpolationResolutionError as error:
+    except OmegaConfBaseException as error:
         raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ FILES = (
 )
 FOLDERS = r"checkpoints|wandb|tensorboard|lightning_logs|finetune|from_scratch|linear|random_init|raw_pixels|\.submitit"
 WEIGHTS = ("checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "backbone.safetensors", "results.json")
+KEPT = ("*.ckpt", "*.safetensors", "results.json", "features_*")  # what no refused command leaves
 HEADER = "# ssl_lightning made this folder for a run.\n"  # the first line of config.yaml
 KEYS = {"name", "seed", "resume", "data", "trainer"}  # that every config of a run has had
 
@@ -148,9 +150,17 @@ def remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def remove_unused(folder: Path) -> None:
-    """Remove the folder of a run that was refused before it had anything but its config."""
-    if folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["config.yaml"]:
+def remove_unused(folder: Path, new: bool = False) -> None:
+    """Remove the folder of a run that was refused before it had anything but its config.
+
+    `new`: the refused command has made it, so that all there is in it came with that command: pictures, a logger's
+    files. It stays where there is anything of a training in it.
+    """
+    if new and folder.is_dir() and not any(next(folder.rglob(pattern), None) for pattern in KEPT):
+        table = folder / "metrics.csv"
+        if not table.is_file() or table.read_bytes().count(b"\n") < 2:
+            shutil.rmtree(folder, ignore_errors=True)
+    elif folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["config.yaml"]:
         (folder / "config.yaml").unlink()
         remove_empty([folder])
 

@@ -46,6 +46,7 @@ class RunFolder:
         self.config: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
         self.said: str | None = None  # what is to be said of a run that is made longer
+        self._moved: Path | None = None  # where an earlier folder of this name was put
         self._told: dict[str, Any] | None = None  # what rank 0 found here
         self._back = False  # asked for the end that it had before it was made longer
 
@@ -115,7 +116,7 @@ class RunFolder:
             places.check_run(self.path)
         if resume == "never" and is_main_process() and self._stored():
             with writing(self.path):
-                self.path.rename(self._aside())
+                self._moved = self.path.rename(self._aside())
         reason = self.refusal(config)
         if reason:
             raise UserError(reason)
@@ -190,8 +191,11 @@ class RunFolder:
 
         def unlock(refused: bool) -> None:
             if refused:
-                places.remove_unused(self.path)
-            file.unlink(missing_ok=True)
+                places.remove_unused(self.path, new=self.path in made or self._moved is not None)
+                if self._moved is not None and not self.path.exists():
+                    self._moved.rename(self.path)
+            with contextlib.suppress(PermissionError):  # Windows removes no open file
+                file.unlink(missing_ok=True)
             os.close(lock)
             places.remove_empty(made)
 

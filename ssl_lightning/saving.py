@@ -1,11 +1,13 @@
 """Files that are whole or absent, checkpoints that are as they were written, and the way back to the one before."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import pickle
+import secrets
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ssl_lightning.errors import UserError
 
+NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)  # what fsync of one may answer
 STAMP = b"sha256:"
 STAMP_LENGTH = len(STAMP) + 64
 
@@ -81,12 +84,25 @@ def _keep(path: Path, kept: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself is on disk only once the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """The rename itself is on disk only once the folder is. Windows and some file systems open no folder for that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
+
+
+def open_new(folder: Path, prefix: str) -> tuple[int, str]:
+    """A new file in this folder, open for writing: (descriptor, path). Unlike mkstemp's it follows the umask."""
+    path = str(folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, 0o666), path
 
 
 class _Hashing(io.BufferedWriter):

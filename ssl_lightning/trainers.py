@@ -18,9 +18,8 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ssl_lightning import distributed, launch
+from ssl_lightning import distributed, launch, one_line
 from ssl_lightning.allowed import PLACES
 from ssl_lightning.callbacks.checkpoint import go_on_exactly
 from ssl_lightning.callbacks.interrupt import keep_lightning_out
@@ -227,7 +226,7 @@ class TrainerFactory:
         wanted = bool(arguments.get("sync_batchnorm"))
         accelerator = arguments.get("accelerator", "auto")
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-        several = str(arguments.get("devices", 1)) not in ("1", "auto") or (arguments.get("num_nodes") or 1) > 1
+        several = (launch.count(arguments.get("devices", 1)) or 1) * (arguments.get("num_nodes") or 1) > 1
         if wanted and on_cpu and several and say and is_main_process():
             print("BatchNorm uses each process' own batch: torch has no SyncBatchNorm on CPU")
         return wanted and not on_cpu
@@ -235,11 +234,11 @@ class TrainerFactory:
 
 def _trainer(**arguments: Any) -> Trainer:
     """Lightning's trainer; what it says of its arguments is one line for the user."""
-    try:
+    asked = arguments.get("accelerator")
+    if asked in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise UserError(f"trainer.accelerator={asked}, and torch finds no GPU on this machine; use trainer=cpu")
+    with one_line.building("trainer"):
         return Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: devices that are no number
-        why = " ".join(str(error).split())
-        raise UserError(f"trainer: {why}") from error
 
 
 def _as_list(plugins: Any) -> Iterable[Any]:

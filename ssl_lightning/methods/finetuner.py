@@ -18,6 +18,11 @@ from ssl_lightning.optim.param_groups import layer_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
 
 
+def exact(device: torch.device) -> torch.dtype:
+    """float64; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Finetuner(LightningModule):
     """Images (B, 3, H, W) -> logits (B, num_classes), trained on labels.
 
@@ -90,10 +95,10 @@ class Finetuner(LightningModule):
         # -1: a batch that only makes the ranks even (see DealtSampler)
         loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=-1)
         correct, images = (logits.argmax(dim=1) == batch.labels).sum(), (batch.labels >= 0).sum()
-        self._seen.append(torch.stack([correct.double(), loss.double(), images.double()]))
+        self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (correct, loss, images)]))
 
     def on_validation_epoch_end(self) -> None:
-        none = torch.zeros(3, dtype=torch.float64, device=self.device)  # a rank may hold no image of a small split
+        none = torch.zeros(3, dtype=exact(self.device), device=self.device)  # a rank may hold no image of a small split
         mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
         correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
         self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, sync_dist=True)

@@ -1,13 +1,16 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_lightning import one_line
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import split_decay
 from ssl_lightning.optim.schedules import Plan, cosine
@@ -93,6 +96,16 @@ class OptimizerRecipe:
         self.scheduler = scheduler
         self.final_weight_decay = final_weight_decay
         self.decay_biases = decay_biases
+        self._try()
+
+    def _try(self) -> None:
+        """Build the optimizer once, for a matrix of zeros: what it says of its arguments is said before training."""
+        given = self.optimizer.keywords if isinstance(self.optimizer, functools.partial) else {}
+        for name, key in (("lr", "base_lr"), ("weight_decay", "weight_decay")):
+            if name in given:
+                raise UserError(f"optimizer.optimizer.{name} would count for nothing; set optimizer.{key}")
+        with one_line.building("optimizer"):
+            self.optimizer([nn.Parameter(torch.zeros(2, 2))], lr=self.base_lr, weight_decay=self.weight_decay)
 
     def lr(self, global_batch: int) -> float:
         """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""

@@ -164,3 +164,17 @@ def test_a_sweep_over_secrets(
         assert b"canary" not in (content or b"")
     assert "canary" not in printed
     assert "stage.notes.api_key=hidden2" in printed
+
+
+def test_a_value_of_a_letter_is_masked_where_it_stands_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("MY_TOKEN", "s")
+    config = compose(["+data.note=${oc.env:MY_TOKEN}", "+data.more='${oc.env:MY_TOKEN}-x'", "name=sessions"])
+    assert config.values["data"]["note"] == "s"
+    assert config.shown["data"]["note"] == "***"
+    assert config.shown["data"]["more"] == "***-x"
+    assert config.shown["name"] == "sessions"
+    assert secrets.hide("data.batch_size wants an integer") == "data.batch_size wants an integer"
+    monkeypatch.setenv("MY_TOKEN", "cnry")
+    compose(["+data.note=${oc.env:MY_TOKEN}"])
+    assert secrets.hide("the cnry sings") == "the *** sings"
