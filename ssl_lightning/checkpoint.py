@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ssl_lightning import card as cards
 from ssl_lightning import foreign, lookalike, plain_yaml
+from ssl_lightning.adopted import adopted
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.run_folder import find_run
@@ -220,9 +221,9 @@ def build_backbone(
     """
     with cards.no_larger(len(state), _elements(state)) if state is not None else nullcontext():
         backbone = cards.backbone_of(card, trusted, ref)
-    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
-        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be an nn.Module with .out_dim")
-    return backbone
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be a torch.nn.Module")
+    return adopted(backbone)
 
 
 def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:

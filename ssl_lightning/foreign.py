@@ -99,7 +99,8 @@ def _opened(thing: Thing) -> Mapping[str, Any] | Tensor | None:
     if isinstance(thing.state, dict) and isinstance(thing.state.get("_modules"), Mapping):
         parts = [thing.state.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
         off = thing.state.get("_non_persistent_buffers_set")
-        return {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items() if k not in (off or ())}
+        off = off if isinstance(off, set) else set()
+        return {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items() if k not in off}
     return tensor_of(thing) if thing.args or thing.state else thing.items
 
 
@@ -115,7 +116,9 @@ def fitted(state: Mapping[str, Tensor], backbone: nn.Module, ref: str = "the fil
     whole = sum(not key.endswith("num_batches_tracked") for key in wanted)
     fits = [_brought(state, prefix, dialect, backbone, wanted) for prefix, dialect in _places(state, wanted)]
     scores = [_score(fit.state, wanted) for fit in fits]
-    order = sorted(range(len(fits)), key=lambda i: (-scores[i], rank(fits[i].prefix), len(fits[i].state), i))
+    # Of whole ones the one with least beside it; of others the largest, for the words on it.
+    size = [len(fit.state) * (1 if score == whole else -1) for fit, score in zip(fits, scores)]
+    order = sorted(range(len(fits)), key=lambda i: (-scores[i], rank(fits[i].prefix), size[i], i))
     best = fits[order[0]]
     for i in order[1:]:
         other = fits[i]

@@ -30,7 +30,7 @@ torch._tensor._rebuild_from_type_v2 torch.serialization._get_layout torch.amp. t
 pytorch_lightning. lightning_fabric. lightning_utilities. torchmetrics. omegaconf. hydra. yacs. easydict. addict. box.
 munch. ml_collections. fvcore. iopath. detectron2. mmcv. mmengine. mmpretrain. mmselfsup. mmcls. vissl. classy_vision.
 apex. fairseq. lightly. lightly_train. solo. stable_pretraining. timm. torchvision. open_clip. transformers. dinov2.
-PIL. utils. models. src."""
+ssl_lightning. PIL. utils. models. src."""
 HARMLESS = tuple(_HARMLESS.split())
 
 # Names of storages, and the kinds of their numbers.
@@ -117,6 +117,7 @@ _MADE: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch.nn.parameter.Parameter": lambda args: args[0] if args else None,
     "torch.Size": lambda args: tuple(args[0]) if args else (),
     "collections.OrderedDict": _ordered,
+    "builtins.set": lambda args: {item for item in (args[0] if args else ()) if isinstance(item, _KEYS)},
     "_codecs.encode": lambda args: _encoded(*args),
 }
 
@@ -203,7 +204,9 @@ class Unpickler(_PYTHONS):  # type: ignore[misc]
             self.stack[-1].append(item)
 
     def load_additems(self) -> None:
-        self.pop_mark()  # no set holds weights
+        items = self.pop_mark()
+        if type(self.stack[-1]) is set:
+            self.stack[-1].update(item for item in items if isinstance(item, _KEYS))
 
     def load_setitems(self) -> None:
         items = self.pop_mark()

@@ -1,4 +1,4 @@
-"""Checkpoints laid out as others write them, tiny: names and nesting are theirs, the numbers are those of a network given.
+"""Checkpoints laid out as others write them, tiny: names and nesting are theirs, the numbers those of a given network.
 
 Each layout is a function of the network's own state (in timm's or torchvision's names), and gives the file's content.
 """

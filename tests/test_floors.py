@@ -18,7 +18,7 @@ FLOORS = [
     ["methods"],
     ["callbacks", "data", "table help arguments"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded"],
-    ["card", "foreign lookalike dialects positions"],
+    ["card", "foreign lookalike dialects positions", "adopted"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names"],
     ["typecheck", "slots", "devices", "places", "references", "locks"],

@@ -39,7 +39,7 @@ def images(size: int = 8) -> Tensor:
 
 def assert_alike(net: nn.Module, reference: nn.Module, size: int = 8) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(net.eval()(images(size)), reference(images(size)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(net.eval()(images(size)), reference(images(size)), rtol=1e-4, atol=3e-5)
 
 
 def saved(content: Any, folder: Path, **how: Any) -> Path:
@@ -140,7 +140,7 @@ def test_dinov2_with_registers(layout: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     for net in (vit(12, registers=4, layer_scale=0.1), no_positions.eval()):
         load_weights(net, path)
-        torch.testing.assert_close(net(images(12)), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(net(images(12)), expected, rtol=1e-4, atol=3e-5)
 
 
 @pytest.mark.parametrize("grid", [2, 3, 4, 5])
@@ -234,6 +234,7 @@ def test_beit_and_gated_layers_in_timms(tmp_path: Path) -> None:
     net = timm_backbone("beit_base_patch16_224", image_size=32, **options)
     load_weights(net, saved({"model": {**beit.state_dict(), **index, **extra}}, tmp_path))
     assert_alike(net, beit, 32)
+    options["embed_dim"] = 24
     gated = stirred(timm.create_model("vit_giant_patch14_dinov2", img_size=28, num_classes=0, **options))
     state = {k.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v for k, v in gated.state_dict().items()}
     net = timm_backbone("vit_giant_patch14_dinov2", image_size=28, **options)
@@ -242,7 +243,7 @@ def test_beit_and_gated_layers_in_timms(tmp_path: Path) -> None:
 
 
 def test_names_that_timm_knows_of_an_architectures_authors(tmp_path: Path) -> None:
-    """Swin's own file: the layer that merges patches stands at the end of a stage, with timm at the next one's start."""
+    """Swin's own file: the layer that merges patches ends a stage there, and begins the next one with timm."""
     options: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1), "num_heads": (1, 1), "window_size": 2}
     theirs = stirred(timm.create_model("swin_tiny_patch4_window7_224", img_size=16, num_classes=0, **options))
     state = {key.replace("layers.1.downsample", "layers.0.downsample"): v for key, v in theirs.state_dict().items()}
