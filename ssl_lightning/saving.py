@@ -9,6 +9,7 @@ import os
 import pickle
 import secrets
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ssl_lightning import torch_files
 from ssl_lightning.errors import UserError
+from ssl_lightning.inert import Refused
 
 NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)  # what fsync of one may answer
 STAMP = b"sha256:"
@@ -180,9 +183,9 @@ def existing(path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Any:
-    """Read a checkpoint onto the CPU without running any code it may hold.
+    """Read a checkpoint onto the CPU without running any code it may hold; what is no plain value is an `inert.Thing`.
 
-    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or holds more than plain types.
+    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or names what `inert` does not know.
     """
     path = existing(path)
     try:
@@ -190,15 +193,20 @@ def load(path: str | Path) -> Any:
             if not _is_whole(file):
                 raise zipfile.BadZipFile
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Detected pickle protocol")
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:  # torch's reader takes no more than it writes itself
+                return torch_files.read(file)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
     except MemoryError:  # says nothing of the file
         raise
     except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        if isinstance(error, Refused):
             fix = "save its plain state_dict instead"
-            raise UserError(f"{path} holds Python objects, which could run code on loading; {fix}") from error
+            raise UserError(f"{path} holds {error}, which could run code on loading; {fix}") from error
         raise Damaged(f"{path} is truncated, damaged or not a checkpoint; use an earlier one") from error
 
 

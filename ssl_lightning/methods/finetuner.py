@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from ssl_lightning.adopted import adopted
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
@@ -49,7 +50,7 @@ class Finetuner(LightningModule):
         super().__init__()
         if mixup < 0 or not 0 <= label_smoothing < 1:
             raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
-        self.backbone = backbone.requires_grad_(not frozen)
+        self.backbone = adopted(backbone).requires_grad_(not frozen)
         dim = int(backbone.out_dim)  # type: ignore[arg-type]
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()

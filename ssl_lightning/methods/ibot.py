@@ -73,6 +73,8 @@ class IBOT(SSLMethod):
         super().__init__(backbone, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
+        if backbone.cls_token is None:
+            raise UserError("iBOT learns from the class token; set backbone.class_token=true")
         if backbone.grid < 2:
             raise UserError("iBOT hides some patches and shows others; take patches smaller than the image")
         if not min(teacher_temperature, warmup_teacher_temperature) > 0:
