@@ -142,13 +142,25 @@ class Parts:
         return self.built[name]
 
     def _node(self, part: str, **extra: Any) -> Any:
-        node, trusted = self.config.values[part], self.config.settings.trusted_packages
+        return self._built(part, self.config.values[part], **extra)
+
+    def _built(self, part: str, node: Any, **extra: Any) -> Any:
+        trusted = self.config.settings.trusted_packages
         if "_target_" not in (node or {}):
             raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
         return building.instantiate(node, trusted, PLACES[part], **extra)
 
     def _method(self) -> Any:
-        return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))
+        backbone = self["start"].backbone if self["start"] else self._node("backbone")
+        return self._node("method", backbone=backbone, optimizer=self._node("optimizer"))
+
+    def _start(self) -> Any:
+        """What a training begins with where `ckpt=` gives its weights, else None."""
+        from ssl_lightning.stages.common import begin
+
+        ckpt, node = self.config.settings.ckpt, self.config.values["backbone"]
+        resumed = self.folder.checkpoint is not None
+        return begin(ckpt, node, lambda plain: self._built("backbone", plain), resumed) if ckpt else None
 
     def _judged(self) -> Any:
         from ssl_lightning.stages.common import open_backbone
@@ -215,6 +227,7 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            print(*config.said, sep="\n", end="\n" * bool(config.said))
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
             values, said = devices.shared_anew(folder.origin, config.values | chosen)

@@ -8,7 +8,7 @@ with everything that is needed to build it again (`{"backbone": {"_target_": ...
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,7 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     wanted: dict[str, Tensor] = backbone.state_dict()
     found = _best_prefix(checkpoint.state, wanted)
     found = {k: v for k, v in found.items() if k in wanted or not k.startswith(HEADS) or _has_head(wanted, k)}
+    check_finite({key: found[key] for key in wanted if key in found}, checkpoint.ref)
     differences = list(_differences(found, wanted))
     if differences:
         more = f" (and {len(differences) - 2} more)" if len(differences) > 2 else ""
@@ -189,6 +190,15 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
         mend = "choose the backbone it was trained with"
         raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}; {mend}")
     backbone.load_state_dict({key: found.get(key, value) for key, value in wanted.items()})
+
+
+def check_finite(state: Mapping[str, Tensor], ref: str) -> None:
+    """Raise a UserError that names the first tensor with a value that is NaN or infinite."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            what = f"'{key}' has {bad} of {value.numel()}"
+            raise UserError(f"{ref} holds weights that are not finite: {what}; give an earlier checkpoint")
 
 
 def _best_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -218,6 +228,11 @@ def _elements(state: Mapping[str, Tensor]) -> int:
     """How many numbers a state holds; a tensor may say that it is larger than what it is made of."""
     parts = {(s := t.untyped_storage()).data_ptr(): s.nbytes() // t.element_size() for t in state.values()}
     return sum(parts.values())
+
+
+def no_larger(checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Refuses a network that is much larger than a checkpoint's weights, as it is built."""
+    return cards.no_larger(len(checkpoint.state), _elements(checkpoint.state))
 
 
 def build_backbone(

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, places, references, run_folder, secrets
+from ssl_lightning import config_loader, help, inherit, places, references, run_folder, secrets
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -44,7 +44,7 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words; `shown`: the values without secrets.
+    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave.
     """
 
     values: dict[str, Any]
@@ -52,6 +52,7 @@ class Config:
     path: Path
     overrides: tuple[str, ...] = ()
     shown: dict[str, Any] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -74,7 +75,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
-    raw = compose_raw(overrides, config_dir)
+    raw, said = inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     with _masked_environment():
@@ -83,7 +84,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node))
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said)
 
 
 @contextmanager
@@ -235,6 +236,10 @@ def _place(name: Any, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) 
         name = f"{stage}-{source}-{data}{end}"
     places.check_name(name)
     return places.inside(base, name), f"{run.name}/{name}" if run else name
+
+
+def _folder(raw: DictConfig) -> Path:
+    return _place(raw.name, str(raw.runs_dir), None, dict(raw.hydra.runtime.choices))[0]
 
 
 def _run_of(ckpt: str | None) -> Path | None:

@@ -15,9 +15,9 @@ FLOORS = [
     ["sweep"],
     ["build"],
     ["compose trainers ledger config_loader", "stages"],
-    ["methods"],
+    ["methods", "inherit"],
     ["callbacks", "data", "table help arguments"],
-    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded"],
+    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],
     ["card"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names"],
@@ -33,7 +33,7 @@ FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
     "hydra": {"__main__", "build", "compose", "config_loader", "sweep"},
-    "omegaconf": {"__main__", "build", "compose", "config_loader", "references", "sweep"},
+    "omegaconf": {"__main__", "build", "compose", "config_loader", "inherit", "references", "sweep"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -46,6 +46,8 @@ class SSLMethod(LightningModule):
     global_views: int | None = 2  # how many it needs (one, or two); None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
     features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
+    backbone_rate = 1.0  # the backbone's rate as a share of the heads'
+    layer_decay = 1.0  # each of its blocks learns this many times slower than the next one
     judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
     def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
@@ -148,7 +150,8 @@ class SSLMethod(LightningModule):
             raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
         steps = steps_of(self.trainer)
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr)
+        slower = (self.backbone_rate, self.layer_decay)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, slower)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)

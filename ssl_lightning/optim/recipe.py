@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning.errors import UserError
-from ssl_lightning.optim.param_groups import split_decay
+from ssl_lightning.optim.param_groups import block_groups, split_decay
 from ssl_lightning.optim.schedules import cosine
 
 
@@ -85,16 +85,25 @@ class OptimizerRecipe:
         total_steps: int,
         steps_per_epoch: int,
         constant: Sequence[str] = (),
+        slower: tuple[float, float] = (1.0, 1.0),
     ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
         Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
-        at the peak rate from the first step to the last (SimSiam's predictor).
+        at the peak rate from the first step to the last (SimSiam's predictor). `slower`: (share of the rate, layer
+        decay) of the child `backbone`, for one that begins with trained weights.
         """
         named = list(module.named_parameters())
+        layers = [name for name, _ in named if slower != (1.0, 1.0) and name.startswith("backbone.")]
         still = [(name, p) for name, p in named if name.split(".")[0] in constant]
-        groups = split_decay((name, p) for name, p in named if name.split(".")[0] not in constant)
+        rest = [(name, p) for name, p in named if name.split(".")[0] not in constant and name not in set(layers)]
+        groups = split_decay(rest) if not layers or any(p.requires_grad for _, p in rest) else []
         groups += [{**group, "constant": True} for group in split_decay(still)] if still else []
+        if layers:
+            share, decay = slower
+            if not share > 0:
+                raise UserError(f"the backbone's share of the rate is {share}; it must be above 0 (1: as the heads)")
+            groups += block_groups(module.get_submodule("backbone"), share * self.lr(global_batch), decay)
         return self.build_groups(groups, global_batch, total_steps, steps_per_epoch)
 
     def build_groups(
