@@ -151,7 +151,7 @@ class SSLMethod(LightningModule):
         steps = steps_of(self.trainer)
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
         slower = (self.backbone_rate, self.layer_decay)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, slower)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, slower=slower)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)

@@ -73,8 +73,6 @@ def run(
         results |= judge_backbone(embed, random_backbone, data, device, k, temperature, start=before)
     if still:
         results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
-    if is_main() and "verdict" in results:
-        print(f"verdict: {results['verdict']}")
     return {
         **results,
         "epochs": fit.current_epoch,

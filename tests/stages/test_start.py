@@ -34,6 +34,10 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
+def shapes(part: nn.Module) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in part.state_dict().items()}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_backbone_and_every_copy_of_it_begin_with_the_weights(name: str, tmp_path: Path) -> None:
     torch.manual_seed(7)
@@ -46,7 +50,7 @@ def test_backbone_and_every_copy_of_it_begin_with_the_weights(name: str, tmp_pat
     assert not same(start.random, given)
     method = tiny_method(name, backbone=start.backbone)
     given.double()
-    copies = [part for part in method.modules() if part.state_dict().keys() == given.state_dict().keys()]
+    copies = [part for part in method.modules() if shapes(part) == shapes(given)]
     assert all(same(part, given) for part in copies)
     assert len(copies) >= (2 if method.teacher_pairs() else 1)
     assert any(part is method.judged for part in copies)
