@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, launch, ranks, run_folder, secrets
+from ssl_lightning import devices, known, launch, ranks, run_folder, secrets
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -91,7 +91,7 @@ def show_config(asked: Arguments) -> str:
 
     if asked.resolve:
         return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
-    raw = composing.compose_raw(asked.overrides, asked.config_dir)
+    raw, _ = composing.compose_inherited(asked.overrides, asked.config_dir)
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
@@ -218,6 +218,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
     folder = RunFolder(config.path)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.settings.resume == "never":
+            known.check_kept(config.settings.ckpt, folder.path)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}

@@ -75,7 +75,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
-    raw, said = inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
+    raw, said = compose_inherited(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     with _masked_environment():
@@ -111,6 +111,11 @@ def _shown(node: DictConfig) -> dict[str, Any]:
             return secrets.mask(_resolve(node))
     except UserError:  # a resolver that cannot work on the mask
         return secrets.mask(_resolve(node))
+
+
+def compose_inherited(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, tuple[str, ...]]:
+    """`compose_raw` with what a `ckpt=` knows, and the lines that say what was taken from there."""
+    return inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
 
 
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:

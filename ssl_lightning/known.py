@@ -53,10 +53,24 @@ def of(ref: str) -> Known | None:
     if not places.is_config(config):
         return Known(ref, told) if told else None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
-    if told is None and isinstance(config.get("backbone"), dict):
-        told = {"backbone": config["backbone"], **{key: data[key] for key in OF_THE_NETWORK if key in data}}
+    node = config["backbone"] if isinstance(config.get("backbone"), dict) else {}
+    if told is not None and told["backbone"].get("_target_") != node.get("_target_"):
+        choices.pop("backbone", None)  # a stage's folder, whose weights are of another network than its config names
+    if told is None and node:
+        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if key in data}}
         told = card.described(told, f"{run}/config.yaml")
     return Known(ref, told or {}, data, choices)
+
+
+def check_kept(ref: str | None, folder: Path) -> None:
+    """Raise a UserError where `folder` is not to be moved aside for a run on this `ckpt=`: it is gone, or in there."""
+    if not ref or ref.startswith(("timm:", "torchvision:")):
+        return
+    path = Path(ref).expanduser()
+    if not path.exists():
+        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"ckpt={ref} lies in {folder}, which resume=never would move away; give this run another name=")
 
 
 def _card_in(file: Path) -> dict[str, Any] | None:

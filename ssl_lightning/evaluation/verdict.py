@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ def of_weights(network: nn.Module, begun: nn.Module) -> str:
     """
     old = dict(begun.named_parameters())
     product = mine = other = 0.0
-    for name, value in network.state_dict().items():
+    for name, value in chain(network.named_parameters(), network.named_buffers()):
         if value.is_floating_point() and not value.isfinite().all():
             return f"no verdict: the trained weights are not finite ('{name}'); lower optimizer.base_lr"
     for name, value in network.named_parameters():

@@ -136,8 +136,17 @@ def test_a_run_from_a_run_is_resumed_from_its_own_state(
     assert trained.out_dim == given.out_dim
     assert not same(trained, given)
 
+    assert main(["stage=finetune", "ckpt=runs/b", "stage.epochs=1", "trainer=cpu"]) == 0  # nothing said of the data
+    tuned = json.loads(Path("runs/b/finetune-shapes/results.json").read_text())
+    assert (tuned["labels"], tuned["data"]) == (64, "shapes")
+    assert "as in runs/b: data.size=64, data.test_size=20, data.image_size=16" in capsys.readouterr().out
+
     assert main([*words, "ckpt=null"]) == 2
     assert "ckpt: x/backbone.safetensors -> null" in capsys.readouterr().err
+    for ckpt, why in (("x/gone.pt", "no checkpoint at x/gone.pt"), ("runs/b", "which resume=never would move away")):
+        assert main([*words, f"ckpt={ckpt}", "resume=never"]) == 2
+        assert why in capsys.readouterr().err
+        assert [path.name for path in Path("runs").iterdir()] == ["b"]
     for gone in (False, True):
         Path("runs/b/results.json").unlink()
         Path("runs/b/backbone.safetensors").unlink()
