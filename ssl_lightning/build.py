@@ -15,6 +15,7 @@ from ssl_lightning import (
     devices,
     earlier,
     extension,
+    known,
     launch,
     moved,
     one_line,
@@ -104,7 +105,7 @@ def show_config(asked: Arguments) -> str:
 
     if asked.resolve:
         return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
-    raw = composing.compose_raw(asked.overrides, asked.config_dir)
+    raw, _ = composing.compose_inherited(asked.overrides, asked.config_dir)
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
@@ -161,13 +162,25 @@ class Parts:
         return self.built[name]
 
     def _node(self, part: str, **extra: Any) -> Any:
-        node, trusted = self.config.values[part], self.config.settings.trusted_packages
+        return self._built(part, self.config.values[part], **extra)
+
+    def _built(self, part: str, node: Any, **extra: Any) -> Any:
+        trusted = self.config.settings.trusted_packages
         if "_target_" not in (node or {}):
             raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
         return building.instantiate(node, trusted, PLACES[part], **extra)
 
     def _method(self) -> Any:
-        return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))
+        backbone = self["start"].backbone if self["start"] else self._node("backbone")
+        return self._node("method", backbone=backbone, optimizer=self._node("optimizer"))
+
+    def _start(self) -> Any:
+        """What a training begins with where `ckpt=` gives its weights, else None."""
+        from ssl_lightning.stages.common import begin
+
+        ckpt, node = self.config.settings.ckpt, self.config.values["backbone"]
+        resumed = self.folder.checkpoint is not None
+        return begin(ckpt, node, lambda plain: self._built("backbone", plain), resumed) if ckpt else None
 
     def _judged(self) -> Any:
         from ssl_lightning.stages.common import open_backbone
@@ -225,6 +238,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.settings.resume == "never":
+            known.check_kept(config.settings.ckpt, folder.path)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
@@ -234,9 +249,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-            print(*(f"{note}\n" for note in ranges.notes(config.values, config.names)), sep="", end="")
-            if folder.said:
-                print(folder.said)
+            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            print(*(f"{note}\n" for note in notes), sep="", end="")
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
             folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)

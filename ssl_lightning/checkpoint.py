@@ -8,7 +8,7 @@ with everything that is needed to build it again (`{"backbone": {"_target_": ...
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,10 +176,9 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
     wanted, names = foreign.own_state(backbone), list(backbone.state_dict())
     fit = foreign.fitted(checkpoint.state, backbone, checkpoint.ref)
-    lacking, over = (
-        list(_lacking(fit.state, wanted)),
-        [_described(k, v) for k, v in fit.state.items() if k not in wanted],
-    )
+    check_finite({key: fit.state[key] for key in wanted if key in fit.state}, checkpoint.ref)
+    lacking = list(_lacking(fit.state, wanted))
+    over = [_described(key, value) for key, value in fit.state.items() if key not in wanted]
     if lacking or over:
         rest = len(lacking) + len(over) - len(lacking[:1] + over[:1])
         shown = ", ".join([*lacking[:1], *(f"{key} is missing here" for key in over[:1])])
@@ -189,6 +188,15 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     backbone.load_state_dict({name: fit.state.get(key, wanted[key]) for name, key in zip(names, wanted)})
     if fit.words and is_main_process():
         print(f"{checkpoint.ref}: {fit.words}", file=sys.stderr)
+
+
+def check_finite(state: Mapping[str, Tensor], ref: str) -> None:
+    """Raise a UserError that names the first tensor with a value that is NaN or infinite."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            what = f"'{key}' has {bad} of {value.numel()}"
+            raise UserError(f"{ref} holds weights that are not finite: {what}; give an earlier checkpoint")
 
 
 def _lacking(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[str]:
@@ -208,6 +216,11 @@ def _elements(state: Mapping[str, Tensor]) -> int:
     """How many numbers a state holds; a tensor may say that it is larger than what it is made of."""
     parts = {(s := t.untyped_storage()).data_ptr(): s.nbytes() // t.element_size() for t in state.values()}
     return sum(parts.values())
+
+
+def no_larger(checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Refuses a network that is much larger than a checkpoint's weights, as it is built."""
+    return cards.no_larger(len(checkpoint.state), _elements(checkpoint.state))
 
 
 def build_backbone(

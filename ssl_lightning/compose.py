@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, moved, places, references, run_folder, secrets, slips, words
+from ssl_lightning import config_loader, help, inherit, moved, places, references, run_folder, secrets, slips, words
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -43,7 +43,7 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words; `shown`: the values without secrets.
+    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave.
     """
 
     values: dict[str, Any]
@@ -51,6 +51,7 @@ class Config:
     path: Path
     overrides: tuple[str, ...] = ()
     shown: dict[str, Any] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -73,7 +74,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
-    raw = compose_raw(overrides, config_dir)
+    raw, said = compose_inherited(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     try:
@@ -85,7 +86,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node))
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said)
 
 
 @contextmanager
@@ -112,6 +113,11 @@ def _shown(node: DictConfig) -> dict[str, Any]:
             return secrets.mask(_resolve(node))
     except UserError:  # a resolver that cannot work on the mask
         return secrets.mask(_resolve(node))
+
+
+def compose_inherited(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, tuple[str, ...]]:
+    """`compose_raw` with what a `ckpt=` knows, and the lines that say what was taken from there."""
+    return inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
 
 
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -245,6 +251,10 @@ def _place(name: Any, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) 
         name = f"{stage}-{source}-{data}{end}"
     places.check_name(name)
     return places.inside(base, name), f"{run.name}/{name}" if run else name
+
+
+def _folder(raw: DictConfig) -> Path:
+    return _place(raw.name, str(raw.runs_dir), None, dict(raw.hydra.runtime.choices))[0]
 
 
 def _run_of(ckpt: str | None) -> Path | None:

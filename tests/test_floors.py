@@ -15,10 +15,10 @@ FLOORS = [
     ["sweep"],
     ["build"],
     ["compose trainers ledger config_loader words", "typed", "stages"],
-    ["methods"],
+    ["methods", "inherit"],
     ["callbacks", "data", "table arguments conditions"],
     ["slips"],
-    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded"],
+    ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],
     ["card", "foreign lookalike dialects positions", "adopted"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names", "comparison"],
@@ -34,7 +34,7 @@ FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
     "hydra": {"__main__", "build", "compose", "conditions", "config_loader", "sweep", "words"},
-    "omegaconf": {"__main__", "build", "compose", "conditions", "config_loader", "references", "sweep"},
+    "omegaconf": {"__main__", "build", "compose", "conditions", "config_loader", "inherit", "references", "sweep"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -38,7 +38,7 @@ class DataModule(LightningDataModule):
         views: how training views are drawn; None when nothing is trained (stages that only evaluate).
         batch_size: images per device and step.
         image_size: side of the evaluation view.
-        eval_resize: its shorter side before the middle is cropped, 256 for 224 in published protocols; None: image_size.
+        eval_resize: its shorter side before the middle is cropped (256 for 224 in published protocols); None: the same.
         mean, std: per channel, for images in [0, 1]. ImageNet's mean their average where there are not three channels.
         num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
         engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
@@ -269,9 +269,8 @@ class DataModule(LightningDataModule):
         return images.labelled_at(self.labelled_indices("train"))
 
     def _subset(self, images: ImageSet, size: int | None, name: str) -> Tensor:
-        if size is None or size >= len(images):
-            return torch.arange(len(images))
-        return permutation(len(images), name, self.seed)[:size].sort().values
+        whole = size is None or size >= len(images)
+        return torch.arange(len(images)) if whole else permutation(len(images), name, self.seed)[:size].sort().values
 
     def _eval_loader(self, images: ImageSet, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
         ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)

@@ -60,6 +60,8 @@ class SSLMethod(LightningModule):
     decayed: tuple[str, ...] = ()
     not_decayed: tuple[str, ...] = ()
     features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
+    backbone_rate = 1.0  # the backbone's rate as a share of the heads'
+    layer_decay = 1.0  # each of its blocks learns this many times slower than the next one
     judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -207,8 +209,8 @@ class SSLMethod(LightningModule):
             fix = "train with a datamodule or a DataLoader that has a batch_size"
             raise UserError(f"the learning rate scales with the batch; {fix}")
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
-        plan = plan_of(self.trainer)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, self._decayed, plan)
+        plan, slower = plan_of(self.trainer), (self.backbone_rate, self.layer_decay)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, self._decayed, plan, slower)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)

@@ -59,26 +59,33 @@ def split_decay(
 def layer_decay(
     backbone: nn.Module, head: nn.Module, lr: float, decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for fine-tuning: the head at `lr`, and each block of the backbone `decay` times slower than the next one.
+    """Groups for fine-tuning: the head at `lr`, and the backbone's blocks as `block_groups` has them.
+
+    Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    """
+    groups = block_groups(backbone, lr, decay)
+    if any(p.requires_grad for p in head.parameters()):
+        groups += [{**group, "lr": lr, "name": "head"} for group in split_decay(head.named_parameters())]
+    return [{"weight_decay": weight_decay, **group} for group in groups]
+
+
+def block_groups(
+    backbone: nn.Module, lr: float, decay: float, decayed: Collection[str] | None = None, biases: bool = False
+) -> list[dict[str, Any]]:
+    """The groups of `split_decay` for each block of a backbone, each `decay` times slower than the next one.
 
     The last block has lr * decay, the first lr * decay^blocks (BEiT, https://arxiv.org/abs/2106.08254). Blocks are as
-    `block_numbers` counts them. Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    `block_numbers` counts them. Each group bears a `name`: "block 3". `decayed` and `biases`: as in `split_decay`.
     """
     if not 0 < decay <= 1:
         raise UserError(f"layer decay is {decay}; it must be above 0 and at most 1 (1 means one rate for all)")
-    numbers = block_numbers(backbone)
+    numbers, groups = block_numbers(backbone), []
     blocks = max(numbers.values(), default=-1) + 1
-    layers = [
-        (f"block {block}", [(n, p) for n, p in backbone.named_parameters() if numbers[n] == block])
-        for block in range(blocks)
-    ]
-    layers.append(("head", list(head.named_parameters())))
-    groups = []
-    for depth, (name, named) in enumerate(layers):
+    for block in range(blocks):
+        named = [(name, p) for name, p in backbone.named_parameters() if numbers[name] == block]
         if any(p.requires_grad for _, p in named):
-            for group in split_decay(named):
-                rate = lr * decay ** (blocks - depth)
-                groups.append({"weight_decay": weight_decay, **group, "lr": rate, "name": name})
+            rate = lr * decay ** (blocks - block)
+            groups += [{**group, "lr": rate, "name": f"block {block}"} for group in split_decay(named, decayed, biases)]
     return groups
 
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_lightning import one_line
 from ssl_lightning.errors import UserError
-from ssl_lightning.optim.param_groups import split_decay
+from ssl_lightning.optim.param_groups import block_groups, split_decay
 from ssl_lightning.optim.schedules import Plan, cosine
 
 
@@ -120,20 +120,34 @@ class OptimizerRecipe:
         constant: Sequence[str] = (),
         decayed: Collection[str] | None = None,
         plan: Plan | None = None,
+        slower: tuple[float, float] = (1.0, 1.0),
     ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
         Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
         at the peak rate from the first step to the last (SimSiam's predictor). `decayed` names those with weight decay;
-        None: by their shapes (`decayed_names`). `plan`: of a run that was made longer.
+        None: by their shapes (`decayed_names`). `plan`: of a run that was made longer. `slower`: (share of the rate,
+        layer decay) of the child `backbone`, for one that begins with trained weights.
         """
         named = list(module.named_parameters())
+        layers = [name for name, _ in named if slower != (1.0, 1.0) and name.startswith("backbone.")]
         still = [(name, p) for name, p in named if name.split(".")[0] in constant]
-        moving = [(name, p) for name, p in named if name.split(".")[0] not in constant]
-        groups = split_decay(moving, decayed, self.decay_biases)
+        rest = [(name, p) for name, p in named if name.split(".")[0] not in constant and name not in set(layers)]
+        moving = not layers or any(p.requires_grad for _, p in rest)
+        groups = split_decay(rest, decayed, self.decay_biases) if moving else []
         last = split_decay(still, decayed, self.decay_biases) if still else []
         groups += [{**group, "constant": True} for group in last]
+        if layers:
+            groups += self._slower(module.get_submodule("backbone"), self.lr(global_batch), decayed, *slower)
         return self.build_groups(groups, global_batch, total_steps, steps_per_epoch, plan)
+
+    def _slower(
+        self, backbone: nn.Module, lr: float, decayed: Collection[str] | None, share: float, decay: float
+    ) -> list[dict[str, Any]]:
+        if not share > 0:
+            raise UserError(f"the backbone's share of the rate is {share}; it must be above 0 (1: as the heads)")
+        inner = None if decayed is None else {n.removeprefix("backbone.") for n in decayed if n.startswith("backbone.")}
+        return block_groups(backbone, share * lr, decay, inner, self.decay_biases)
 
     def build_groups(
         self,

@@ -98,7 +98,7 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
         if node.get(head) is not None and name != "ijepa":
             node[head] = partial(SmoothMLP, out_dim=8) if name == "relative_position" else SmoothMLP  # it has 8 sides
     torch.manual_seed(0)
-    return instantiate(node, backbone=tiny_backbone(name), **parts).double()
+    return instantiate(node, **{"backbone": tiny_backbone(name), **parts}).double()
 
 
 def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int = 0) -> Batch:
