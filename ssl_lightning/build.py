@@ -11,21 +11,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import (
-    devices,
-    earlier,
-    extension,
-    known,
-    launch,
-    moved,
-    one_line,
-    ranges,
-    ranks,
-    run_folder,
-    secrets,
-    slips,
-    typed,
-)
+from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, secrets, slips, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -124,7 +110,6 @@ def check(config: Config) -> None:
         if key in settings:
             building.check_value(values[key], settings[key], key, own)
         elif key not in MAIN_GROUPS:
-            moved.check(key)
             places = {*run_folder.flatten(values), *settings, *MAIN_GROUPS}
             hint = slips.hint(key, str(values[key]), places) or nearest_key(key, [*settings, *MAIN_GROUPS])
             raise UserError(f"there is no '{key}' in this config.{hint}")
@@ -195,7 +180,7 @@ class Parts:
     def _trainer(self) -> Any:
         from ssl_lightning.trainers import TrainerFactory
 
-        return TrainerFactory(self.config.values, self.folder.path, extension.entries(self.folder.origin))
+        return TrainerFactory(self.config.values, self.folder.path, self.folder.lengths)
 
     def _run(self) -> RunFolder:
         return self.folder

@@ -70,6 +70,11 @@ class RunFolder:
         return file.is_file() and (self._back or not extension.outrun(self._stored(), file))
 
     @property
+    def lengths(self) -> list[dict[str, Any]]:
+        """The lengths that this run had before it was made longer, oldest first."""
+        return extension.entries(self.origin)
+
+    @property
     def begun(self) -> bool:
         """Is there anything to lose? A run that stopped at its first mistake has left its config and nothing else."""
         kept = ("*.ckpt", "metrics.csv", "results.json", "*.safetensors")

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ssl_lightning import help, plain_yaml
+from ssl_lightning import help, moved, plain_yaml
 from ssl_lightning.errors import UserError
 
 # Words on the left mean the first key on the right that the composed config has.
@@ -63,8 +63,10 @@ OF_THE_RATE = "optimizer.base_lr", "stage.base_lr"
 def hint(key: str, value: str, places: Collection[str], folders: tuple[Path, ...] = ()) -> str:
     """ " Did you mean ...?" for a key that no config has, or "" where nothing is known of it.
 
-    `places`: every key and group of the composed config; `folders`: those with groups of the user's own.
+    `places`: every key and group of the composed config; `folders`: those with groups of the user's own. Raises
+    UserError for a key of older versions (`moved.py`).
     """
+    moved.check(key)
     part, word = key.partition(".")[0] if "." in key else "", _word(key.rpartition(".")[2])
     if word in _OPTIONS and not part:
         return f" Did you mean '{_OPTIONS[word]}={word}'?"
