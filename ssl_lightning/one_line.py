@@ -19,8 +19,8 @@ from ssl_lightning import secrets
 from ssl_lightning.errors import UserError
 
 # What constructors raise for arguments that they cannot work with; a NameError or SyntaxError is never about these.
-OF_ARGUMENTS = (TypeError, ValueError, ArithmeticError, LookupError, AssertionError, RuntimeError, AttributeError)
-OF_ARGUMENTS += (ImportError,)  # of a package that an argument asks for
+OF_ARGUMENTS: tuple[type[Exception], ...] = (TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
+OF_ARGUMENTS += (RuntimeError, AttributeError, ImportError)  # ImportError: of a package that an argument asks for
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # How torch says that there is no room: in an exception of its own, or in a RuntimeError.

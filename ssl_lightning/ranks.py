@@ -93,7 +93,8 @@ def begin(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     group: dict[str, Any] = {"process_group": 0}
     if os.name == "nt":
         group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-    return subprocess.Popen(command, env=environment, **group)
+    process: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **group)
+    return process
 
 
 def _wait(children: Mapping[int, subprocess.Popen[bytes]]) -> int:

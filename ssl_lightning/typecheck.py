@@ -15,6 +15,8 @@ WORDS = {
     "str": "text",
     "list": "a list",
     "dict": "a mapping",
+    "Path": "a path",
+    "timedelta": "a duration",
 }
 LISTS = ("list", "List", "Sequence", "Iterable", "Collection")
 TUPLES = ("tuple", "Tuple")
