@@ -37,8 +37,7 @@ class DataModule(LightningDataModule):
         views: how training views are drawn; None when nothing is trained (stages that only evaluate).
         batch_size: images per device and step.
         image_size: side of the evaluation view.
-        eval_resize: its shorter side before it is cropped from the middle, as published protocols have 256 for 224;
-            None: image_size.
+        eval_resize: its shorter side before the crop, 256 for 224 in published protocols; None: image_size.
         mean, std: per channel, for images in [0, 1].
         num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
         engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
@@ -75,10 +74,9 @@ class DataModule(LightningDataModule):
         self.views, self.batch_size, self.image_size, self.seed = views, batch_size, image_size, seed
         self.mean, self.std = tuple(mean), tuple(std)
         self.num_workers, self.engine, self.resident = num_workers, engine, resident
-        self.worker_timeout = worker_timeout
+        self.worker_timeout, self.eval_resize = worker_timeout, eval_resize
         self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
         self.bank_size, self.query_size = bank_size, query_size
-        self.eval_resize = eval_resize
         self.eval_view = EvalView(image_size, self.mean, self.std, eval_resize)
         self._device_views = None if views is None else DeviceViews(views, self.mean, self.std, seed)
         self._sets: tuple[ImageSet, ImageSet, ImageSet] | None = None
@@ -226,9 +224,7 @@ class DataModule(LightningDataModule):
         """(N, D) pixels in [0, 1] at 32 x 32 at most, in the order of `indices`, all rows on every rank."""
         images = self._split(split)
         rows = torch.arange(len(images)) if indices is None else indices
-        size = min(self.image_size, 32)
-        resize = None if self.eval_resize is None else round(size * self.eval_resize / self.image_size)
-        view = EvalView(size, self.mean, self.std, resize)
+        view = self.eval_view.smaller(min(self.image_size, 32))
         loader = self._loader(images, eval_fetch(images, view), EvalSampler(rows, self.batch_size))
         return torch.cat([batch.images.flatten(1).float() / 255 for batch in loader])
 
