@@ -227,9 +227,7 @@ class DataModule(LightningDataModule):
         """(N, D) pixels in [0, 1] at 32 x 32 at most, in the order of `indices`, all rows on every rank."""
         images = self._split(split)
         rows = torch.arange(len(images)) if indices is None else indices
-        size = min(self.image_size, 32)
-        resize = round(size * self.eval_resize / self.image_size) if self.eval_resize else None
-        view = EvalView(size, self.mean, self.std, resize)
+        view = self.eval_view.smaller(min(self.image_size, 32))
         loader = self._loader(images, eval_fetch(images, view), EvalSampler(rows, self.batch_size))
         return torch.cat([batch.images.flatten(1).float() / 255 for batch in loader])
 

@@ -204,6 +204,10 @@ class EvalView:
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
         self.resize = size if resize is None else resize
 
+    def smaller(self, size: int) -> "EvalView":
+        """The same part of an image with another side."""
+        return EvalView(size, self.mean, self.std, round(size * self.resize / self.size))
+
     def leaves_alone(self, height: int, width: int) -> bool:
         """Whether images of this size are the evaluation crop as they are."""
         return (height, width) == (self.size, self.size) and self.resize == self.size

@@ -59,7 +59,8 @@ def test_crops_of_the_worker_with_colours_of_the_device(mode: str) -> None:
     x, indices = images(60, 50, 40), torch.arange(60)
     bare: dict[str, Any] = {"jitter_p": 0, "grayscale_p": 0, "interpolation": mode}
     plain, strong = Views(View(32, count=2, **bare), local=LocalView(32, **bare)), multicrop(interpolation=mode)
-    for views, largest, average in ((plain, 1.01 / 255, 0.4 / 255), (strong, 1.0, 1.0 / 255)):
+    most = 1.01 if mode == "bilinear" else 1.25  # uint8 is rounded after either axis, and the cubic magnifies the first
+    for views, largest, average in ((plain, most / 255, 0.4 / 255), (strong, 1.0, 1.0 / 255)):
         worker = WorkerCrops(views, 5)
         each = [worker(image, int(index), 9) for image, index in zip(x, indices, strict=True)]
         assert all(c.dtype == torch.uint8 and c.is_contiguous() for c in each[0])
