@@ -13,7 +13,6 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
-
 NO_LABELS = "supcon learns from labels, and these images have none; choose another method"
 
 
