@@ -39,7 +39,7 @@ CONSTANTS = re.compile(r"(^|\.)(relative_position_index|attn_mask|total_ops|tota
 INSIDE = re.compile(r"(layer\d*|layers|blocks?|stages?|features|resblocks|downsample)")  # of a network: no prefix
 LATER = frozenset(("momentum", "ema", "k", "key", "shadow", "target", "old", "slow", "avg", "averaged", "swa"))
 _NONE = torch.empty(0)
-MOST_VALUES, DEEPEST = 1_000_000, 12
+MOST_VALUES, DEEPEST = 200_000, 12
 
 
 @dataclass

@@ -47,6 +47,7 @@ def _vit(state: Mapping[str, Tensor]) -> str:
         "gated MLPs": _gated(state),
         "a norm before the first block": "norm_pre.weight" in state,
         "relative positions": any("relative_position_bias_table" in key for key in state),
+        "relative positions, shared by all blocks": "rel_pos_bias.relative_position_bias_table" in state,
     }
     known = ", ".join(("", *(kind for kind, there in kinds.items() if there)))
     told = f"it holds a ViT of width {width}, depth {depth}, patches of {patch} px{known}"
@@ -75,7 +76,9 @@ def _timms(size: str | None, patch: int, registers: int, kinds: Mapping[str, obj
     import timm
 
     if kinds["relative positions"]:
-        names, more = [f"beit_{size}_patch{patch}_224"], ""
+        names = [f"beit_{size}_patch{patch}_224"]
+        shared = kinds["relative positions, shared by all blocks"]
+        more = " +backbone.use_rel_pos_bias=false +backbone.use_shared_rel_pos_bias=true" if shared else ""
     elif kinds["a norm before the first block"]:
         names, more = [f"vit_{size}_patch{patch}_clip_224"], ""
     elif kinds["layer scale"] and not kinds["no class token"]:

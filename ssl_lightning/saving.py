@@ -197,7 +197,7 @@ def load(path: str | Path) -> Any:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Detected pickle protocol")
                     return torch.load(file, map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError:  # torch's reader takes no more than it writes itself
+            except (pickle.UnpicklingError, RuntimeError):  # torch's reader takes no more than it writes itself
                 return torch_files.read(file)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error

@@ -92,14 +92,15 @@ class DeepClusterV2(SSLMethod):
     def on_train_start(self) -> None:
         """A first pass over the images, so that the first epoch has something to cluster."""
         data, loader = self.trainer.datamodule, self.trainer.train_dataloader  # type: ignore[attr-defined]
-        images, room = len(data.train_set if data else loader.dataset), self.memory.shape[1]  # type: ignore[union-attr]
+        ours = hasattr(data, "train_set")
+        images, room = len(data.train_set if ours else loader.dataset), self.memory.shape[1]  # type: ignore[union-attr]
         if images != room:
             raise UserError(f"the memory is for {room} images and there are {images}: set method.memory_size={images}")
         if self.seen.any():
             return
         batches = range(int(self.trainer.num_training_batches))
         for raw, number in zip(loader, batches):  # type: ignore[arg-type]
-            if data:
+            if ours:
                 batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, self.device, 0))
             else:
                 batch = self.batch_of(self.transfer_batch_to_device(raw, self.device, 0), number)

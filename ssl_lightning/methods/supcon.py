@@ -13,6 +13,8 @@ from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
+NO_LABELS = "supcon learns from labels, and these images have none; choose another method"
+
 
 class SupCon(SSLMethod):
     """Section 3.2.2 of the paper. An image without a label attracts its own other view alone, as in SimCLR.
@@ -37,8 +39,15 @@ class SupCon(SSLMethod):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if not (self.trainer.datamodule.train_set.labels >= 0).any():  # type: ignore[attr-defined]
-            raise UserError("supcon learns from labels, and these images have none; choose another method")
+        images = getattr(self.trainer.datamodule, "train_set", None)  # type: ignore[attr-defined]
+        if images is not None and not (images.labels >= 0).any():
+            raise UserError(NO_LABELS)
+
+    def batch_of(self, batch: Any, number: int) -> Batch:
+        found = super().batch_of(batch, number)
+        if found is not batch and not (found.labels >= 0).any():
+            raise UserError(NO_LABELS)
+        return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.backbone(torch.cat(batch.global_views))  # (2B, D)

@@ -37,16 +37,17 @@ class Pairs(Dataset[Any]):
 
 def fit(method: SSLMethod, data: Any, folder: Path, **kwargs: Any) -> Trainer:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    quiet |= {"num_sanity_val_steps": 0}
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
-        limit_val_batches=0,
+        limit_val_batches=1,
         default_root_dir=folder,
         log_every_n_steps=1,
         **quiet,
         **kwargs,
     )
-    trainer.fit(method, data)
+    trainer.fit(method, data, data)
     return trainer
 
 
@@ -161,6 +162,8 @@ def test_views_that_a_method_cannot_use() -> None:
     views, labels, _ = parts()
     with pytest.raises(UserError, match="needs two global views and got 1"):
         tiny_method("simclr").float().training_step(([views[0]], labels), 0)  # type: ignore[operator]
+    with pytest.raises(UserError, match="supcon learns from labels, and these images have none"):
+        tiny_method("supcon").float().training_step(views, 0)  # type: ignore[operator]
     with pytest.raises(UserError, match="built without an optimizer; pass optimizer="):
         tiny_method("simclr").configure_optimizers()
     assert config_of("simclr")

@@ -1,9 +1,11 @@
 """Data from strangers: what is no file, no image or no plain array is skipped or refused, quickly, and nothing runs."""
 
+import argparse
 import io
 import os
 import pickle
 import socket
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -98,6 +100,76 @@ def bare_pickle(path: str) -> None:
     Path(path).write_bytes(pickle.dumps(Canary(), 2))
 
 
+def archive(path: str, pickled: bytes, **members: bytes) -> None:
+    """A file as torch writes it, around pickled words of an attacker's own."""
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("archive/data.pkl", b"\x80\x02" + pickled + b".")
+        for name, content in {"version": b"3\n", **members}.items():
+            made.writestr(f"archive/{name}", content)
+
+
+def word(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+MAKER = b"ctorch._utils\n_rebuild_tensor_v2\n"
+DEFAULTS = b"N}" + word("__defaults__") + b"K\x01\x85s\x86b"  # sets an attribute of what stands before it
+STORAGE = b"(" + word("storage") + b"ctorch\nFloatStorage\n" + word("0") + word("cpu") + b"K\x01tQ"
+
+
+def beyond(path: str) -> None:
+    """A tensor of 2^31 numbers over the four bytes of one."""
+    size = b"J\xff\xff\xff\x7f\x85K\x01\x85"
+    archive(path, MAKER + b"(" + STORAGE + b"K\x00" + size + b"\x89NtR", **{"data/0": b"\0" * 4})
+
+
+def long_text(path: str) -> None:
+    Path(path).write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".")
+
+
+def doubled(path: str) -> None:
+    """A mapping that holds another eight times, eleven times over: a small file of 10^10 tensors."""
+    import torch
+
+    held: dict[str, Any] = {"x": torch.zeros(1)}
+    for _ in range(11):
+        held = {str(i): held for i in range(8)}
+    torch.save(held, path)
+
+
+class Set:
+    """Calls something with settings that a training program leaves beside its weights."""
+
+    def __reduce__(self) -> Any:
+        return argparse.Namespace, (), {"hook": Canary()}
+
+
+def settings(path: str) -> None:
+    import torch
+
+    torch.save({"args": Set()}, path)
+
+
+def asks(path: str) -> None:
+    archive(path, b"cbuiltins\ngetattr\n")
+
+
+def behind(path: str) -> None:
+    archive(path, b"ctorch.nn.os\nsystem\n" + word("mkdir canary") + b"\x85R")
+
+
+def changes(path: str) -> None:
+    archive(path, MAKER + DEFAULTS)
+
+
+def group(path: str) -> None:
+    archive(path, b"ctorch.distributed\ninit_process_group\n" + word("gloo") + b"\x85R")
+
+
+def program(path: str) -> None:
+    archive(path, b"N", **{"constants.pkl": b"", "code/x.py": b""})
+
+
 def objects(path: str) -> None:
     made = np.array([Canary()])
     np.savez(path, images=made) if path.endswith("npz") else np.save(path, made, allow_pickle=True)
@@ -143,6 +215,15 @@ ATTACKS = [
     attack("stl text", "STL-10 class names that are no text", "is damaged", "stl", no_text),
     attack("pipe as weights", "`ckpt=` on a named pipe", "no checkpoint at", "x.safetensors", os.mkfifo),
     attack("pickle as checkpoint", "`ckpt=` on a pickle that runs code", "could run code", "x.ckpt", bare_pickle),
+    attack("settings", "a call hidden in the `args` beside the weights", "could run code", "x.ckpt", settings),
+    attack("getattr", "a pickle that asks for an attribute", "could run code", "x.ckpt", asks),
+    attack("behind a module", "a name behind a listed one", "no state_dict", "x.ckpt", behind),
+    attack("changed maker", "a pickle that changes torch's own function", "no state_dict", "x.ckpt", changes),
+    attack("sharded tensor", "a call of torch.distributed beside the weights", "no state_dict", "x.ckpt", group),
+    attack("program", "a TorchScript program", "could run code", "x.ckpt", program),
+    attack("beyond", "a tensor larger than its bytes", "damaged", "x.ckpt", beyond),
+    attack("long text", "a text that claims 2^60 bytes", "damaged", "x.ckpt", long_text),
+    attack("doubled", "mappings within mappings: 10^10 tensors", "too deeply or too long", "x.ckpt", doubled),
 ]  # fmt: skip
 
 
@@ -207,3 +288,13 @@ def test_honest_files_stay(here: Path) -> None:
     data = Array("h.npz")
     assert (len(data.train_set), data.train_set.classes) == (36, ["0", "1", "2", "3"])
     assert not Path("canary").exists()
+
+
+def test_no_word_of_a_file_changes_a_function(here: Path) -> None:
+    from torch._utils import _rebuild_tensor_v2
+
+    before = _rebuild_tensor_v2.__defaults__
+    archive("x.ckpt", MAKER + DEFAULTS)
+    with pytest.raises(UserError, match="no state_dict"):
+        resolve_ckpt("x.ckpt")
+    assert _rebuild_tensor_v2.__defaults__ == before
