@@ -115,7 +115,7 @@ PLACES: dict[str, tuple[Slot, ...]] = {
 }
 
 # What the run itself gives to a stage. A user's own stage takes one of the first five: no other function does.
-PARTS = ("method", "judged", "data", "trainer", "run", "seed", "method_name", "data_name")
+PARTS = ("method", "judged", "data", "trainer", "run", "seed", "method_name", "data_name", "start")
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.
 _TIMM = """act_layer aa_layer attn_drop_rate attn_ratio base_width block_size cardinality channels class_token conv_bias

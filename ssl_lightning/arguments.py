@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning import slips
+from ssl_lightning.errors import UserError, nearest
 
 FLAGS = ("--help", "-h", "--version", "--cfg", "--resolve", "--config-dir", "--multirun", "-m")
 
@@ -45,7 +46,10 @@ def parse(argv: list[str]) -> Arguments:
         elif flag == "--config-dir":
             found.config_dir = _folder(value or (rest.pop(0) if rest else ""))
         elif word.startswith("-"):
-            raise UserError(f"there is no flag '{flag}'.{did_you_mean(flag, FLAGS) or ' See --help.'}")
+            near = nearest(flag, FLAGS, cutoff=0.75)
+            value = value or next((word for word in rest[:1] if "=" not in word and not word.startswith("-")), "")
+            hint = f"Did you mean '{near}'?" if near else f"{slips.flag(flag, value)}; see --help"
+            raise UserError(f"there is no flag '{flag}'. {hint}")
         elif "=" not in word and not word.startswith("~"):
             raise UserError(f"'{word}' sets nothing: write key=value, for example method=moco. See --help.")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import signal
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, launch, ranks, run_folder, secrets
+from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, secrets, slips, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.arguments import Arguments
@@ -37,6 +36,7 @@ def main(asked: Arguments) -> int:
         print(show_config(asked), end="")
         return 0
     place = launch.here()
+    WATCH.quiet = not place.is_main
     try:
         config = compose(asked.overrides, asked.config_dir)
         check(config)
@@ -91,7 +91,7 @@ def show_config(asked: Arguments) -> str:
 
     if asked.resolve:
         return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
-    raw = composing.compose_raw(asked.overrides, asked.config_dir)
+    raw, _ = composing.compose_inherited(asked.overrides, asked.config_dir)
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
     return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
@@ -104,12 +104,15 @@ def check(config: Config) -> None:
 
     Raises UserError for the first that is wrong.
     """
-    values, settings = config.values, building.signature_of(f"{Settings.__module__}.Settings").params
+    own = f"{Settings.__module__}.Settings"
+    values, settings = config.values, building.signature_of(own).params
     for key in values:
         if key in settings:
-            building.check_value(values[key], settings[key], key)
+            building.check_value(values[key], settings[key], key, own)
         elif key not in MAIN_GROUPS:
-            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, [*settings, *MAIN_GROUPS])}")
+            places = {*run_folder.flatten(values), *settings, *MAIN_GROUPS}
+            hint = slips.hint(key, str(values[key]), places) or nearest_key(key, [*settings, *MAIN_GROUPS])
+            raise UserError(f"there is no '{key}' in this config.{hint}")
     trusted = config.settings.trusted_packages
     for group in (*PLACES, "trainer"):
         if not isinstance(values.get(group) or {}, dict):
@@ -119,11 +122,13 @@ def check(config: Config) -> None:
     for part, given in GIVEN.items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
+    ranges.check_together(values, config.names)
     for group in ("callbacks", "logger"):
         for name, node in (values.get(group) or {}).items():
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+    typed.check(config.overrides, values, config.choices)
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -142,13 +147,25 @@ class Parts:
         return self.built[name]
 
     def _node(self, part: str, **extra: Any) -> Any:
-        node, trusted = self.config.values[part], self.config.settings.trusted_packages
+        return self._built(part, self.config.values[part], **extra)
+
+    def _built(self, part: str, node: Any, **extra: Any) -> Any:
+        trusted = self.config.settings.trusted_packages
         if "_target_" not in (node or {}):
             raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
         return building.instantiate(node, trusted, PLACES[part], **extra)
 
     def _method(self) -> Any:
-        return self._node("method", backbone=self._node("backbone"), optimizer=self._node("optimizer"))
+        backbone = self["start"].backbone if self["start"] else self._node("backbone")
+        return self._node("method", backbone=backbone, optimizer=self._node("optimizer"))
+
+    def _start(self) -> Any:
+        """What a training begins with where `ckpt=` gives its weights, else None."""
+        from ssl_lightning.stages.common import begin
+
+        ckpt, node = self.config.settings.ckpt, self.config.values["backbone"]
+        resumed = self.folder.checkpoint is not None
+        return begin(ckpt, node, lambda plain: self._built("backbone", plain), resumed) if ckpt else None
 
     def _judged(self) -> Any:
         from ssl_lightning.stages.common import open_backbone
@@ -163,7 +180,7 @@ class Parts:
     def _trainer(self) -> Any:
         from ssl_lightning.trainers import TrainerFactory
 
-        return TrainerFactory(self.config.values, self.folder.path)
+        return TrainerFactory(self.config.values, self.folder.path, self.folder.lengths)
 
     def _run(self) -> RunFolder:
         return self.folder
@@ -203,9 +220,11 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
     from ssl_lightning import table
 
-    folder = RunFolder(config.path)
+    folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.settings.resume == "never":
+            known.check_kept(config.settings.ckpt, folder.path)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
@@ -215,9 +234,15 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            print(*(f"{note}\n" for note in notes), sep="", end="")
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
-            values, said = devices.shared_anew(folder.origin, config.values | chosen)
+            folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)
+            values, kept = earlier.as_begun(folder.origin, config.values, config.overrides)
+            if kept and is_main_process():
+                print(f"as this run was begun: {', '.join(kept)}")
+            values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
         results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
@@ -246,21 +271,18 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
             if hasattr(logger, "log_results"):
                 logger.log_results(results)
         return results
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk of {folder.path} is full; free some space, then run the same command") from error
-        _of_a_worker(error)
+    except UserError:
         raise
     except Exception as error:
-        _of_a_worker(error)
+        _explain(error, folder, settings.trusted_packages)
         raise
 
 
-def _of_a_worker(error: Exception) -> None:
-    """Raise what a data worker's failure means for the user; where it is a bug, name it above its traceback."""
+def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> None:
+    """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback."""
     from ssl_lightning.data import workers
 
-    mistake = workers.explain(error)
+    mistake = workers.explain(error) or one_line.of_run(error, folder.path, trusted)
     if mistake is not None:
         raise mistake from error
     if workers.named(error):

@@ -96,6 +96,11 @@ def backbone_of(card: Mapping[str, Any], trusted: Iterable[str] = (), ref: str =
         raise UserError(f"the card of {ref} describes no backbone that can be built: {why}") from error
 
 
+def check_node(node: Mapping[str, Any], trusted: Iterable[str], what: str) -> None:
+    """Raise a UserError unless this is a plain, known encoder, or one of a package that the user trusts."""
+    _check_node(node, allowed.own_packages(trusted), what)
+
+
 @contextmanager
 def no_larger(tensors: int, numbers: int) -> Iterator[None]:
     """Refuses a network that needs far more than the weights that came with its card: it would fill the memory.

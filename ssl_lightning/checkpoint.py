@@ -8,7 +8,7 @@ with everything that is needed to build it again (`{"backbone": {"_target_": ...
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ssl_lightning import card as cards
-from ssl_lightning import plain_yaml
+from ssl_lightning import foreign, lookalike, plain_yaml
+from ssl_lightning.adopted import adopted
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.run_folder import find_run
@@ -25,20 +26,8 @@ from ssl_lightning.saving import existing, fallen_back, load, load_newest, previ
 from ssl_lightning.saving import save_atomic as save_atomic
 
 FILE = "backbone.safetensors"
-# What others put before the names of a backbone's parameters, in the order we look.
-PREFIXES: tuple[str, ...] = (
-    "",
-    "backbone.",
-    "module.",
-    "encoder.",
-    "module.backbone.",
-    "module.encoder.",
-    "model.",
-    "encoder_q.",
-)
-PREFIXES += ("module.encoder_q.", "module.base_encoder.", "base_encoder.")
-# Classifiers of torchvision and timm, left out when the backbone has none.
-HEADS = ("fc.", "head.", "heads.", "classifier.")
+# Where a folder that is no run's may have its weights, as transformers writes them.
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -99,8 +88,8 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
     if used != path and is_main_process():
         print(fallen_back(path, used), file=sys.stderr)
     state = _state_in(content, path)
-    from_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
-    if not from_lightning:
+    ours = isinstance(content, dict) and ("judged_by" in content or (run and "pytorch-lightning_version" in content))
+    if not ours:
         return Checkpoint(ref, state, None, run)
     prefix = f"{content.get('judged_by', 'backbone')}."
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -115,17 +104,21 @@ def _file_in(folder: Path) -> Path:
     for file, there in ((folder / FILE, folder / FILE), (last, last), (last, previous(last))):
         if there.exists():
             return file
+    for name in FOLDER_FILES:
+        if (folder / name).is_file():
+            return folder / name
     raise UserError(f"{folder} holds neither {FILE} nor checkpoints/last.ckpt; give the folder of a pretraining run")
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state_dict in what a file held: itself, or under the names in common use."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    """All networks in what a file held, by their dotted names; `foreign.fitted` finds the backbone among them."""
+    try:
+        state = foreign.networks(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if not state:
         raise UserError(f"{path} holds no state_dict; save model.state_dict() and give that file")
-    return dict(content)
+    return state
 
 
 def _card_of(run: Path | None) -> dict[str, Any] | None:
@@ -176,49 +169,58 @@ def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
 def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     """Load weights into a backbone in place: each of its tensors, in its shape, and no layer left over.
 
-    Prefixes in common use (`PREFIXES`) are taken off; a classifier (`HEADS`) is left out when the backbone has none.
-    Raises UserError naming the first differing keys: never loads a part in silence.
+    Files of other programs are read as they are (`foreign.fitted`): the teacher of a DINO, the encoder of a MAE, other
+    libraries' names. What only training needs is set aside and positions are resampled, with a line on it.
+    Raises UserError naming the first keys that are missing and left over: never loads a part in silence.
     """
     checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
-    wanted: dict[str, Tensor] = backbone.state_dict()
-    found = _best_prefix(checkpoint.state, wanted)
-    found = {k: v for k, v in found.items() if k in wanted or not k.startswith(HEADS) or _has_head(wanted, k)}
-    differences = list(_differences(found, wanted))
-    if differences:
-        more = f" (and {len(differences) - 2} more)" if len(differences) > 2 else ""
-        shown = ", ".join(differences[:2]) + more
-        mend = "choose the backbone it was trained with"
-        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}; {mend}")
-    backbone.load_state_dict({key: found.get(key, value) for key, value in wanted.items()})
+    wanted, names = foreign.own_state(backbone), list(backbone.state_dict())
+    fit = foreign.fitted(checkpoint.state, backbone, checkpoint.ref)
+    check_finite({key: fit.state[key] for key in wanted if key in fit.state}, checkpoint.ref)
+    lacking = list(_lacking(fit.state, wanted))
+    over = [_described(key, value) for key, value in fit.state.items() if key not in wanted]
+    if lacking or over:
+        rest = len(lacking) + len(over) - len(lacking[:1] + over[:1])
+        shown = ", ".join([*lacking[:1], *(f"{key} is missing here" for key in over[:1])])
+        more = f" (and {rest} more)" if rest else ""
+        mend = lookalike.words(fit.state) or "choose the backbone it was trained with"
+        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}{more}; {mend}")
+    backbone.load_state_dict({name: fit.state.get(key, wanted[key]) for name, key in zip(names, wanted)})
+    if fit.words and is_main_process():
+        print(f"{checkpoint.ref}: {fit.words}", file=sys.stderr)
 
 
-def _best_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the prefix that explains most of the wanted keys (the first of equals)."""
-    views = [{k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in PREFIXES]
-    return max(views, key=lambda view: len(view.keys() & wanted.keys()))
+def check_finite(state: Mapping[str, Tensor], ref: str) -> None:
+    """Raise a UserError that names the first tensor with a value that is NaN or infinite."""
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            what = f"'{key}' has {bad} of {value.numel()}"
+            raise UserError(f"{ref} holds weights that are not finite: {what}; give an earlier checkpoint")
 
 
-def _has_head(wanted: Iterable[str], key: str) -> bool:
-    head = key.split(".")[0] + "."
-    return any(name.startswith(head) for name in wanted)
-
-
-def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[str]:
+def _lacking(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[str]:
     for key, value in wanted.items():
         if key not in found:
             if not key.endswith("num_batches_tracked"):  # absent from old files, and only a counter
-                yield f"'{key}' {tuple(value.shape)} is missing there"
+                yield f"{_described(key, value)} is missing there"
         elif found[key].shape != value.shape:
             yield f"'{key}' is {tuple(found[key].shape)} there and {tuple(value.shape)} here"
-    for key, value in found.items():
-        if key not in wanted:
-            yield f"'{key}' {tuple(value.shape)} is missing here"
+
+
+def _described(key: str, value: Tensor) -> str:
+    return f"'{key}' {tuple(value.shape)}"
 
 
 def _elements(state: Mapping[str, Tensor]) -> int:
     """How many numbers a state holds; a tensor may say that it is larger than what it is made of."""
     parts = {(s := t.untyped_storage()).data_ptr(): s.nbytes() // t.element_size() for t in state.values()}
     return sum(parts.values())
+
+
+def no_larger(checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Refuses a network that is much larger than a checkpoint's weights, as it is built."""
+    return cards.no_larger(len(checkpoint.state), _elements(checkpoint.state))
 
 
 def build_backbone(
@@ -233,9 +235,9 @@ def build_backbone(
     """
     with cards.no_larger(len(state), _elements(state)) if state is not None else nullcontext():
         backbone = cards.backbone_of(card, trusted, ref)
-    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_dim"):
-        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be an nn.Module with .out_dim")
-    return backbone
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be a torch.nn.Module")
+    return adopted(backbone)
 
 
 def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:

@@ -15,10 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, places, references, run_folder, secrets
+from ssl_lightning import config_loader, help, inherit, moved, places, references, run_folder, secrets, slips, words
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -36,7 +36,6 @@ class Settings:
     deterministic: bool | Literal["warn"] = False
     rank_timeout: float = 1800.0
     trusted_packages: list[str] = field(default_factory=list)
-    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words; `shown`: the values without secrets.
+    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave.
     """
 
     values: dict[str, Any]
@@ -52,6 +51,7 @@ class Config:
     path: Path
     overrides: tuple[str, ...] = ()
     shown: dict[str, Any] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -74,16 +74,19 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
-    raw = compose_raw(overrides, config_dir)
+    raw, said = compose_inherited(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
-    with _masked_environment():
-        named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
+    try:
+        with _masked_environment():
+            named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
     for key, value in (("name", named), ("runs_dir", runs_dir)):
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node))
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said)
 
 
 @contextmanager
@@ -112,15 +115,26 @@ def _shown(node: DictConfig) -> dict[str, Any]:
         return secrets.mask(_resolve(node))
 
 
+def compose_inherited(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, tuple[str, ...]]:
+    """`compose_raw` with what a `ckpt=` knows, and the lines that say what was taken from there."""
+    return inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
+
+
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Hydra's composed config, `hydra` node included, interpolations still in place."""
+    overrides = words.as_typed(overrides, config_dir)
     with config_loader.opened():
         parsed = [_parse(override) for override in overrides]
+        for override in parsed:
+            moved.check(override.key_or_group)
         try:
             return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             _diagnose(parsed, config_dir)
-            raise UserError(_first_line(error)) from error
+            line = _first_line(error)
+            if wrong := re.match(r"Error merging override (.*)", line):
+                line = f"'{wrong[1]}' cannot take the place of what stands there; --cfg job shows it"
+            raise UserError(line) from error
 
 
 def _parse(override: str) -> Override:
@@ -159,13 +173,15 @@ def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
             text = override.input_line
             raise UserError(f"'{text}' names several values: add -m to run each, or write {key}=[...] for a list.")
         if key not in places and not override.is_add() and not override.is_force_add():
-            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, places)}")
+            hint = slips.hint(key, str(override.value()), places, folders) or nearest_key(key, places)
+            raise UserError(f"there is no '{key}' in this config.{hint}")
 
 
 def _check_choice(override: Override, folders: tuple[Path, ...]) -> None:
     group, options = override.key_or_group, help.options(override.key_or_group, folders)
     if override.is_sweep_override():
-        raise UserError(f"'{override.input_line}' names several options: add -m to run each.")
+        several = f"; for all at once write {group}=[...]" if group == "logger" else ""
+        raise UserError(f"'{override.input_line}' names several options: add -m to run each{several}.")
     value = override.value()
     for choice in value if isinstance(value, list) else [value]:
         if str(choice) not in options and not override.is_delete():
@@ -210,7 +226,7 @@ def _resolve(node: DictConfig) -> dict[str, Any]:
         key = re.search(r"full_key: (\S+)", str(error))
         place = key[1] if key else "a value"
         raise UserError(f"{place} has no default: give {place}=...") from error
-    except InterpolationResolutionError as error:
+    except OmegaConfBaseException as error:
         raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -235,6 +251,10 @@ def _place(name: Any, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) 
         name = f"{stage}-{source}-{data}{end}"
     places.check_name(name)
     return places.inside(base, name), f"{run.name}/{name}" if run else name
+
+
+def _folder(raw: DictConfig) -> Path:
+    return _place(raw.name, str(raw.runs_dir), None, dict(raw.hydra.runtime.choices))[0]
 
 
 def _run_of(ckpt: str | None) -> Path | None:

@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import help, plain_yaml
+from ssl_lightning import conditions, help, plain_yaml
 from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import flatten
 
@@ -98,6 +98,10 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
         if files or any(map(_of_hydra, typed)):  # else only yamls of ours were read
             _check_hydra(found, self._typed_alone(config_name, typed, run_mode), typed, files)
         return found
+
+    def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
+        parts = {str(default.config_path) for default in defaults}
+        return super()._compose_config_from_defaults_list(defaults, conditions.Conditional(repo, parts))  # type: ignore[arg-type]
 
     def _typed_alone(self, config_name: str | None, typed: list[Override], run_mode: RunMode) -> DictConfig:
         """The config of the `hydra` words of the command line, without any folder but ours."""

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from ssl_lightning import secrets
 from ssl_lightning.errors import UserError
-from ssl_lightning.hub import Hub, mute
+from ssl_lightning.hub import SILENCE, Hub, mute
 from ssl_lightning.launch import LOOPBACK, OWN, Launch
 from ssl_lightning.signals import WATCH
 
@@ -75,7 +75,8 @@ class Crew:
         self.rank, self.world, self._socket, self._hub = here.rank, here.world, connection, hub
         self._told: dict[str, Any] = {}
         self._news = threading.Condition()
-        os.register_at_fork(after_in_child=connection.close)  # a data worker must not keep it open
+        if hasattr(os, "register_at_fork"):  # a data worker must not keep it open
+            os.register_at_fork(after_in_child=connection.close)
         self._send(hello=here.rank, world=here.world, token=token(), pid=os.getpid(), host=socket.gethostname())
         threading.Thread(target=self._listen, daemon=True, name="crew").start()
 
@@ -233,6 +234,7 @@ def listen(address: str | None, port: int) -> socket.socket:
 def _connect(here: Launch, port: int, timeout: float) -> socket.socket:
     """A connection to rank 0's hub, which may not be up yet."""
     end, address = time.monotonic() + timeout, here.address or LOOPBACK
+    speak_at = time.monotonic() + SILENCE
     while True:
         try:
             connection = socket.create_connection((address, port), timeout=max(1.0, end - time.monotonic()))
@@ -245,6 +247,10 @@ def _connect(here: Launch, port: int, timeout: float) -> socket.socket:
             if time.monotonic() > end:
                 why = f"waited {timeout:.0f} s for rank 0 at {address}:{port} ({error.strerror or error})"
                 raise UserError(f"rank {here.rank} {why}; check MASTER_ADDR and MASTER_PORT") from error
+        if time.monotonic() > speak_at:
+            speak_at = float("inf")
+            waits = f"rank {here.rank} waits for rank 0 at {address}:{port}, for {timeout:.0f} s at most"
+            print(waits, file=sys.stderr, flush=True)
         time.sleep(0.1)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -14,39 +13,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssl_lightning.member import Member
 from ssl_lightning.signals import status_of_process
 
 # Reports in the order of what is likely to be the cause, and how many seconds a worse one is waited for.
 GRACE = {"user": 0.0, "dead": 0.5, "error": 1.0, "missing": 0.0, "stopped": 10.0, "lost": 3.0}
-LONGEST_LINE = 1 << 20
+KILLED = int(getattr(signal, "SIGKILL", 9))  # Windows has no such signal
+SILENCE = 15.0  # seconds of waiting after which a line says for whom
 TO_LEAVE = 3.0  # seconds in which a process must have left before it is killed
-
-
-class Member:
-    """A process that has come, and what of its words has not been read yet."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket, self.rest = connection, b""
-        self.rank, self.pid, self.host = -1, 0, ""
-        self.bye = self.gone = self.quiet = False
-
-    def send(self, **message: Any) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def read(self) -> list[dict[str, Any]]:
-        """The messages that have come."""
-        try:
-            data = self.socket.recv(65536)
-        except OSError:
-            data = b""
-        self.gone = not data or len(self.rest) > LONGEST_LINE
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        try:
-            return [message for line in lines if isinstance(message := json.loads(line), dict)]
-        except ValueError:
-            self.gone = True
-            return []
 
 
 class Hub:
@@ -71,6 +45,7 @@ class Hub:
         self.listener: socket.socket | None = listener
         self.world, self.token, self.children = world, token, dict(children or {})
         self.join_by, self.join_seconds = time.monotonic() + join_seconds, join_seconds
+        self.speak_at = time.monotonic() + SILENCE
         self.strangers: list[Member] = []
         self.members: dict[int, Member] = {}
         self.met: set[int] = set()  # ranks that wait for the others
@@ -78,7 +53,8 @@ class Hub:
         self.reports: list[tuple[int, dict[str, Any]]] = []
         self.first_report = 0.0
         self.screen = os.dup(2)
-        os.register_at_fork(after_in_child=self._close)
+        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+            os.register_at_fork(after_in_child=self._close)
 
     def run(self) -> int:
         """Serve until the end."""
@@ -92,6 +68,8 @@ class Hub:
         while True:
             self._serve(0.1 if self.children or self.reports else 1.0)
             self._look_after_children()
+            if self.listener is not None and time.monotonic() > self.speak_at:
+                self._waiting()
             if self.listener is not None and time.monotonic() > self.join_by:
                 self._missing()
             if time.monotonic() > self.answer_by:
@@ -107,13 +85,17 @@ class Hub:
 
     def _serve(self, seconds: float) -> None:
         members = [m for m in (*self.members.values(), *self.strangers) if not m.gone]
-        sockets = {m.socket: m for m in members}
-        ready, _, _ = select.select([*sockets, *([self.listener] if self.listener else [])], [], [], seconds)
-        for found in ready:
-            if found is self.listener:
-                self.strangers.append(Member(found.accept()[0]))
+        with selectors.DefaultSelector() as ready:  # select.select takes no descriptor above 1023
+            for member in members:
+                ready.register(member.socket, selectors.EVENT_READ, member)
+            if self.listener is not None:
+                ready.register(self.listener, selectors.EVENT_READ)
+            found = [key.data for key, _ in ready.select(seconds)]
+        for member in found:
+            if member is None:
+                assert self.listener is not None
+                self.strangers.append(Member(self.listener.accept()[0]))
                 continue
-            member = sockets[found]
             for message in member.read():
                 self._take(member, message)
             if member.gone and member.rank >= 0 and not member.bye:
@@ -142,8 +124,9 @@ class Hub:
             member.quiet = True
         elif "bye" in message:
             member.bye = True
+        zero_done = 0 in self.members and self.members[0].bye and not self.met
         # Rank 0 has the results to write: once it is done, the others have nothing left to do.
-        if not self.met and 0 in self.members and self.members[0].bye and self.answer_by == float("inf"):
+        if ("bye" in message or "meet" in message) and zero_done and self.answer_by == float("inf"):
             self.answer_by = time.monotonic() + self.patience
 
     def _welcome(self, member: Member, message: dict[str, Any]) -> None:
@@ -181,13 +164,22 @@ class Hub:
                 kind, code = "stopped", told
             self._report(rank, kind=kind, code=code if code > 0 else 1, text="")
 
+    def _lacking(self) -> list[int]:
+        return [rank for rank in range(self.world) if rank not in self.members]
+
+    def _waiting(self) -> None:
+        """Say once for whom all wait: a rank that nobody has started would be waited for in silence."""
+        self.speak_at = float("inf")
+        text = f"waiting for rank {listed(self._lacking())} of {self.world}, for {self.join_seconds:.0f} s at most\n"
+        os.write(self.screen, text.encode())
+
     def _missing(self) -> None:
-        lacking = [str(rank) for rank in range(self.world) if rank not in self.members]
+        lacking = self._lacking()
         self._report(
-            int(lacking[0]),
+            lacking[0],
             kind="missing",
             code=1,
-            text=f"error: waited {self.join_seconds:.0f} s for rank {', '.join(lacking)} of {self.world}; were all "
+            text=f"error: waited {self.join_seconds:.0f} s for rank {listed(lacking)} of {self.world}; were all "
             "processes started, and with the same MASTER_ADDR and MASTER_PORT? Under SLURM start them with srun",
         )
 
@@ -249,7 +241,7 @@ class Hub:
         if code >= 0:
             return f"error: {who} ended with exit status {code} without a word"
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        why = "; a machine out of memory does that" if code == -signal.SIGKILL else ""
+        why = "; a machine out of memory does that" if code == -KILLED else ""
         return f"error: {who} was killed by {name}{why}"
 
     def _who_hangs(self) -> str:
@@ -287,6 +279,12 @@ class Hub:
         for found in sockets:
             if found is not None:
                 found.close()
+
+
+def listed(ranks: list[int]) -> str:
+    """Ranks in a line: the first ten, and how many more."""
+    more = f" and {len(ranks) - 10} more" if len(ranks) > 10 else ""
+    return ", ".join(map(str, ranks[:10])) + more
 
 
 def mute() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import allowed, names, secrets, signatures, slots, typecheck
+from ssl_lightning import allowed, names, one_line, ranges, secrets, signatures, slots, typecheck
 from ssl_lightning.allowed import ANYWHERE, shown
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.names import Slots, load
@@ -97,7 +97,7 @@ def _check_argument(
     if name in GIVEN_BY_THE_RUN or (name in injected and name not in ROOTED):
         raise UserError(f"{at}'{name}' is not for a config to set: the run does; take it out")
     if name in signature.params:
-        check_value(value, signature.params[name], place_of)
+        check_value(value, signature.params[name], place_of, target)
 
 
 def _check_inside(node: dict[str, Any], trusted: tuple[str, ...], where: str, takes: Slots) -> None:
@@ -135,8 +135,8 @@ def _short(target: str) -> str:
     return ".".join(target.split(".")[-2:])
 
 
-def check_value(value: Any, param: signatures.Param, where: str) -> None:
-    """Raise a UserError where a value does not fit its argument's annotation."""
+def check_value(value: Any, param: signatures.Param, where: str, target: str = "") -> None:
+    """Raise a UserError where a value does not fit its argument's annotation, or the range that `target` gives it."""
     try:
         typecheck.convert(value, param)
     except typecheck.Mismatch as mismatch:
@@ -144,6 +144,7 @@ def check_value(value: Any, param: signatures.Param, where: str) -> None:
         raise UserError(
             f"{where} wants {mismatch}, not {given}.{did_you_mean(str(value), map(str, mismatch.choices))}"
         ) from None
+    ranges.check(target, where.rpartition(".")[2], value, where)
 
 
 def signature_of(target: str, trusted: Collection[str] = (), takes: Slots = ANYWHERE) -> signatures.Signature:
@@ -190,7 +191,12 @@ def instantiate(
         wanted = [name for name in ROOTED if name in params and (node.get(name) or params[name].required)]
         node = node | {name: str(folder / (node.get(name) or "")) for name in wanted}
     arguments = _built(node, params, trusted, folder) | extra
-    return functools.partial(target, **arguments) if node.get("_partial_") else target(**arguments)
+    if node.get("_partial_"):
+        return functools.partial(target, **arguments)
+    if tuple(takes) == allowed.PLACES["stage"]:  # a stage is not built: it works, and its bugs are to be seen
+        return target(**arguments)
+    with one_line.building(one_line.shown(node["_target_"], arguments), trusted):
+        return target(**arguments)
 
 
 def instantiate_arguments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ FILES = (
 )
 FOLDERS = r"checkpoints|wandb|tensorboard|lightning_logs|finetune|from_scratch|linear|random_init|raw_pixels|\.submitit"
 WEIGHTS = ("checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "backbone.safetensors", "results.json")
+KEPT = ("*.ckpt", "*.safetensors", "results.json", "features_*")  # what no refused command leaves
 HEADER = "# ssl_lightning made this folder for a run.\n"  # the first line of config.yaml
 KEYS = {"name", "seed", "resume", "data", "trainer"}  # that every config of a run has had
 
@@ -120,7 +122,7 @@ def check_run(folder: Path) -> None:
     strange = [entry for entry in [*entries, *deep] if not _stays(entry, folder)]
     if strange:
         raise UserError(f"{strange[0]} leads out of its run or is no file; remove it, or give this run another name=")
-    if ours and (_says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
+    if ours and (says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
         return
     others = [entry for entry in entries if not _belongs(entry) and not (entry.is_dir() and is_run(entry))]
     if others or (entries and not ours and not all(_passing(entry) for entry in entries)):
@@ -130,7 +132,7 @@ def check_run(folder: Path) -> None:
         )
 
 
-def _says_so(folder: Path) -> bool:
+def says_so(folder: Path) -> bool:
     """Was the folder new or empty when a run began in it? Then whatever lies there now came with the run."""
     with open(folder / "config.yaml") as file:
         return file.readline() == HEADER
@@ -148,9 +150,17 @@ def remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def remove_unused(folder: Path) -> None:
-    """Remove the folder of a run that was refused before it had anything but its config."""
-    if folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["config.yaml"]:
+def remove_unused(folder: Path, new: bool = False) -> None:
+    """Remove the folder of a run that was refused before it had anything but its config.
+
+    `new`: the refused command has made it, so that all there is in it came with that command: pictures, a logger's
+    files. It stays where there is anything of a training in it.
+    """
+    if new and folder.is_dir() and not any(next(folder.rglob(pattern), None) for pattern in KEPT):
+        table = folder / "metrics.csv"
+        if not table.is_file() or table.read_bytes().count(b"\n") < 2:
+            shutil.rmtree(folder, ignore_errors=True)
+    elif folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["config.yaml"]:
         (folder / "config.yaml").unlink()
         remove_empty([folder])
 

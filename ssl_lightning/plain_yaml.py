@@ -12,6 +12,8 @@ import yaml
 
 from ssl_lightning.errors import UserError
 
+# How a file is opened to be read: without waiting for a pipe, and without changing its bytes.
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 MAX_BYTES = 4 * 1024**2
 MAX_SCALAR = 64 * 1024  # characters of one value
 MAX_NUMBER = 400  # characters of one unquoted number: Python reads long ones in quadratic time
@@ -56,7 +58,7 @@ def check(path: str | Path) -> str:
 def text_of(path: str | Path, limit: int) -> str:
     """The text of a regular file of at most `limit` bytes. A pipe would block, a device never end."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UserError(f"{path} is no regular file; put a file there, or remove it")
             content = file.read(limit + 1)

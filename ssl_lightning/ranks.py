@@ -90,7 +90,10 @@ def start(local: int, trainer: Mapping[str, Any], command: Sequence[str] | None 
 
 def begin(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start one rank. Ctrl-C is for this process alone, which passes it on: each rank is told once."""
-    return subprocess.Popen(command, env=environment, process_group=0)
+    group: dict[str, Any] = {"process_group": 0}
+    if os.name == "nt":
+        group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    return subprocess.Popen(command, env=environment, **group)
 
 
 def _wait(children: Mapping[int, subprocess.Popen[bytes]]) -> int:

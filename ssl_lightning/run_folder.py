@@ -4,94 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning import devices, locks, places, plain_yaml, secrets
+from ssl_lightning import devices, earlier, extension, locks, places, plain_yaml, secrets
+from ssl_lightning.comparison import FREE, decisive, differences, fingerprint, flatten, with_seed
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
 
+__all__ = ["FREE", "RunFolder", "decisive", "differences", "find_run", "fingerprint", "flatten", "with_seed", "writing"]
+
 Status = Literal["new", "resumed", "finished"]
 Decide = Callable[[Callable[[], Any]], Any]  # calls its argument on rank 0, returns what it gave on every rank
-# What may differ between two commands on the same run: none of it alters the weights or the verdict.
-FREE = (
-    "name",
-    "runs_dir",
-    "resume",
-    "trusted_packages",
-    "choices",
-    devices.KEPT,
-    "logger",
-    "callbacks.progress",
-    "data.num_workers",
-    "data.worker_timeout",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-    "rank_timeout",
-)
 CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # the newest first
 # What a process that was killed while it wrote leaves behind; each name ends with its number.
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp|metrics\.csv\.tmp|\.writable")
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; lists stay whole."""
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: node} if prefix else {}
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
-
-
-def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides the result, flattened."""
-    return {k: v for k, v in flatten(config).items() if not any(k == f or k.startswith(f"{f}.") for f in FREE)}
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides the result."""
-    return hashlib.sha256(json.dumps(decisive(config), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Key by key, `data.batch_size: 128 -> 256`, over what decides the result; a whole part as one."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        place, before, after = f"{prefix}{key}", old.get(key, "(absent)"), new.get(key, "(absent)")
-        if place in FREE or before == after:
-            continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{place}.")
-        else:
-            found.append(f"{place}: {_short(before)} -> {_short(after)}")
-    return found
-
-
-def with_seed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config with the run's seed for a method that was not handed it when that run began."""
-    method = old.get("method")
-    if not isinstance(method, Mapping) or "seed" in method or "seed" not in (new.get("method") or {}):
-        return dict(old)
-    return {**old, "method": {**method, "seed": old.get("seed")}}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return str(value.get("_target_", "{...}")).rsplit(".", 1)[-1]
-    text = "null" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def find_run(ref: str | None) -> Path | None:
@@ -105,11 +40,15 @@ def find_run(ref: str | None) -> Path | None:
 class RunFolder:
     """`runs/<name>/`: config.yaml, checkpoints/, results.json and whatever else the run writes."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
+        """`overrides`: the command line's own words."""
+        self.path, self.overrides = Path(path), tuple(overrides)
         self.config: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}  # the config that the run was begun with; empty for a new one
+        self.said: str | None = None  # what is to be said of a run that is made longer
+        self._moved: Path | None = None  # where an earlier folder of this name was put
         self._told: dict[str, Any] | None = None  # what rank 0 found here
+        self._back = False  # asked for the end that it had before it was made longer
 
     @property
     def checkpoint(self) -> Path | None:
@@ -126,7 +65,14 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "results.json").is_file()
+        """Are there results, and not those of an earlier end while the run goes on to another?"""
+        file = self.path / "results.json"
+        return file.is_file() and (self._back or not extension.outrun(self._stored(), file))
+
+    @property
+    def lengths(self) -> list[dict[str, Any]]:
+        """The lengths that this run had before it was made longer, oldest first."""
+        return extension.entries(self.origin)
 
     @property
     def begun(self) -> bool:
@@ -143,9 +89,18 @@ class RunFolder:
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Why a run with this config may not go on in this folder, or None."""
         stored = with_seed(self._stored(), config)
-        changed = differences(stored, devices.as_stored(stored, config)) if stored and self.begun else []
-        if not changed:
+        config, _ = earlier.as_begun(stored, config, self.overrides)
+        if not stored or not self.begun:
             return None
+        change = extension.change(stored, config)
+        if change == "shorter" and not extension.back(stored, config, self.path / "results.json"):
+            return (
+                f"{self.path} is a run of {extension.told(stored)}, and {extension.told(config)} is less; ask for that "
+                f"or more, give this run another name=, or start afresh with resume=never"
+            )
+        changed = differences(*extension.compared(stored, devices.as_stored(stored, config)))
+        if not changed:
+            return extension.hindrance(config) if change == "longer" else None
         more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
         why = f"{'; '.join(changed[:8])}{more}).{devices.why_not(stored, config)}"
         return (
@@ -166,13 +121,17 @@ class RunFolder:
             places.check_run(self.path)
         if resume == "never" and is_main_process() and self._stored():
             with writing(self.path):
-                self.path.rename(self._aside())
+                self._moved = self.path.rename(self._aside())
         reason = self.refusal(config)
         if reason:
             raise UserError(reason)
         self.origin = self._stored() if self.begun else {}
+        config, _ = earlier.as_begun(self.origin, config, self.overrides)
         if is_main_process() and self._stored():
             self._remove_left_overs()
+        self._back = bool(self.origin) and extension.back(self.origin, config, self.path / "results.json")
+        if not self._back and self.origin and extension.change(self.origin, config) == "longer":
+            self._extend(config)
         if self.finished:
             return "finished"
         if resume == "must" and self.saved is None:
@@ -185,6 +144,20 @@ class RunFolder:
                 _write(self.path / ".writable", "")
                 (self.path / ".writable").unlink()
         return "resumed" if self.saved else "new"
+
+    def _extend(self, config: Mapping[str, Any]) -> None:
+        """Note in config.yaml that the run goes on to a later end; a UserError without a checkpoint to go on from."""
+        file = self.path / "results.json"
+        if self.saved is None and file.is_file():
+            raise UserError(
+                f"{self.path} is finished and holds no checkpoint to go on from; give the longer run another name="
+            )
+        self.said = extension.line(self.origin, config)
+        self.origin = extension.extended(self.origin, config, file)
+        if is_main_process():
+            head = places.HEADER if places.says_so(self.path) else ""
+            with writing(self.path):
+                _write(self.path / "config.yaml", head + yaml.safe_dump(self.origin, sort_keys=False))
 
     def open_together(self, config: Mapping[str, Any], resume: str, decide: Decide | None) -> Status:
         """`open`, where there are several ranks by rank 0 alone: the others take its word and do not look."""
@@ -223,8 +196,11 @@ class RunFolder:
 
         def unlock(refused: bool) -> None:
             if refused:
-                places.remove_unused(self.path)
-            file.unlink(missing_ok=True)
+                places.remove_unused(self.path, new=self.path in made or self._moved is not None)
+                if self._moved is not None and not self.path.exists():
+                    self._moved.rename(self.path)
+            with contextlib.suppress(PermissionError):  # Windows removes no open file
+                file.unlink(missing_ok=True)
             os.close(lock)
             places.remove_empty(made)
 

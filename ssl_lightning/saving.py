@@ -1,12 +1,15 @@
 """Files that are whole or absent, checkpoints that are as they were written, and the way back to the one before."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import pickle
+import secrets
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ssl_lightning import torch_files
 from ssl_lightning.errors import UserError
+from ssl_lightning.inert import Refused
 
+NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)  # what fsync of one may answer
 STAMP = b"sha256:"
 STAMP_LENGTH = len(STAMP) + 64
 
@@ -81,12 +87,25 @@ def _keep(path: Path, kept: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself is on disk only once the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """The rename itself is on disk only once the folder is. Windows and some file systems open no folder for that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
+
+
+def open_new(folder: Path, prefix: str) -> tuple[int, str]:
+    """A new file in this folder, open for writing: (descriptor, path). Unlike mkstemp's it follows the umask."""
+    path = str(folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, 0o666), path
 
 
 class _Hashing(io.BufferedWriter):
@@ -164,9 +183,9 @@ def existing(path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Any:
-    """Read a checkpoint onto the CPU without running any code it may hold.
+    """Read a checkpoint onto the CPU without running any code it may hold; what is no plain value is an `inert.Thing`.
 
-    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or holds more than plain types.
+    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or names what `inert` does not know.
     """
     path = existing(path)
     try:
@@ -174,15 +193,20 @@ def load(path: str | Path) -> Any:
             if not _is_whole(file):
                 raise zipfile.BadZipFile
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Detected pickle protocol")
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:  # torch's reader takes no more than it writes itself
+                return torch_files.read(file)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
     except MemoryError:  # says nothing of the file
         raise
     except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        if isinstance(error, Refused):
             fix = "save its plain state_dict instead"
-            raise UserError(f"{path} holds Python objects, which could run code on loading; {fix}") from error
+            raise UserError(f"{path} holds {error}, which could run code on loading; {fix}") from error
         raise Damaged(f"{path} is truncated, damaged or not a checkpoint; use an earlier one") from error
 
 

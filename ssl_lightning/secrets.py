@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 MASK = "***"
+FEW = 4  # characters; a value of fewer is looked for in no other text, wherever it came from
 SHORTEST = 8  # characters of a value that is looked for inside of other text; a shorter one would be found by chance
 
 # Whole words of a name, as patterns.
@@ -106,8 +107,12 @@ def _remember(node: Any, name: str) -> None:
 
 
 def remember_environment(names: Iterable[str]) -> None:
-    """From here on the values of these variables count as known secrets, however short."""
-    _known.update(os.environ[name] for name in names if is_secret(name) and os.environ.get(name))
+    """From here on the values of these variables count as known secrets, all but those of a few letters.
+
+    Such a value is masked where it stands as a key's own; other text is full of the same letters.
+    """
+    found = [os.environ.get(name, "") for name in names if is_secret(name)]
+    _known.update(value for value in found if len(value) >= FEW)
 
 
 def hide(text: str) -> str:

@@ -52,6 +52,7 @@ class Watch:
         self.told = 0  # the first signal received, 0 for none
         self.holding = False
         self.farewell: Callable[[int, str], Any] | None = None  # tells the other processes of a run, and ends this one
+        self.quiet = False  # whether another process of the run says what is to be said
         self._program = False  # whether the whole process is this program, not a user's own
         self._leaving: int | None = None  # the exit status, once the process is about to end
         self._importing_since = 0.0
@@ -110,7 +111,8 @@ class Watch:
         if self._program and now - self._importing_since > PATIENCE:
             if self.farewell is not None:
                 self.farewell(status(number), words("nothing was lost"))
-            os.write(2, f"{words('nothing was lost')}\n".encode())
+            if not self.quiet:
+                os.write(2, f"{words('nothing was lost')}\n".encode())
             os._exit(status(number))
         _thread.start_new_thread(tell_again, (number,))  # threading's own locks may be held at this moment
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,14 @@ class Param:
     module: str = ""
     required: bool = False
     default_none: bool = False
+    default: ast.expr | None = None  # as source
+
+    def default_value(self) -> tuple[Any, ...]:
+        """(the default,) where the source alone tells it, else ()."""
+        try:
+            return (ast.literal_eval(self.default),) if self.default is not None else ()
+        except (ValueError, TypeError, SyntaxError):
+            return ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,7 @@ def _of_function(module: str, function: ast.FunctionDef, skip_first: bool) -> Si
 
 def _param(annotation: ast.expr | None, module: str, default: ast.expr | None) -> Param:
     default_none = isinstance(default, ast.Constant) and default.value is None
-    return Param(annotation, module, required=default is None, default_none=default_none)
+    return Param(annotation, module, required=default is None, default_none=default_none, default=default)
 
 
 def _of_class(module: str, node: ast.ClassDef) -> Signature:

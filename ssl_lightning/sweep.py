@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import build, config_loader, ledger, places, secrets
+from ssl_lightning import build, config_loader, ledger, places, secrets, words
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import Config, compose
 from ssl_lightning.errors import Interrupted, UserError
@@ -71,7 +71,7 @@ class Sweep:
 
     def __init__(self, asked: Arguments, start: Start) -> None:
         self.asked, self.start = asked, start
-        parsed = _parse(asked.overrides)
+        parsed = _parse(words.as_typed(asked.overrides, asked.config_dir, sweep=True))
         parsed, self.real = without_secrets(parsed)
         self.swept = {o.get_key_element(): list(_values(o)) for o in parsed if o.is_sweep_override()}
         if not self.swept:
@@ -89,7 +89,7 @@ class Sweep:
         places.check_sweep(self.path)
         self.ledger = ledger.Ledger(self.path)
         for label, config in configs.items():
-            reason = RunFolder(self.path / folder_name(label)).refusal(config.stored)
+            reason = RunFolder(self.path / folder_name(label), config.overrides).refusal(config.stored)
             if reason and config.settings.resume != "never":
                 raise UserError(reason)
 
@@ -114,7 +114,7 @@ class Sweep:
 
     def run(self) -> None:
         """Let Hydra's sweeper name the jobs; it calls this object for each."""
-        own = [f"hydra.sweep.dir={quoted(str(self.path))}", "hydra/hydra_logging=none", "hydra/job_logging=none"]
+        own = [f"hydra.sweep.dir={words.quoted(str(self.path))}", "hydra/hydra_logging=none", "hydra/job_logging=none"]
         overrides = config_loader.with_folder([*self.overrides, *own], self.asked.config_dir)
         with config_loader.opened() as hydra:
             try:
@@ -130,7 +130,7 @@ class Sweep:
         label = label_of(swept)
         print(f"job {len(self.ledger.rows) + 1}: {label}", flush=True)
         flags = ["--config-dir", str(self.asked.config_dir)] if self.asked.config_dir else []
-        name = f"name={quoted(f'{self.name}/{folder_name(label)}')}"
+        name = f"name={words.quoted(f'{self.name}/{folder_name(label)}')}"
         told = self._told([*self.fixed.values(), *swept])
         code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *told, name])
         stopped = status_of_process(code)
@@ -176,11 +176,6 @@ def without_secrets(parsed: list[Override]) -> tuple[list[Override], dict[str, s
             word = f"{key}={','.join(hidden)}"
         words.append(word)
     return _parse(words), real
-
-
-def quoted(text: str) -> str:
-    """Text as Hydra's grammar takes any text."""
-    return "'" + text.replace("'", r"\'") + "'"
 
 
 def label_of(swept: Sequence[str]) -> str:

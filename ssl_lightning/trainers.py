@@ -18,9 +18,8 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ssl_lightning import distributed, launch
+from ssl_lightning import distributed, launch, one_line
 from ssl_lightning.allowed import PLACES
 from ssl_lightning.callbacks.checkpoint import go_on_exactly
 from ssl_lightning.callbacks.interrupt import keep_lightning_out
@@ -138,10 +137,11 @@ class TrainerFactory:
     Args:
         config: the run's plain config; its `trainer`, `callbacks` and `logger` are used.
         run_path: the run's folder.
+        earlier: the ends that the run had before it was made longer, as its config.yaml tells them.
     """
 
-    def __init__(self, config: Mapping[str, Any], run_path: Path) -> None:
-        self.config, self.run_path = config, run_path
+    def __init__(self, config: Mapping[str, Any], run_path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.config, self.run_path, self.earlier = config, run_path, list(earlier)
         self.trusted = tuple(config.get("trusted_packages") or ())
         self.loggers: list[Logger] = []  # of the newest trainer
         self.place, _ = launch.settle(launch.here(), config.get("trainer") or {})
@@ -178,6 +178,7 @@ class TrainerFactory:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in chosen),
             use_distributed_sampler=False,  # the data module shards by itself, exactly
         )
+        trainer.earlier_ends = [] if "max_epochs" in overrides else self.earlier  # type: ignore[attr-defined]
         keep_lightning_out(trainer)
         go_on_exactly(trainer)  # without a Checkpoint callback, too: a signal saves the run
         return trainer
@@ -225,7 +226,7 @@ class TrainerFactory:
         wanted = bool(arguments.get("sync_batchnorm"))
         accelerator = arguments.get("accelerator", "auto")
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-        several = str(arguments.get("devices", 1)) not in ("1", "auto") or (arguments.get("num_nodes") or 1) > 1
+        several = (launch.count(arguments.get("devices", 1)) or 1) * (arguments.get("num_nodes") or 1) > 1
         if wanted and on_cpu and several and say and is_main_process():
             print("BatchNorm uses each process' own batch: torch has no SyncBatchNorm on CPU")
         return wanted and not on_cpu
@@ -233,11 +234,11 @@ class TrainerFactory:
 
 def _trainer(**arguments: Any) -> Trainer:
     """Lightning's trainer; what it says of its arguments is one line for the user."""
-    try:
+    asked = arguments.get("accelerator")
+    if asked in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise UserError(f"trainer.accelerator={asked}, and torch finds no GPU on this machine; use trainer=cpu")
+    with one_line.building("trainer"):
         return Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: devices that are no number
-        why = " ".join(str(error).split())
-        raise UserError(f"trainer: {why}") from error
 
 
 def _as_list(plugins: Any) -> Iterable[Any]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from ssl_lightning import signatures
+from ssl_lightning import allowed, signatures
 
 WORDS = {
     "int": "an integer",
@@ -99,9 +99,26 @@ def _fit(value: Any, expr: ast.expr, module: str) -> list[Any]:
         return _fit_items(value, name, arguments, module)
     if name in DICTS:
         return [value] if isinstance(value, dict) else []
-    if name in BUILT and isinstance(value, int | float | str):
-        return []
-    return [value]  # a class of its own, Any, Path, Callable, Tensor: not for yaml to judge
+    if name in BUILT or _is_ours(expr, module):
+        return [value] if not _plain(value) else []
+    if value is None:  # for which a class of others' is no annotation: `X | None` says so where it may be
+        return (
+            [value] if name in ("", "Any", "object") or signatures.find(f"{module}.{ast.unparse(expr)}") is None else []
+        )
+    return [value]  # a class of others', Any, Path: not for yaml to judge
+
+
+def _plain(value: Any) -> bool:
+    """Is this what yaml holds, and nothing that was built?"""
+    return value is None or isinstance(value, bool | int | float | str | list | dict)
+
+
+def _is_ours(expr: ast.expr, module: str) -> bool:
+    """Does an annotation name a class of this package or of a place in the config, which only a `_target_` gives?"""
+    place = signatures.find(f"{module}.{ast.unparse(expr)}") if isinstance(expr, ast.Name | ast.Attribute) else None
+    if place is None or not isinstance(place[1], ast.ClassDef):
+        return False
+    return place[0].startswith("ssl_lightning.") or f"{place[0]}.{place[1].name}" in allowed.BY_BASE
 
 
 def _fit_scalar(value: Any, name: str) -> list[Any]:
@@ -143,4 +160,6 @@ def _words(expr: ast.expr) -> str:
         return f"a list of {len(arguments)}"
     if name in BUILT:
         return "a node with a _target_"
+    if name and name not in WORDS and name not in LISTS + TUPLES + DICTS and name[0].isupper():
+        return f"a node with a _target_ ({name})"
     return WORDS.get(name, "a list" if name in LISTS + TUPLES else "a mapping" if name in DICTS else name)

@@ -19,7 +19,7 @@ from tests.gloo import free_port
 
 TINY = [
     *("data.size=96", "data.test_size=32", "data.batch_size=16", "backbone.width=8", "trainer.max_epochs=2"),
-    *("recipe.head.hidden_dim=16", "recipe.head.out_dim=8", "recipe.queue_size=100", "stage.judge=false"),
+    *("method.projector.hidden_dim=16", "method.projector.out_dim=8", "stage.judge=false"),
     *("trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "callbacks.view_mosaic=null"),
 ]
 LAUNCHERS = (

@@ -14,7 +14,13 @@ Engine = Literal["device", "worker"]
 
 
 def stage(
-    run: RunFolder, seed: int, method_name: str, data_name: str, boost: float = 0.0, fail: bool = False
+    run: RunFolder,
+    seed: int,
+    method_name: str,
+    data_name: str,
+    boost: float = 0.0,
+    fail: bool = False,
+    notes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A stage that measures nothing and leaves a trace of each call."""
     with open(run.path / "calls.txt", "a") as file:

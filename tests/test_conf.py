@@ -18,7 +18,7 @@ OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF
 # An option that is a choice inside one method goes with that method.
 METHOD_OF = {"masked_pixels": "mae", "sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
 METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav", "dino", "msn", "cpc")}
-METHOD_OF |= {"color": "colorization"}
+METHOD_OF |= {"color": "colorization", "sup_con_in": "supcon"}
 WITH = {f"method/loss={loss}": [f"method={method}"] for loss, method in METHOD_OF.items()}
 WITH["method/loss=color_regression"] = ["method=colorization", "method.bins=null"]
 

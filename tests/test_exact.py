@@ -25,7 +25,12 @@ from tests.equal_runs import assert_equal_runs
 pytestmark = pytest.mark.long
 
 SMALL = ["data.size=24", "data.test_size=8", "data.batch_size=8", "backbone.width=4", "data.num_workers=0"]
-SMALL += ["recipe.head.hidden_dim=8", "recipe.head.out_dim=4", "trainer.accelerator=cpu", "callbacks.online_knn.k=3"]
+SMALL += [
+    "method.projector.hidden_dim=8",
+    "method.projector.out_dim=4",
+    "trainer.accelerator=cpu",
+    "callbacks.online_knn.k=3",
+]
 SMALL += ["callbacks.step_logger.every_n_steps=2", "callbacks.online_probe.every_n_steps=3"]
 SMALL += ["callbacks.collapse.every_n_steps=2", "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false"]
 EPOCHS = ["trainer.max_epochs=2", "stage.judge=false"]  # 2 epochs of 3 batches

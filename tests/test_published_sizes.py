@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ssl_lightning.build import compose
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
+from tests.recipes import NAMES, composed
 
 VIT_S, VIT_B, VIT_L = 21_665_664, 85_798_656, 303_301_632  # without classifier: 22, 86 and 303 million in the papers
 RESNET_50 = 25_557_032 - (2048 + 1) * 1000  # torchvision's count without its classifier
@@ -14,7 +14,7 @@ MAE_B = 111_907_840 - 197 * 512
 
 
 def built(name: str) -> SSLMethod:
-    config = compose([f"experiment=imagenet/{name}", "data.root=photos"]).values
+    config = composed(f"imagenet/{name}").values
     with torch.device("meta"):
         return instantiate(config["method"], backbone=instantiate(config["backbone"]))
 
@@ -55,3 +55,19 @@ def test_heads_have_the_papers_prototypes(name: str, prototypes: int, dim: int) 
         assert projector.prototypes.shape == (prototypes, 256)
         assert [layer.weight.shape for layer in projector.mlp[::2]] == [(2048, dim), (2048, 2048), (256, 2048)]
     assert (getattr(method, "patch_projector", None) is not None) == (name == "dinov2")
+
+
+def test_small_things_are_the_papers_too() -> None:
+    """One line each: the decoders' LayerNorms, MSN's activation, DINOv2's stochastic depth, MoCo's weight decay."""
+    assert built("mae").decoder.norm.eps == built("ijepa").predictor.norm.eps == 1e-6
+    assert [type(module).__name__ for module in built("msn").projector].count("GELU") == 2
+    assert {block.drop_path1.drop_prob for block in built("dinov2").backbone.blocks} == {0.3}
+    assert composed("imagenet100/moco").values["optimizer"]["decay_biases"] is True
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("imagenet")])
+def test_crops_are_bicubic_where_they_are_the_authors(name: str) -> None:
+    """As in solo-learn, DINO, iBOT, DINOv2 and MAE, in every view; others are bilinear, torchvision's default."""
+    views = instantiate(composed(name).values["views"]).list()
+    cubic = name.startswith("imagenet100/") or name.split("/")[1] in ("dino", "ibot", "dinov2", "mae")
+    assert {view.interpolation for view in views} == {"bicubic" if cubic else "bilinear"}

@@ -17,34 +17,31 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.__main__ import main
+from ssl_lightning.compose import compose
 from tests.methods.harness import METHODS, needs_vit
 
 STEPS = 12  # 3 epochs of 4
-FIRST = (
-    "moco",
-    "byol",
-    "swav",
-    "dino",
-    "mae",
-)  # a queue, a teacher, prototypes, crops, masks; the others are long
+# A queue, a teacher, prototypes, crops, masks. The other methods are long.
+FIRST = ("moco", "byol", "swav", "dino", "mae")
 SMALL = {
     "wmse": ["method.loss.size=16", "method.projector.out_dim=8"],
-    "swav": ["recipe.prototypes=10", "recipe.swav.queue_size=64"],
-    "deepcluster_v2": ["recipe.prototypes=10"],
-    "dino": ["recipe.dino.prototypes=10"],
-    "ibot": ["recipe.dino.prototypes=10"],
-    "dinov2": ["recipe.dino.prototypes=10"],
+    "swav": ["method.prototypes=10", "method.queue_size=64"],
+    "deepcluster_v2": ["method.prototypes=10"],
+    "dino": ["method.projector.out_dim=10"],
+    "ibot": ["method.projector.out_dim=10"],
+    "dinov2": ["method.projector.out_dim=10"],
     "data2vec": ["method.target_blocks=2"],
-    "msn": ["recipe.prototypes=10"],
-    "cpc": ["recipe.cpc.hidden_dim=8"],
-    "ijepa": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
-    "jigsaw": ["recipe.permutations=10"],
-    "mae": ["recipe.decoder.dim=16", "recipe.decoder.heads=2"],
+    "msn": ["method.prototypes=10"],
+    "cpc": ["method.context.hidden_dim=8"],
+    "ijepa": ["method.predictor.dim=16", "method.predictor.heads=2"],
+    "jigsaw": ["method.projector.out_dim=10"],
+    "mae": ["method.decoder.dim=16", "method.decoder.heads=2"],
 }
 # Runs command lines one after another in one process (to import torch takes longer than to train) and tells their ends.
 IN_TURN = """
 import json, sys
 from ssl_lightning.__main__ import main
+from ssl_lightning.compose import compose
 print(json.dumps({name: main(words) for name, words in json.loads(sys.argv[1]).items()}))
 """
 # For a run of its own process: one that has imported everything copies itself each time.
@@ -52,13 +49,23 @@ COPIES = multiprocessing.get_context("forkserver")
 COPIES.set_forkserver_preload(["tests.test_resume", "ssl_lightning.build", "ssl_lightning.stages.pretrain"])
 
 
+def heads(method: str) -> list[str]:
+    """What makes a method's head and queue small, as far as it has them."""
+    node = compose([f"method={method}"]).values["method"]
+    found = ["method.queue_size=64"] if node.get("queue_size") else []
+    if "projector" in node:
+        out = "bottleneck_dim" if "bottleneck_dim" in node["projector"] else "out_dim"
+        found += ["method.projector.hidden_dim=16"]
+        found += [f"method.projector.{out}=8"] if method != "relative_position" else []  # of which there are 8
+    return found
+
+
 def words(method: str, name: str, folder: Path) -> list[str]:
-    heads = ["recipe.head.hidden_dim=16", "recipe.head.out_dim=8"]
-    small = ["data.size=128", "data.test_size=32", "data.batch_size=32", "recipe.queue_size=64"]
+    small = ["data.size=128", "data.test_size=32", "data.batch_size=32"]
     small += ["backbone.dim=16", "backbone.heads=2", "backbone.depth=2"] if needs_vit(method) else ["backbone.width=8"]
     often = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=1", "stage.judge=false"]
     start = [f"method={method}", f"name={name}-{method}", f"runs_dir={folder}"]
-    return [*start, *small, *heads, *often, *SMALL.get(method, [])]
+    return [*start, *small, *heads(method), *often, *SMALL.get(method, [])]
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -17,28 +17,12 @@ from torch import Tensor
 from ssl_lightning.callbacks.watcher import Watcher
 from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, uniformity
+from ssl_lightning.evaluation.verdict import ADVICE, diagnose
 
 log = logging.getLogger("ssl_lightning")
 
 MAX_ROWS = 1024  # images looked at: enough for the statistics, cheap enough to take often
 UNIFORM_ROWS = 256  # for uniformity, whose cost grows with their square
-ADVICE = {
-    "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
-    "shrinking": "give the term that keeps the embeddings apart more weight, or lower optimizer.base_lr",
-    "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
-}
-
-
-def diagnose(
-    std: float, rank: float, scale: float = 1.0, min_std: float = 0.1, min_rank: float = 2.0, min_scale: float = 0.05
-) -> str:
-    """ "complete", "shrinking", "dimensional", or "" for healthy, from spread (1 = uniform), effective rank, and scale
-    (1 = that of the first look)."""
-    if std < min_std:
-        return "complete"
-    if scale < min_scale:
-        return "shrinking"
-    return "dimensional" if rank < min_rank else ""
 
 
 class Collapse(Watcher):

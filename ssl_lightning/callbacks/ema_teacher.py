@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.errors import UserError
-from ssl_lightning.optim.schedules import cosine, ramp
+from ssl_lightning.optim.recipe import plan_of
+from ssl_lightning.optim.schedules import Plan, cosine, ramp
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -65,7 +66,7 @@ class EMATeacher(Callback):
         self._moved_at = (
             0  # global_step of the last update; set anew at each start, so it needs no place in the checkpoint
         )
-        self._total: float = math.inf
+        self._plan = Plan((math.inf,))
         self._teacher: list[Tensor] = []
         self._student: list[Tensor] = []
         self._teacher_counters: list[Tensor] = []
@@ -79,8 +80,8 @@ class EMATeacher(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._moved_at = trainer.global_step
-        self._total = trainer.estimated_stepping_batches
-        if math.isinf(self._total) and self.momentum != self.final_momentum:
+        self._plan = plan_of(trainer)
+        if math.isinf(self._plan.ends[-1]) and self.momentum != self.final_momentum:
             raise UserError(
                 "the teacher's momentum follows the length of the run; set trainer.max_epochs or trainer.max_steps"
             )
@@ -92,11 +93,11 @@ class EMATeacher(Callback):
         if trainer.global_step == self._moved_at:  # a micro-batch of an accumulated step: the student has not moved
             return
         self._moved_at = trainer.global_step
-        self.move(self.current(trainer.global_step - 1, self._total))
+        self.move(self.current(*self._plan.place(trainer.global_step - 1)))
 
     def step_metrics(self, trainer: Trainer) -> dict[str, Tensor | float]:
         """For the StepLogger: the momentum of the last step."""
-        return {"teacher_momentum": self.current(trainer.global_step - 1, self._total)}
+        return {"teacher_momentum": self.current(*self._plan.place(trainer.global_step - 1))}
 
     @torch.no_grad()
     def move(self, momentum: float) -> None:

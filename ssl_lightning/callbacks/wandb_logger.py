@@ -15,7 +15,8 @@ from uuid import uuid4
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_lightning import places, secrets
+from ssl_lightning import one_line, places, secrets
+from ssl_lightning.errors import UserError
 
 
 def has_key() -> bool:
@@ -24,7 +25,10 @@ def has_key() -> bool:
         return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].strip("/")
-    return path.is_file() and netrc.netrc(str(path)).authenticators(host) is not None
+    try:
+        return path.is_file() and netrc.netrc(str(path)).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError, UnicodeDecodeError):
+        return False
 
 
 def run_id(run_path: Path) -> str:
@@ -71,9 +75,14 @@ class WandbLogger(LightningWandbLogger):
     @property
     def experiment(self) -> Any:
         """The W&B run; the command line that wandb notes for it holds no secrets."""
+        import wandb
+
         typed, sys.argv = sys.argv, secrets.mask_words(sys.argv)
         try:
             return super().experiment
+        except (wandb.Error, ValueError) as error:  # no network, a key that is none, a project that may not be
+            why = one_line.text(error)
+            raise UserError(f"W&B cannot begin ({why}); set WANDB_MODE=offline to keep the run here") from error
         finally:
             sys.argv = typed
 

@@ -42,12 +42,12 @@ def on_rows(x: Tensor, rows: Tensor, op: Callable[..., Tensor], *parameters: Ten
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, target: int) -> Tensor:
+def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, target: int, cubic: bool = False) -> Tensor:
     """Weights (B, target, source) that resize the pixels [start, start + length) of a line of `source` to `target`.
 
-    The antialiased bilinear filter of torch's `interpolate(antialias=True)` and of PIL: a triangle, as wide as one
-    target pixel where the line shrinks and one source pixel wide where it grows, normalised within the window.
-    Where `flip` (B,) is True the target runs backwards.
+    The antialiased filters of torch's `interpolate(antialias=True)` and of PIL: a triangle (bilinear) or Keys' cubic
+    (bicubic, a = -0.5), as wide as one target pixel where the line shrinks and one source pixel wide where it grows,
+    normalised within the window. Where `flip` (B,) is True the target runs backwards.
     """
     start, length = start.view(-1, 1, 1).float(), length.view(-1, 1, 1).float()
     scale = length / target
@@ -55,20 +55,39 @@ def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, targ
     centre = (torch.where(flip.view(-1, 1, 1), target - 1 - to, to) + 0.5) * scale  # (B, target, 1)
     pixel = torch.arange(source, device=start.device, dtype=torch.float32).view(1, 1, -1) - start  # (B, 1, source)
     inside = ((pixel >= 0) & (pixel < length)).float()
-    weights = (pixel + 0.5 - centre).abs_().div_(scale.clamp(min=1)).neg_().add_(1).clamp_(min=0).mul_(inside)
+    distance = (pixel + 0.5 - centre).abs_().div_(scale.clamp(min=1))
+    weights = (_cubic(distance) if cubic else distance.neg_().add_(1).clamp_(min=0)).mul_(inside)
     return weights.div_(weights.sum(2, keepdim=True))
 
 
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic (a = -0.5) of distances x >= 0 in pixels: 1 at 0, 0 at 1, below it up to 2, 0 from there on."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far * (x < 2))
+
+
 def resized_crop(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    flip: Tensor,
+    size: int,
+    cubic: bool = False,
 ) -> Tensor:
-    """uint8 (B, H, W, C) -> float (B, C, size, size) in [0, 1]: crop, antialiased resize and flip as one."""
+    """uint8 (B, H, W, C) -> float (B, C, size, size) in [0, 1]: crop, antialiased resize and flip as one.
+
+    `cubic`: bicubic instead of bilinear. It overshoots at edges; what leaves [0, 1] is cut off, as in PIL.
+    """
     batch, in_height, in_width, channels = images.shape
-    rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size)
-    columns = resize_matrix(left, width, flip, in_width, size)
+    rows = resize_matrix(top, height, torch.zeros_like(flip), in_height, size, cubic)
+    columns = resize_matrix(left, width, flip, in_width, size, cubic)
     x = torch.bmm(rows, images.flatten(2).float())  # (B, size, W * C)
     x = x.view(batch, size, in_width, channels).permute(0, 3, 1, 2).reshape(batch, channels * size, in_width)
-    return torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, channels, size, size)
+    x = torch.bmm(x, columns.transpose(1, 2)).div_(255).view(batch, channels, size, size)
+    return x.clamp_(0, 1) if cubic else x
 
 
 def blur_kernel_size(size: int) -> int:
@@ -103,8 +122,9 @@ def _bands(size: int, reach: int) -> list[tuple[slice, slice]]:
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Gaussian blur with each sample's own `sigma` (B,) in pixels; `kernel_size` is odd and under twice the image."""
     height, width = x.shape[2:]
-    columns = blur_matrix(sigma, width, kernel_size).transpose(1, 2)  # (B, from, to)
-    rows = blur_matrix(sigma, height, kernel_size).unsqueeze(1)  # (B, 1, to, from)
+    matrix = blur_matrix(sigma, width, kernel_size)
+    columns = matrix.transpose(1, 2)  # (B, from, to)
+    rows = (matrix if height == width else blur_matrix(sigma, height, kernel_size)).unsqueeze(1)  # (B, 1, to, from)
     lines = x.flatten(1, 2)  # (B, 3 * h, w)
     reach = kernel_size // 2
     across = [torch.bmm(lines[:, :, near], columns[:, near, to]) for to, near in _bands(width, reach)]

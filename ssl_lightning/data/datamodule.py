@@ -38,6 +38,7 @@ class DataModule(LightningDataModule):
         views: how training views are drawn; None when nothing is trained (stages that only evaluate).
         batch_size: images per device and step.
         image_size: side of the evaluation view.
+        eval_resize: its shorter side before the middle is cropped (256 for 224 in published protocols); None: the same.
         mean, std: per channel, for images in [0, 1]. ImageNet's mean their average where there are not three channels.
         num_workers: processes that decode; None = none for decoded images, else one per core, at most 8.
         engine: "device" draws views in one batched pass after transfer; "worker" per image before batching.
@@ -69,19 +70,19 @@ class DataModule(LightningDataModule):
         seed: int = 0,
         resident: bool | Literal["auto"] = "auto",
         worker_timeout: float = WORKER_TIMEOUT,
+        eval_resize: int | None = None,
         channels: int = 3,
     ):
         super().__init__()
         if engine not in ("device", "worker"):
             raise UserError(f"data.engine={engine} is unknown; use device or worker")
-        self.views, self.batch_size, self.image_size, self.seed = views, batch_size, image_size, seed
-        self.channels = channels
+        self.views, self.batch_size, self.image_size, self.channels = views, batch_size, image_size, channels
         self.mean, self.std = per_channel("mean", mean, channels), per_channel("std", std, channels)
-        self.num_workers, self.engine, self.resident = num_workers, engine, resident
+        self.num_workers, self.engine, self.resident, self.seed = num_workers, engine, resident, seed
         self.worker_timeout = worker_timeout
         self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
         self.bank_size, self.query_size = bank_size, query_size
-        self.eval_view = EvalView(image_size, self.mean, self.std)
+        self.eval_resize, self.eval_view = eval_resize, EvalView(image_size, self.mean, self.std, eval_resize)
         self._device_views = None if views is None else DeviceViews(views, self.mean, self.std, seed)
         self._sets: tuple[ImageSet, ImageSet, ImageSet] | None = None
         self._loaders, self._start = list[Loader](), (0, 0)
@@ -226,7 +227,9 @@ class DataModule(LightningDataModule):
         """(N, D) pixels in [0, 1] at 32 x 32 at most, in the order of `indices`, all rows on every rank."""
         images = self._split(split)
         rows = torch.arange(len(images)) if indices is None else indices
-        view = EvalView(min(self.image_size, 32), self.mean, self.std)
+        size = min(self.image_size, 32)
+        resize = round(size * self.eval_resize / self.image_size) if self.eval_resize else None
+        view = EvalView(size, self.mean, self.std, resize)
         loader = self._loader(images, eval_fetch(images, view), EvalSampler(rows, self.batch_size))
         return torch.cat([batch.images.flatten(1).float() / 255 for batch in loader])
 
@@ -254,8 +257,6 @@ class DataModule(LightningDataModule):
             loader.close()
         self._loaders.clear()
 
-    # ---- details
-
     def _split(self, split: Split) -> ImageSet:
         if split not in ("train", "test"):
             raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
@@ -268,9 +269,8 @@ class DataModule(LightningDataModule):
         return images.labelled_at(self.labelled_indices("train"))
 
     def _subset(self, images: ImageSet, size: int | None, name: str) -> Tensor:
-        if size is None or size >= len(images):
-            return torch.arange(len(images))
-        return permutation(len(images), name, self.seed)[:size].sort().values
+        whole = size is None or size >= len(images)
+        return torch.arange(len(images)) if whole else permutation(len(images), name, self.seed)[:size].sort().values
 
     def _eval_loader(self, images: ImageSet, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
         ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet,
 from ssl_lightning.data.loader import as_is, automatic_workers
 from ssl_lightning.data.workers import begin
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import open_new
 
 SMALL_SIDE = 128  # pixels: larger images stay files
 SMALL_BYTES = 2 * 1024**3
@@ -120,7 +120,7 @@ class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
 
 def _decode_all(images: FileImages, size: tuple[int, int], stem: Path) -> None:
     """Writes STEM.npy and, once that is whole, STEM.json."""
-    handle, name = tempfile.mkstemp(dir=stem.parent, prefix=stem.name)
+    handle, name = open_new(stem.parent, stem.name)
     os.close(handle)
     paths, shape = images.paths, (len(images), *size, images.channels)
     array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import open_new
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -226,7 +226,7 @@ def writable(folder: Path) -> bool:
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a file that other processes see whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    handle, name = open_new(path.parent, path.name)
     with os.fdopen(handle, "w") as file:
         file.write(text)
     os.replace(name, path)

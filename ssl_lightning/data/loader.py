@@ -1,12 +1,12 @@
 """Loaders: a sampler asks for (epoch, indices), a fetcher answers with a batch, in this process or in workers."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ssl_lightning import distributed
 from ssl_lightning.data import workers
@@ -16,9 +16,6 @@ from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet
 from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
 from ssl_lightning.data.views import EvalView
 
-# (uint8 image (H, W, C), index, epoch) -> one tensor, or one per view
-Transform = Callable[[Tensor, int, int], Any]
-
 WORKER_TIMEOUT = 600.0  # seconds; from a slow disk the first batch may take minutes
 
 
@@ -26,6 +23,18 @@ def automatic_workers() -> int:
     """As many workers as this process has cores for, shared among the processes of this machine, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", distributed.world_size())), 8))
+
+
+class Transform(Protocol):
+    """What becomes of one image: drawn for a whole batch at once, applied image by image."""
+
+    def draw(self, indices: Tensor, epoch: int) -> Sequence[Any]:
+        """What is random, for each of `indices` (B,)."""
+        ...
+
+    def apply(self, image: Tensor, drawn: Any) -> Any:
+        """uint8 (H, W, C) and its part of `draw` -> one tensor, or a list of one per view."""
+        ...
 
 
 class Fetch(Protocol):
@@ -58,14 +67,18 @@ class SampleFetch(Dataset[RawBatch]):
             return RawBatch(torch.empty(0), rows, rows, epoch, rows)
         broken: list[int] = []
         samples, used = [], []
-        for row in rows.tolist():
-            image, row = self._good(row, broken)
+        for wanted, drawn in zip(rows.tolist(), self.transform.draw(rows, epoch), strict=True):
+            image, row = self._good(wanted, broken)
             if image is None:  # the loader stops the run: an error from a worker would arrive as a page of traceback
                 samples, used = [torch.empty(0)], [row]
                 break
-            samples.append(self.transform(image, row, epoch))
+            if row != wanted:
+                (drawn,) = self.transform.draw(torch.tensor([row]), epoch)
+            samples.append(self.transform.apply(image, drawn))
             used.append(row)
-        images = [torch.stack(view) for view in zip(*samples)] if isinstance(samples[0], list) else torch.stack(samples)
+        # `default_collate` stacks, in a worker in the memory that is sent: one copy less
+        several = isinstance(samples[0], list)
+        images = [default_collate(list(view)) for view in zip(*samples)] if several else default_collate(samples)
         indices = torch.tensor(used)
         return RawBatch(images, self.images.labels[indices], indices, epoch, torch.tensor(broken, dtype=torch.int64))
 
@@ -85,18 +98,21 @@ class SampleFetch(Dataset[RawBatch]):
 
 def eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
     """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
-    if isinstance(images, ArrayImages) and images.images.shape[1:3] == (view.size, view.size):
+    if isinstance(images, ArrayImages) and view.leaves_alone(*images.images.shape[1:3]):
         return ArrayFetch(images)
     return SampleFetch(images, EvalCrop(view))
 
 
 class EvalCrop:
-    """The evaluation crop as a per-image transform of `SampleFetch`."""
+    """The evaluation crop as a transform of `SampleFetch`; nothing in it is random."""
 
     def __init__(self, view: EvalView):
         self.view = view
 
-    def __call__(self, image: Tensor, index: int, epoch: int) -> Tensor:
+    def draw(self, indices: Tensor, epoch: int) -> list[None]:
+        return [None] * len(indices)
+
+    def apply(self, image: Tensor, drawn: None) -> Tensor:
         return self.view.crop(image)
 
 

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssl_lightning.data import tiff
 from ssl_lightning.data.depth import turned
+from ssl_lightning.data.jpeg import decode_jpeg
 
 # What reading raises on a damaged or foreign file.
 BROKEN = (UnidentifiedImageError, OSError)
@@ -133,7 +134,9 @@ def _of_picture(image: Image.Image, file: BinaryIO, channels: int) -> tuple[np.n
     if _is_grey(image):
         pixels = np.array(image)[..., None]
         return turned(pixels.astype(pixels.dtype.newbyteorder("=")), _orientation(image)), False
-    return turned(_bytes_of(image, channels), _orientation(image)), False
+    quick = decode_jpeg(image) if channels == 3 else None
+    found = _bytes_of(image, channels) if quick is None else quick.numpy()
+    return turned(found, _orientation(image)), False
 
 
 def _bytes_of(image: Image.Image, channels: int) -> np.ndarray:

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ssl_lightning.data import augment
-from ssl_lightning.data.draw import Colours, Crops, LocalView, View, Views, draw_colours, draw_crops
+from ssl_lightning.data import augment, augment_one
+from ssl_lightning.data.draw import (
+    Colours,
+    Crops,
+    LocalView,
+    View,
+    Views,
+    Windows,
+    draw_colours,
+    draw_crops,
+    draw_windows,
+)
+from ssl_lightning.data.resize import resize, resized_centre
 from ssl_lightning.errors import UserError
 
 __all__ = ["DeviceViews", "EvalView", "LocalView", "View", "Views", "WorkerCrops", "WorkerViews"]
@@ -26,8 +36,11 @@ def _channels(values: Sequence[float], device: torch.device) -> Tensor:
 def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
     """Jitter, greyscale, blur and solarize of float images (B, C, h, w) in [0, 1], in SimCLR's and BYOL's order.
 
-    Where the channels are not red, green and blue there is no grey, hue or saturation: see `augment.jitter`.
+    Where the channels are not red, green and blue there is no grey, hue or saturation: see `augment.jitter`. `x` may be
+    changed.
     """
+    if augment_one.suits(x):
+        return augment_one.colour(x, view, draw)
     if view.jitter_p > 0:
         x = augment.jitter(x, draw.jitter, draw.order, draw.factors)
     if view.grayscale_p > 0 and x.shape[1] == 3:
@@ -45,7 +58,8 @@ def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mea
     if crops is None:
         x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     else:
-        x = augment.resized_crop(images, crops.top, crops.left, crops.height, crops.width, crops.flip, view.size)
+        window = (crops.top, crops.left, crops.height, crops.width, crops.flip)
+        x = augment.resized_crop(images, *window, view.size, view.interpolation == "bicubic")
     return augment.normalize(colour(x, view, colours), mean, std)
 
 
@@ -80,51 +94,44 @@ class DeviceViews:
         mean, std = _channels(self.mean, device), _channels(self.std, device)
         out = torch.empty(count, size, size, channels, device=device)
         chunk = max(1, CHUNK_PIXELS // max(size * size, height * width) if device.type == "cpu" else count)
-        for start in range(0, count, chunk):
-            rows = slice(start, start + chunk)
-            at = indices[rows]
-            # Mixed precision is for the network: views are drawn in float32.
-            with torch.autocast(device.type, enabled=False):
-                crops = None if cropped else draw_crops(view, place, height, width, self.seed, epoch, at)
-                colours = draw_colours(view, place, self.seed, epoch, at)
-                x = self.work(images[rows], view, crops, colours, mean, std)
-            out[rows] = x.permute(0, 2, 3, 1)
+        # Mixed precision is for the network: views are drawn in float32.
+        with torch.autocast(device.type, enabled=False):
+            crops = None if cropped else draw_crops(view, place, height, width, self.seed, epoch, indices)
+            colours = draw_colours(view, place, self.seed, epoch, indices)
+            for start in range(0, count, chunk):
+                rows = slice(start, start + chunk)
+                some = None if crops is None else crops.at(rows)
+                out[rows] = self.work(images[rows], view, some, colours.at(rows), mean, std).permute(0, 2, 3, 1)
         return out.permute(0, 3, 1, 2)
 
 
 class WorkerCrops:
     """Crop, antialiased resize and flip of one uint8 image (H, W, 3) of any size, with `DeviceViews`' own draws.
 
-    Returns uint8 (size, size, 3) per view; `DeviceViews` does the colours of the batch.
+    Returns uint8 (size, size, 3) per view; `DeviceViews` does the colours of the batch. `draw` takes the indices of a
+    whole batch, and `apply` what it gives for one of them: drawing for one image costs as much as for a hundred.
     """
 
     def __init__(self, views: Views, seed: int):
         self.views, self.seed = views.list(), seed
 
+    def draw(self, indices: Tensor, epoch: int) -> list[tuple[Windows, ...]]:
+        """For each index, one function per view from an image's (height, width) to its window."""
+        each = [draw_windows(view, place, self.seed, epoch, indices) for place, view in enumerate(self.views)]
+        return list(zip(*each, strict=True))
+
     @torch.no_grad()
-    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+    def apply(self, image: Tensor, drawn: tuple[Windows, ...]) -> list[Tensor]:
         height, width, _ = image.shape
         out = []
-        for place, view in enumerate(self.views):
-            top, left, h, w, flip = _one(
-                draw_crops(view, place, height, width, self.seed, epoch, torch.tensor([index]))
-            )
-            crop = _resize(image[top : top + h, left : left + w], view.size, view.size)
+        for view, window in zip(self.views, drawn, strict=True):
+            top, left, h, w, flip = window(height, width)
+            crop = resize(image[top : top + h, left : left + w], view.size, view.size, view.interpolation)
             out.append(crop.flip(1) if flip else crop)
         return out
 
-
-def _one(crops: Crops) -> tuple[int, int, int, int, bool]:
-    return int(crops.top), int(crops.left), int(crops.height), int(crops.width), bool(crops.flip)
-
-
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear, uint8 (H, W, 3) -> (height, width, 3); untouched where the size is already right."""
-    if image.shape[:2] == (height, width):
-        return image.contiguous()
-    x = image.permute(2, 0, 1).unsqueeze(0)
-    x = interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
-    return x.squeeze(0).permute(1, 2, 0).contiguous()
+    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+        return self.apply(image, self.draw(torch.tensor([index]), epoch)[0])
 
 
 class WorkerViews:
@@ -136,21 +143,33 @@ class WorkerViews:
     def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
         self.views, self.mean, self.std, self.seed = views.list(), list(mean), list(std), seed
 
+    def draw(self, indices: Tensor, epoch: int) -> list[tuple[tuple[Windows, Colours], ...]]:
+        """For each index, one pair per view."""
+        each = []
+        for place, view in enumerate(self.views):
+            windows = draw_windows(view, place, self.seed, epoch, indices)
+            colours = draw_colours(view, place, self.seed, epoch, indices)
+            each.append([(window, colours.at(slice(i, i + 1))) for i, window in enumerate(windows)])
+        return list(zip(*each, strict=True))
+
     @torch.no_grad()
-    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+    def apply(self, image: Tensor, drawn: tuple[tuple[Windows, Colours], ...]) -> list[Tensor]:
         from torchvision.transforms.v2 import functional as F  # two seconds to import: for this engine's users only
 
         height, width, _ = image.shape
         x = image.permute(2, 0, 1).contiguous().float() / 255
-        at = torch.tensor([index])
         out = []
-        for place, view in enumerate(self.views):
-            top, left, h, w, flip = _one(draw_crops(view, place, height, width, self.seed, epoch, at))
-            y = F.resized_crop(x, top, left, h, w, [view.size, view.size], antialias=True)
+        for view, (window, colours) in zip(self.views, drawn, strict=True):
+            top, left, h, w, flip = window(height, width)
+            mode = F.InterpolationMode(view.interpolation)
+            y = F.resized_crop(x, top, left, h, w, [view.size, view.size], mode, antialias=True)
+            y = y.clamp(0, 1)  # bicubic overshoots
             y = F.horizontal_flip(y) if flip else y
-            y = self._colour(y, view, draw_colours(view, place, self.seed, epoch, at))
-            out.append(F.normalize(y, self.mean, self.std))
+            out.append(F.normalize(self._colour(y, view, colours), self.mean, self.std))
         return out
+
+    def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:
+        return self.apply(image, self.draw(torch.tensor([index]), epoch)[0])
 
     @staticmethod
     def _colour(x: Tensor, view: View, draw: Colours) -> Tensor:
@@ -174,19 +193,25 @@ class WorkerViews:
 
 
 class EvalView:
-    """The one deterministic view of evaluation: shorter side to `size`, centre crop, normalise."""
+    """The one deterministic view of evaluation: shorter side to `resize` (None: `size`), centre crop, normalise."""
 
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], resize: int | None = None):
+        if resize is not None and resize < size:
+            raise UserError(
+                f"data.eval_resize={resize} is smaller than data.image_size={size}, which is cropped from it; "
+                "give as much or more (256 for 224)"
+            )
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+        self.resize = size if resize is None else resize
+
+    def leaves_alone(self, height: int, width: int) -> bool:
+        """Whether images of this size are the evaluation crop as they are."""
+        return (height, width) == (self.size, self.size) and self.resize == self.size
 
     @torch.no_grad()
     def crop(self, image: Tensor) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (size, size, 3), antialiased; untouched when it already has that size."""
-        height, width, _ = image.shape
-        shorter = min(height, width)
-        image = _resize(image, self.size * height // shorter, self.size * width // shorter)
-        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
-        return image[top : top + self.size, left : left + self.size].contiguous()
+        """uint8 (H, W, C) -> uint8 (size, size, C), antialiased; untouched when it is that already."""
+        return resized_centre(image, self.resize, self.size)
 
     @torch.no_grad()
     def normalize(self, batch: Tensor) -> Tensor:

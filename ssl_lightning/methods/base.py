@@ -1,7 +1,9 @@
 """What every method shares: a backbone, one readout, an optimizer recipe, and what its step hands to the callbacks."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypedDict
 
@@ -11,10 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_lightning import ddp
+from ssl_lightning.adopted import adopted
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.errors import UserError
+from ssl_lightning.launch import is_main_process
+from ssl_lightning.methods.plain import batch_of
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
+from ssl_lightning.optim.param_groups import decayed_names
+from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
 
 
 class StepOutput(TypedDict):
@@ -38,20 +44,40 @@ class SSLMethod(LightningModule):
     """Base of all methods: holds the backbone, the readout and the optimizer; the training step is the method's own.
 
     Args:
-        backbone: any module from images (B, 3, H, W) to features (B, D) with an integer `out_dim` = D.
-        optimizer: how to optimise; None for a method that is only judged or exported.
+        backbone: any module from images (B, 3, H, W) to features (B, D) with an integer `out_dim` = D; one without is
+            tried with two images (`adopted`).
+        optimizer: how to optimise; also a function from the parameters to what Lightning's `configure_optimizers` may
+            return, such as `functools.partial(torch.optim.AdamW, lr=1e-3)`; None for a method that is only judged or
+            exported, or whose subclass has a `configure_optimizers` of its own.
+
+    In one's own Trainer a plain DataLoader of `([v1, v2], labels)` will do (`methods.plain`).
     """
 
     uses_local_views = False  # whether the step makes something of multi-crop's small views
     global_views: int | None = 2  # how many it needs (one, or two); None: two or more
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
+    # Parameters whose shape does not tell whether the authors decay them: by its shape a mask token is a bias.
+    decayed: tuple[str, ...] = ()
+    not_decayed: tuple[str, ...] = ()
     features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
+    backbone_rate = 1.0  # the backbone's rate as a share of the heads'
+    layer_decay = 1.0  # each of its blocks learns this many times slower than the next one
     judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
 
-    def __init__(self, backbone: nn.Module, optimizer: OptimizerRecipe | None = None) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Every step, a user's own method's too, gets a `Batch`, whatever the loader gave."""
+        super().__init_subclass__(**kwargs)
+        if "training_step" in vars(cls):
+            cls.training_step = _with_batch(vars(cls)["training_step"])  # type: ignore[method-assign]
+
+    def __init__(
+        self, backbone: nn.Module, optimizer: OptimizerRecipe | Callable[[Iterable[Tensor]], Any] | None = None
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = adopted(backbone)
+        self._sizes: tuple[int, ...] = ()  # of the views that were checked last
         self.optimizer_recipe = optimizer
+        self._decayed: frozenset[str] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of the running hook here some forty times a step, and torch looks at each attribute
@@ -70,14 +96,26 @@ class SSLMethod(LightningModule):
         """The network that is judged and exported."""
         return self.get_submodule(self.judged_by)
 
+    def decayed_parameters(self) -> frozenset[str]:
+        """Names of the parameters with weight decay."""
+        return decayed_names(self.named_parameters(), self.decayed, self.not_decayed)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["judged_by"] = self.judged_by
+        if self._decayed is not None:
+            checkpoint["decayed"] = sorted(self._decayed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run goes on with the weight decay it began with: older ones decided by the shape alone."""
+        names = checkpoint.get("decayed")
+        self._decayed = decayed_names(self.named_parameters()) if names is None else frozenset(map(str, names))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.embed(x)
 
     def setup(self, stage: str) -> None:
         ddp.spare(self)
+        self._decayed = self.decayed_parameters()  # here, before a strategy that shards makes all tensors flat
 
     def on_fit_start(self) -> None:
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
@@ -105,7 +143,26 @@ class SSLMethod(LightningModule):
         stacked = torch.cat(embeddings).detach()  # (V*B, P)
         return StepOutput(loss=loss, features=features.detach(), embeddings=stacked, watch=watch)
 
+    def batch_of(self, batch: Any, number: int) -> Batch:
+        """A plain loader's batch, the `number`-th of its epoch, as this method takes it; a `Batch` is taken as it is.
+
+        Raises UserError for views that this method cannot use.
+        """
+        if isinstance(batch, Batch):
+            return batch
+        found = batch_of(batch, number)
+        if self.global_views == 1 and len(found.views) > 1:
+            found = found._replace(views=found.views[:1])
+        sizes = tuple(view.shape[-1] for view in found.views)
+        if sizes != self._sizes:
+            self.check_views(sizes)
+            self._sizes = sizes
+            if self.global_views == 1 and is_main_process():
+                print(f"{type(self).__name__} learns from the first view of a batch alone", file=sys.stderr)
+        return found
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> EmbedOutput:
+        batch = batch_of(batch, batch_idx)
         features = self.embed(batch.views[0])  # (B, D)
         return EmbedOutput(features=features, labels=batch.labels, indices=batch.indices)
 
@@ -142,14 +199,38 @@ class SSLMethod(LightningModule):
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""
         if self.optimizer_recipe is None:
             name = type(self).__name__
-            raise UserError(f"{name} was built without an optimizer; pass optimizer=OptimizerRecipe(...)")
-        batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
-        if batch_size is None:
-            raise UserError("the learning rate scales with the batch; train with a datamodule that has a batch_size")
+            fix = "pass optimizer=OptimizerRecipe(...), or functools.partial(torch.optim.AdamW, lr=1e-3)"
+            raise UserError(f"{name} was built without an optimizer; {fix}")
+        if not isinstance(self.optimizer_recipe, OptimizerRecipe):
+            return self.optimizer_recipe([p for p in self.parameters() if p.requires_grad])
         steps = steps_of(self.trainer)
+        batch_size = batch_size_of(self.trainer)
+        if batch_size is None:
+            fix = "train with a datamodule or a DataLoader that has a batch_size"
+            raise UserError(f"the learning rate scales with the batch; {fix}")
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
-        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr)
+        plan, slower = plan_of(self.trainer), (self.backbone_rate, self.layer_decay)
+        return self.optimizer_recipe.build(self, global_batch, *steps, self.constant_lr, self._decayed, plan, slower)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)
         super().backward(loss if share == 1 else loss * share, *args, **kwargs)
+
+
+def _with_batch(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A training step that is given a plain loader's batch as a `Batch`."""
+
+    @functools.wraps(step)
+    def wrapped(self: SSLMethod, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        return step(self, self.batch_of(batch, batch_idx), batch_idx, *args, **kwargs)
+
+    return wrapped
+
+
+def batch_size_of(trainer: Any) -> int | None:
+    """Images of a batch on one device: the datamodule's, else those of the loader that is trained on."""
+    loader = trainer.train_dataloader
+    for owner in (trainer.datamodule, loader, getattr(loader, "batch_sampler", None)):
+        if getattr(owner, "batch_size", None) is not None:
+            return int(owner.batch_size)
+    return None

@@ -40,6 +40,8 @@ class Data2Vec(SSLMethod):
 
     features_are_readout = False
     global_views = 1
+    decayed = ("mask_token",)
+    not_decayed = ("backbone.pos_embed", "backbone.cls_token")  # as in the authors' code
 
     def __init__(
         self,

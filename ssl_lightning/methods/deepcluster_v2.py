@@ -18,6 +18,7 @@ from ssl_lightning.distributed import broadcast, gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning.methods.plain import numbered
 from ssl_lightning.models.kmeans import spherical_kmeans
 
 NOT_SEEN = -100  # the target that cross-entropy leaves out
@@ -90,16 +91,25 @@ class DeepClusterV2(SSLMethod):
 
     def on_train_start(self) -> None:
         """A first pass over the images, so that the first epoch has something to cluster."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        images, room = len(data.train_set), self.memory.shape[1]
+        data, loader = self.trainer.datamodule, self.trainer.train_dataloader  # type: ignore[attr-defined]
+        images, room = len(data.train_set if data else loader.dataset), self.memory.shape[1]  # type: ignore[union-attr]
         if images != room:
             raise UserError(f"the memory is for {room} images and there are {images}: set method.memory_size={images}")
         if self.seen.any():
             return
         batches = range(int(self.trainer.num_training_batches))
-        for raw, _ in zip(self.trainer.train_dataloader, batches):  # type: ignore[arg-type]
-            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, self.device, 0))
+        for raw, number in zip(loader, batches):  # type: ignore[arg-type]
+            if data:
+                batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, self.device, 0))
+            else:
+                batch = self.batch_of(self.transfer_batch_to_device(raw, self.device, 0), number)
             self.look(batch)
+
+    def batch_of(self, batch: Any, number: int) -> Batch:
+        if not isinstance(batch, Batch) and not numbered(batch):
+            fix = "give batches ([view, view], labels, indices)"
+            raise UserError(f"DeepClusterV2 remembers each image by its number in the set; {fix}")
+        return super().batch_of(batch, number)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Clusters at an epoch's first batch. (The hook of the epoch's start is not called where a run goes on from a

@@ -39,6 +39,7 @@ class DINO(SSLMethod):
     features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
+    decayed = ("projector.scale",)  # in the authors' code a column of a matrix
 
     def __init__(
         self,

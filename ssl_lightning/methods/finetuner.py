@@ -11,11 +11,17 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from ssl_lightning.adopted import adopted
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import layer_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """float64; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Finetuner(LightningModule):
@@ -44,7 +50,7 @@ class Finetuner(LightningModule):
         super().__init__()
         if mixup < 0 or not 0 <= label_smoothing < 1:
             raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
-        self.backbone = backbone.requires_grad_(not frozen)
+        self.backbone = adopted(backbone).requires_grad_(not frozen)
         dim = int(backbone.out_dim)  # type: ignore[arg-type]
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
@@ -90,10 +96,10 @@ class Finetuner(LightningModule):
         # -1: a batch that only makes the ranks even (see DealtSampler)
         loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=-1)
         correct, images = (logits.argmax(dim=1) == batch.labels).sum(), (batch.labels >= 0).sum()
-        self._seen.append(torch.stack([correct.double(), loss.double(), images.double()]))
+        self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (correct, loss, images)]))
 
     def on_validation_epoch_end(self) -> None:
-        none = torch.zeros(3, dtype=torch.float64, device=self.device)  # a rank may hold no image of a small split
+        none = torch.zeros(3, dtype=exact(self.device), device=self.device)  # a rank may hold no image of a small split
         mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
         correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
         self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, sync_dist=True)

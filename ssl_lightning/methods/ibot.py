@@ -48,6 +48,7 @@ class IBOT(SSLMethod):
     features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
+    decayed = ("mask_token", "projector.scale", "patch_projector.scale")  # matrices in the authors' code
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class IBOT(SSLMethod):
         super().__init__(backbone, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
+        if backbone.cls_token is None:
+            raise UserError("iBOT learns from the class token; set backbone.class_token=true")
         if backbone.grid < 2:
             raise UserError("iBOT hides some patches and shows others; take patches smaller than the image")
         if not min(teacher_temperature, warmup_teacher_temperature) > 0:

@@ -50,6 +50,7 @@ class IJEPA(SSLMethod):
     features_are_readout = False
     global_views = 1
     judged_by = "teacher.networks.0"
+    decayed = ("predictor.mask_token",)
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class MAE(SSLMethod):
 
     features_are_readout = False
     global_views = 1
+    decayed = ("decoder.mask_token",)
 
     def __init__(
         self,

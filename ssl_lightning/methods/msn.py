@@ -39,6 +39,7 @@ class MSN(SSLMethod):
     features_are_readout = False
     uses_local_views = True
     judged_by = "teacher.networks.0"
+    not_decayed = ("prototypes",)  # their lengths do not count: decay would only change their rate
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class MSN(SSLMethod):
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.prototypes = nn.Parameter(torch.empty(prototypes, int(self.projector.out_dim)))  # type: ignore[arg-type]
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
-        self.prototypes.no_decay = True  # type: ignore[attr-defined]  # their lengths do not count: decay is a rate
+        self.prototypes.no_decay = True  # type: ignore[attr-defined]  # what runs from before `not_decayed` go by
         self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
         self.hidden, self.seed = hidden_count(backbone.grid**2, mask_ratio), seed
 

@@ -1,5 +1,8 @@
 """The light decoder of masked autoencoders: from the visible tokens to the pixels of all patches."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -17,17 +20,19 @@ class MAEDecoder(nn.Module):
     Args:
         backbone: the encoder, whose grid, patch size and width it fits.
         dim, depth, heads: of the decoder; 512, 8 and 16 in the paper, for any encoder.
+        eps: of its LayerNorms; 1e-6 in the authors' code.
     """
 
-    def __init__(self, backbone: ViT, dim: int = 512, depth: int = 8, heads: int = 16) -> None:
+    def __init__(self, backbone: ViT, dim: int = 512, depth: int = 8, heads: int = 16, eps: float = 1e-5) -> None:
         super().__init__()
         self.prefix = backbone.num_prefix_tokens
         self.narrow = nn.Linear(backbone.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(backbone.grid, dim), persistent=False)  # (N, dim)
-        self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True) for _ in range(depth)])
-        self.norm = nn.LayerNorm(dim)
+        norm: Any = partial(nn.LayerNorm, eps=eps)
+        self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
+        self.norm = norm(dim)
         self.pixels = nn.Linear(dim, backbone.patch_size**2 * in_channels(backbone))
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():

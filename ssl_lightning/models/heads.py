@@ -1,6 +1,7 @@
 """The MLP heads of the papers: projectors and predictors."""
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class MLP(nn.Sequential):
         norm: BatchNorm after each hidden layer.
         last_norm: BatchNorm after the last layer; `last_norm_affine` gives it a learned scale and shift.
         bias: bias of the last layer where no BatchNorm follows it. Hidden layers without BatchNorm always have one.
+        activation: "gelu" instead of ReLU, as in MSN's code.
 
     Raises:
         UserError: fewer than one layer.
@@ -41,8 +43,11 @@ class MLP(nn.Sequential):
         last_norm: bool = False,
         last_norm_affine: bool = True,
         bias: bool = True,
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__()
+        if activation not in ("relu", "gelu"):
+            raise UserError(f"an MLP head's activation={activation} is unknown; use relu or gelu")
         if num_layers < 1:
             raise UserError(f"an MLP head needs at least one layer, not num_layers={num_layers}; give 1 or more")
         self.out_dim = out_dim
@@ -50,7 +55,7 @@ class MLP(nn.Sequential):
             self.append(nn.Linear(in_dim, hidden_dim, bias=not norm))
             if norm:
                 self.append(nn.BatchNorm1d(hidden_dim))
-            self.append(nn.ReLU(inplace=True))
+            self.append(nn.GELU() if activation == "gelu" else nn.ReLU(inplace=True))
             in_dim = hidden_dim
         self.append(nn.Linear(in_dim, out_dim, bias=bias and not last_norm))
         if last_norm:

@@ -1,5 +1,8 @@
 """The narrow transformer that predicts, from the visible tokens, what a teacher says of other places."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -13,16 +16,18 @@ class TokenPredictor(nn.Module):
     Args:
         backbone: the context encoder, whose grid and width it fits.
         dim, depth, heads: of the predictor; 384, 12 and 12 in the paper for ViT-H.
+        eps: of its LayerNorms; 1e-6 in the authors' code.
     """
 
-    def __init__(self, backbone: ViT, dim: int = 384, depth: int = 6, heads: int = 12) -> None:
+    def __init__(self, backbone: ViT, dim: int = 384, depth: int = 6, heads: int = 12, eps: float = 1e-5) -> None:
         super().__init__()
         self.narrow = nn.Linear(backbone.embed_dim, dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(backbone.grid, dim), persistent=False)  # (N, dim)
-        self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True) for _ in range(depth)])
-        self.norm = nn.LayerNorm(dim)
+        norm: Any = partial(nn.LayerNorm, eps=eps)
+        self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
+        self.norm = norm(dim)
         self.widen = nn.Linear(dim, backbone.embed_dim)
 
     def forward(self, context: Tensor, visible: Tensor, targets: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -28,9 +29,11 @@ class ViT(VisionTransformer):
         registers: further tokens that belong to no patch.
         drop_path: stochastic depth, rising to this rate at the last block.
         layer_scale: start value of each block's learned scale; None for none.
+        uniform_drop_path: the same rate in every block, as in DINOv2.
+        class_token: false for a network of patches alone (I-JEPA), with readout "mean".
 
     Raises:
-        UserError: patches that do not divide the image, or heads that do not divide the width.
+        UserError: patches that do not divide the image, heads that do not divide the width, a readout of no token.
     """
 
     def __init__(
@@ -45,8 +48,12 @@ class ViT(VisionTransformer):
         registers: int = 0,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        uniform_drop_path: bool = False,
         in_channels: int = 3,
+        class_token: bool = True,
     ) -> None:
+        if not class_token and readout != "mean":
+            raise UserError("a ViT without class token is read by its patches; set backbone.readout=mean")
         if image_size % patch_size:
             raise UserError(
                 f"patches of {patch_size} px do not divide images of {image_size} px; change one of the two"
@@ -66,7 +73,11 @@ class ViT(VisionTransformer):
             dynamic_img_size=True,
             drop_path_rate=drop_path,
             init_values=layer_scale,
+            class_token=class_token,
         )
+        if uniform_drop_path and drop_path > 0:
+            for block in self.blocks:
+                block.drop_path1, block.drop_path2 = DropPath(drop_path), DropPath(drop_path)
         self.patch_size, self.grid = patch_size, image_size // patch_size
         self.readout = readout
         self.out_dim = 2 * dim if readout == "both" else dim
@@ -75,7 +86,8 @@ class ViT(VisionTransformer):
             with torch.no_grad():
                 self.pos_embed.zero_()[:, self.num_prefix_tokens :] = sincos_positions(self.grid, dim)
             self.pos_embed.requires_grad_(False)
-            nn.init.normal_(self.cls_token, std=0.02)  # type: ignore[arg-type]
+            if self.cls_token is not None:
+                nn.init.normal_(self.cls_token, std=0.02)
 
     def tokens(
         self,
@@ -138,8 +150,8 @@ class ViT(VisionTransformer):
     def read(self, tokens: Tensor) -> Tensor:
         """Tokens (B, R + N, D) -> features (B, out_dim)."""
         prefix, patches = self.split(tokens)
-        parts = {"cls": [prefix[:, 0]], "mean": [patches.mean(1)], "both": [prefix[:, 0], patches.mean(1)]}
-        return torch.cat(parts[self.readout], 1)
+        parts = [prefix[:, 0]] if self.readout != "mean" else []
+        return torch.cat([*parts, *([patches.mean(1)] if self.readout != "cls" else [])], 1)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.read(self.tokens(x))
@@ -174,6 +186,8 @@ def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]
     """
     if not isinstance(backbone, ViT):
         return {}
+    if backbone.cls_token is None:
+        return {"patch_pca": patch_pictures(backbone, x)}
     maps = backbone.attention(x).float()
     maps = maps / maps.amax((2, 3), keepdim=True)
     columns = [_pixels(one[:, None].expand(-1, 3, -1, -1), x) for one in maps.unbind(1)]

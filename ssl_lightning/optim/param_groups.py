@@ -1,6 +1,6 @@
 """Parameter groups: who has weight decay, who is adapted by LARS, and which layer learns how fast."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import nn
@@ -8,48 +8,84 @@ from torch import nn
 from ssl_lightning.errors import UserError
 
 Named = Iterable[tuple[str, nn.Parameter]]
+# What FSDP, activation checkpointing and torch.compile put into the names of a module that they wrap.
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
 
-def split_decay(named_parameters: Named) -> list[dict[str, Any]]:
-    """Two groups: weights, and biases and norms (at most one dimension) without weight decay and LARS adaptation.
+def decayed_names(
+    named_parameters: Named, decayed: Collection[str] = (), not_decayed: Collection[str] = ()
+) -> frozenset[str]:
+    """Who has weight decay: what learns and has more than one dimension, and `decayed`, but not `not_decayed`.
 
-    A parameter with an attribute `no_decay` that is true belongs to the second.
+    Both name parameters whose shape does not tell: a mask token is one vector, and position embeddings are a matrix. A
+    parameter with an attribute `no_decay` that is true has none either.
+    """
+    shapes = {name: p.ndim > 1 and not getattr(p, "no_decay", False) for name, p in named_parameters if p.requires_grad}
+    return frozenset(name for name, weight in shapes.items() if (weight or name in decayed) and name not in not_decayed)
+
+
+def unwrapped(name: str) -> str:
+    """The name of a parameter as it was before its module was wrapped."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def split_decay(
+    named_parameters: Named, decayed: Collection[str] | None = None, biases: bool = False
+) -> list[dict[str, Any]]:
+    """Two groups: weights, and the rest (biases and norms) without weight decay and LARS adaptation.
 
     Frozen parameters are left out, and so is a group that would be empty. The first group takes the optimizer's own
     weight decay. `adapt` means something to LARS alone; other optimizers carry it along.
+
+    Args:
+        decayed: names of the weights; None for `decayed_names` of these parameters.
+        biases: whether the rest has weight decay, too.
     """
-    trainable = [p for _, p in named_parameters if p.requires_grad]
-    if not trainable:
+    named = [(unwrapped(name), p) for name, p in named_parameters if p.requires_grad]
+    if not named:
         raise UserError("no parameter requires a gradient; there is nothing to optimize")
-    weights = [p for p in trainable if p.ndim > 1 and not getattr(p, "no_decay", False)]
-    rest = [p for p in trainable if p.ndim <= 1 or getattr(p, "no_decay", False)]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "weight_decay": 0.0, "adapt": False}]
+    chosen = decayed_names(named) if decayed is None else decayed
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in named if name in chosen]},
+        {"params": [p for name, p in named if name not in chosen], "adapt": False},
+    ]
+    if not biases:
+        groups[1]["weight_decay"] = 0.0
     return [group for group in groups if group["params"]]
 
 
 def layer_decay(
     backbone: nn.Module, head: nn.Module, lr: float, decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for fine-tuning: the head at `lr`, and each block of the backbone `decay` times slower than the next one.
+    """Groups for fine-tuning: the head at `lr`, and the backbone's blocks as `block_groups` has them.
+
+    Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    """
+    groups = block_groups(backbone, lr, decay)
+    if any(p.requires_grad for p in head.parameters()):
+        groups += [{**group, "lr": lr, "name": "head"} for group in split_decay(head.named_parameters())]
+    return [{"weight_decay": weight_decay, **group} for group in groups]
+
+
+def block_groups(
+    backbone: nn.Module, lr: float, decay: float, decayed: Collection[str] | None = None, biases: bool = False
+) -> list[dict[str, Any]]:
+    """The groups of `split_decay` for each block of a backbone, each `decay` times slower than the next one.
 
     The last block has lr * decay, the first lr * decay^blocks (BEiT, https://arxiv.org/abs/2106.08254). Blocks are as
-    `block_numbers` counts them. Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    `block_numbers` counts them. Each group bears a `name`: "block 3". `decayed` and `biases`: as in `split_decay`.
     """
     if not 0 < decay <= 1:
         raise UserError(f"layer decay is {decay}; it must be above 0 and at most 1 (1 means one rate for all)")
-    numbers = block_numbers(backbone)
+    numbers, groups = block_numbers(backbone), []
     blocks = max(numbers.values(), default=-1) + 1
-    layers = [
-        (f"block {block}", [(n, p) for n, p in backbone.named_parameters() if numbers[n] == block])
-        for block in range(blocks)
-    ]
-    layers.append(("head", list(head.named_parameters())))
-    groups = []
-    for depth, (name, named) in enumerate(layers):
+    for block in range(blocks):
+        named = [(name, p) for name, p in backbone.named_parameters() if numbers[name] == block]
         if any(p.requires_grad for _, p in named):
-            for group in split_decay(named):
-                rate = lr * decay ** (blocks - depth)
-                groups.append({"weight_decay": weight_decay, **group, "lr": rate, "name": name})
+            rate = lr * decay ** (blocks - block)
+            groups += [{**group, "lr": rate, "name": f"block {block}"} for group in split_decay(named, decayed, biases)]
     return groups
 
 

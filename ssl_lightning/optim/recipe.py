@@ -1,16 +1,19 @@
 """An optimizer with its published numbers: the one place where a base rate becomes a learning rate."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssl_lightning import one_line
 from ssl_lightning.errors import UserError
-from ssl_lightning.optim.param_groups import split_decay
-from ssl_lightning.optim.schedules import cosine
+from ssl_lightning.optim.param_groups import block_groups, split_decay
+from ssl_lightning.optim.schedules import Plan, cosine
 
 
 class Schedule(Protocol):
@@ -28,6 +31,22 @@ def steps_of(trainer: Any) -> tuple[int, int]:
     if math.isinf(trainer.num_training_batches):  # with max_steps alone nobody has asked for the data so far
         trainer.fit_loop.setup_data()
     return int(total), max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
+
+
+def plan_of(trainer: Any) -> Plan:
+    """The steps of the run that a Lightning trainer is about to fit, and the ends that it had before."""
+    earlier = getattr(trainer, "earlier_ends", ())
+    if not earlier:
+        return Plan((trainer.estimated_stepping_batches,))
+    total, per_epoch = steps_of(trainer)
+
+    def end(entry: Mapping[str, Any]) -> float:
+        epochs, steps = (
+            math.inf if entry.get(key) in (None, -1) else entry[key] for key in ("max_epochs", "max_steps")
+        )
+        return float(min(epochs * per_epoch, steps))
+
+    return Plan.of(total, [(end(entry), str(entry.get("extend"))) for entry in earlier])
 
 
 def accumulated(trainer: Any) -> int:
@@ -53,9 +72,11 @@ class OptimizerRecipe:
     Args:
         optimizer: a partial without lr and weight decay: `optimizer(groups, lr=..., weight_decay=...)`.
         base_lr: the rate at a global batch of 256, as papers state it.
-        weight_decay: of everything but biases and norms.
+        weight_decay: of everything but biases and norms, and what else a method leaves out.
         scheduler: a function of the step, such as `WarmupCosine`.
         final_weight_decay: where the weight decay goes along half a cosine (DINO: 0.04 to 0.4); None: it stays.
+        decay_biases: biases and norms have weight decay, too, as with a plain SGD over all parameters (MoCo, SimSiam,
+            ReSSL and DenseCL in their authors' code).
     """
 
     def __init__(
@@ -65,6 +86,7 @@ class OptimizerRecipe:
         weight_decay: float,
         scheduler: Schedule,
         final_weight_decay: float | None = None,
+        decay_biases: bool = False,
     ) -> None:
         if not base_lr > 0:
             raise UserError(f"base_lr is {base_lr}; it must be above 0 (it is the rate at a global batch of 256)")
@@ -73,6 +95,17 @@ class OptimizerRecipe:
         self.weight_decay = weight_decay
         self.scheduler = scheduler
         self.final_weight_decay = final_weight_decay
+        self.decay_biases = decay_biases
+        self._try()
+
+    def _try(self) -> None:
+        """Build the optimizer once, for a matrix of zeros: what it says of its arguments is said before training."""
+        given = self.optimizer.keywords if isinstance(self.optimizer, functools.partial) else {}
+        for name, key in (("lr", "base_lr"), ("weight_decay", "weight_decay")):
+            if name in given:
+                raise UserError(f"optimizer.optimizer.{name} would count for nothing; set optimizer.{key}")
+        with one_line.building("optimizer"):
+            self.optimizer([nn.Parameter(torch.zeros(2, 2))], lr=self.base_lr, weight_decay=self.weight_decay)
 
     def lr(self, global_batch: int) -> float:
         """The peak rate: linear in global batch = batch size x devices x nodes x accumulation (Goyal et al. 2017)."""
@@ -85,36 +118,61 @@ class OptimizerRecipe:
         total_steps: int,
         steps_per_epoch: int,
         constant: Sequence[str] = (),
+        decayed: Collection[str] | None = None,
+        plan: Plan | None = None,
+        slower: tuple[float, float] = (1.0, 1.0),
     ) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns, for all parameters of `module` that require a gradient.
 
         Steps are optimizer steps, that is batches over accumulation. The children of `module` named in `constant` learn
-        at the peak rate from the first step to the last (SimSiam's predictor).
+        at the peak rate from the first step to the last (SimSiam's predictor). `decayed` names those with weight decay;
+        None: by their shapes (`decayed_names`). `plan`: of a run that was made longer. `slower`: (share of the rate,
+        layer decay) of the child `backbone`, for one that begins with trained weights.
         """
         named = list(module.named_parameters())
+        layers = [name for name, _ in named if slower != (1.0, 1.0) and name.startswith("backbone.")]
         still = [(name, p) for name, p in named if name.split(".")[0] in constant]
-        groups = split_decay((name, p) for name, p in named if name.split(".")[0] not in constant)
-        groups += [{**group, "constant": True} for group in split_decay(still)] if still else []
-        return self.build_groups(groups, global_batch, total_steps, steps_per_epoch)
+        rest = [(name, p) for name, p in named if name.split(".")[0] not in constant and name not in set(layers)]
+        moving = not layers or any(p.requires_grad for _, p in rest)
+        groups = split_decay(rest, decayed, self.decay_biases) if moving else []
+        last = split_decay(still, decayed, self.decay_biases) if still else []
+        groups += [{**group, "constant": True} for group in last]
+        if layers:
+            groups += self._slower(module.get_submodule("backbone"), self.lr(global_batch), decayed, *slower)
+        return self.build_groups(groups, global_batch, total_steps, steps_per_epoch, plan)
+
+    def _slower(
+        self, backbone: nn.Module, lr: float, decayed: Collection[str] | None, share: float, decay: float
+    ) -> list[dict[str, Any]]:
+        if not share > 0:
+            raise UserError(f"the backbone's share of the rate is {share}; it must be above 0 (1: as the heads)")
+        inner = None if decayed is None else {n.removeprefix("backbone.") for n in decayed if n.startswith("backbone.")}
+        return block_groups(backbone, share * lr, decay, inner, self.decay_biases)
 
     def build_groups(
-        self, groups: list[dict[str, Any]], global_batch: int, total_steps: int, steps_per_epoch: int
+        self,
+        groups: list[dict[str, Any]],
+        global_batch: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        plan: Plan | None = None,
     ) -> dict[str, Any]:
         """The same for groups of one's own; a group's own lr or weight decay wins, and "constant" has no schedule."""
-        peak = self.lr(global_batch)
+        peak, plan = self.lr(global_batch), plan or Plan((total_steps,))
         # Groups without a decay of their own (biases and norms have 0) follow its schedule; the optimizer fills it in.
         decayed = [i for i, group in enumerate(groups) if "weight_decay" not in group]
         optimizer = self.optimizer(groups, lr=peak, weight_decay=self.weight_decay)
 
         def factor(step: int) -> float:
-            return self.scheduler.factor(step, total_steps, steps_per_epoch, peak)
+            at, total = plan.place(step)
+            return self.scheduler.factor(at, int(total), steps_per_epoch, peak)
 
         factors = [(lambda step: 1.0) if group.get("constant") else factor for group in groups]
-        last = total_steps - 1
 
         def decay(step: int) -> float:
             end = self.weight_decay if self.final_weight_decay is None else self.final_weight_decay
-            return cosine(self.weight_decay, end, step, last)
+            at, total = plan.place(step)
+            return cosine(self.weight_decay, end, at, total - 1)
 
         schedules = _Schedules(optimizer, factors, decay, decayed)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedules, "interval": "step"}}
@@ -137,6 +195,16 @@ class _Schedules(LambdaLR):
         for i in self.decayed:
             self.optimizer.param_groups[i]["weight_decay"] = self.decay(self.last_epoch)
         return super().get_lr()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The rate and the decay of the step are set anew: a run that was made longer has others than it saved."""
+        super().load_state_dict(state_dict)
+        groups = self.optimizer.param_groups
+        for group, base, factor in zip(groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
+        for i in self.decayed:
+            groups[i]["weight_decay"] = self.decay(self.last_epoch)
+        self._last_lr = [group["lr"] for group in groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Without the decay: a function of the step, like the factors."""

@@ -1,5 +1,7 @@
 """What the judging stages share: the backbone of a `ckpt=`, its random twin, the features to judge, and the report."""
 
+import copy
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,13 +13,21 @@ from torch import Tensor, nn
 
 from ssl_lightning import ddp
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
-from ssl_lightning.checkpoint import build_backbone, load_backbone, resolve_ckpt, untrained
+from ssl_lightning.checkpoint import (
+    build_backbone,
+    load_backbone,
+    load_weights,
+    no_larger,
+    resolve_ckpt,
+    untrained,
+)
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.described import labels_per_image
 from ssl_lightning.data.sampler import permutation
-from ssl_lightning.distributed import gather_rows, world_size
+from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
@@ -65,6 +75,43 @@ def open_backbone(
         torch.manual_seed(seed)
         random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
     return Judged(load_backbone(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A backbone that a training begins with: with the weights of a `ckpt`, and its twin with random ones.
+
+    loaded: False where a resumed run no longer finds the weights that it began with; its checkpoint holds all it needs.
+    """
+
+    backbone: nn.Module
+    random: nn.Module
+    ref: str
+    loaded: bool = True
+
+
+def begin(
+    ckpt: str | Path, node: Mapping[str, Any], build: Callable[[dict[str, Any]], nn.Module], resumed: bool = False
+) -> Start:
+    """The backbone of a config `node`, made by `build`, with the weights of `ckpt`; raises UserError for a partial fit.
+
+    Its random twin has the weights that the same run would begin with without a `ckpt`.
+    """
+    plain = untrained(node or {})
+    try:
+        checkpoint = resolve_ckpt(ckpt)
+    except UserError as error:
+        if not resumed:
+            raise
+        if is_main():
+            print(f"{error}; going on from the run's own checkpoint", file=sys.stderr)
+        backbone = build(plain)
+        return Start(backbone, copy.deepcopy(backbone), str(ckpt), loaded=False)
+    with no_larger(checkpoint):
+        backbone = build(plain)
+    random = copy.deepcopy(backbone)
+    load_weights(backbone, checkpoint)
+    return Start(backbone, random, checkpoint.ref)
 
 
 def need_labels(data: DataModule, stage: str) -> None:
@@ -177,11 +224,14 @@ def judge_backbone(
     k: int = 20,
     temperature: float = 0.07,
     probe: ProbeSettings | None = None,
+    start: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """The whole verdict: kNN, linear probe, both baselines under the same protocol, and quality.
+    """The whole verdict: kNN, linear probe, both baselines under the same protocol, quality, and a verdict in words.
 
-    Without labels only `quality` can be told. Every rank calls this and gets the same: the verdict on rank 0's network,
-    the one that is saved, for ranks may have trained with BatchNorm statistics of their own.
+    `start`, the weights that a training began with where these were no random ones, are a baseline, too. Without labels
+    only `quality` and the verdict can be told, and of features that are not finite the verdict alone. Every rank calls
+    this and gets the same: the verdict on rank 0's network, the one that is saved, for ranks may have trained with
+    BatchNorm statistics of their own.
     """
     module = module_of(embed)
     if module is not None:
@@ -190,13 +240,30 @@ def judge_backbone(
     if labels_per_image(data) > 1:
         say(f"No kNN and no linear probe: they take one label per image, and the data has {labels_per_image(data)}.")
     if not data.has_labels:
-        return {"quality": quality(extract(embed, data.eval_loader("test"), device), pairs, data.seed)}
+        alone = extract(embed, data.eval_loader("test"), device)
+        if bad := verdict.not_finite(alone.x, "test"):
+            return {"verdict": bad}
+        words = verdict.of({}, alone.x, lambda: data.raw_pixels("test", alone.indices))
+        return {"quality": quality(alone, pairs, data.seed), "verdict": words}
     train, test = split_features(embed, data, device)
-    verdict = judge(train, test, data.num_classes, k, temperature, probe, device)
-    random = split_random_features(random_backbone, data, device)
-    beside = baselines(random, raw_pixels(data, train, test), data.num_classes, k, temperature, probe, device)
-    protocol = verdict.pop("protocol")
-    return {**verdict, "baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
+    if bad := verdict.not_finite(train.x, "train") or verdict.not_finite(test.x, "test"):
+        return {"verdict": bad}
+    found = judge(train, test, data.num_classes, k, temperature, probe, device)
+    random, pixels = split_random_features(random_backbone, data, device), raw_pixels(data, train, test)
+    beside = baselines(random, pixels, data.num_classes, k, temperature, probe, device)
+    if start is not None:
+        begun = judge(*split_features(start, data, device), data.num_classes, k, temperature, probe, device)
+        beside["start"] = {key: begun[key] for key in ("knn_top1", "linear_top1")}
+    protocol = found.pop("protocol")
+    found |= {"baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
+    return {**found, "verdict": verdict.of(found, test.x, lambda: pixels[1])}
+
+
+def need_finite(*splits: tuple[str, Features]) -> None:
+    """Stop a judging stage before it gives a number for features that are none."""
+    for split, features in splits:
+        if bad := verdict.not_finite(features.x, split):
+            raise UserError(bad)
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------

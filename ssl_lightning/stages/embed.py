@@ -1,6 +1,7 @@
 """stage=embed: the features of every image, with its label and path, in files for your own code."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,19 @@ from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.images import ImageSet
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.stages.common import Judged, Stopwatch, TrainerFactory, device_of, report, same_images
+from ssl_lightning.stages.common import (
+    Judged,
+    Stopwatch,
+    TrainerFactory,
+    device_of,
+    need_finite,
+    report,
+    same_images,
+)
 
 Split = Literal["train", "test"]
 
@@ -39,16 +49,18 @@ def run(
     same_images(judged, data)
     judged.backbone.to(device)
 
-    files, images, measured = [], {}, {}
+    files, images, measured, words = [], {}, {}, ""
     for split in splits:
         source = data.probe_set if split == "train" else data.test_set
         features = extract(judged.backbone, data.eval_loader(split), device)
+        need_finite((split, features))
         for kind in formats:
             path = run.path / f"features_{split}.{kind}"
             if is_main():
                 (write_npz if kind == "npz" else write_parquet)(path, features, source)
             files.append(str(path))
         images[split], measured = len(features), quality(features, seed=data.seed)
+        words = verdict.of({}, features.x, partial(data.raw_pixels, split, features.indices))
     barrier()
     return report(
         judged, watch,
@@ -56,6 +68,7 @@ def run(
         images=images,
         out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
         quality=measured,
+        verdict=words,
         protocol={"embed": "evaluation view, frozen backbone in evaluation mode, float32"},
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     device_of,
+    need_finite,
     need_labels,
     raw_pixels,
     report,
@@ -97,6 +98,7 @@ def run(
 def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:
     """Set the head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
     train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
+    need_finite(("train", train))
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, data.num_classes, settings)
     module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})

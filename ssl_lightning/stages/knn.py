@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.stages.common import (
@@ -13,6 +14,7 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     device_of,
+    need_finite,
     need_labels,
     raw_pixels,
     report,
@@ -41,6 +43,7 @@ def run(
     need_labels(data, "knn")
 
     train, test = split_features(judged.backbone.to(device), data, device)
+    need_finite(("train", train), ("test", test))
     k = min(k, len(train))
 
     def top1(bank: Features, queries: Features) -> float:
@@ -49,10 +52,12 @@ def run(
 
     random = top1(*split_random_features(judged.random.to(device), data, device))
     pixels, variant = harder_pixels(top1, train, test, data)
+    baselines = {"random_init": {"knn_top1": random}, "raw_pixels": {"knn_top1": pixels, "variant": variant}}
+    found = {"knn_top1": top1(train, test), "baselines": baselines}
     return report(
         judged, watch,
-        knn_top1=top1(train, test),
-        baselines={"random_init": {"knn_top1": random}, "raw_pixels": {"knn_top1": pixels, "variant": variant}},
+        **found,
+        verdict=verdict.of(found, test.x, lambda: data.raw_pixels("test", test.indices)),
         protocol={"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
@@ -27,6 +28,7 @@ from ssl_lightning.stages.common import (
     TrainerFactory,
     calibration_batches,
     device_of,
+    need_finite,
     need_labels,
     raw_pixels,
     report,
@@ -99,15 +101,18 @@ def on_features(judged: Judged, data: DataModule, device: torch.device, probe: P
         return probe_grid(x, labels, test_x, test_labels, data.num_classes, probe)
 
     train, test = split_features(judged.backbone.to(device), data, device)
+    need_finite(("train", train), ("test", test))
     linear = best(train, test)
     random = best(*split_random_features(judged.random.to(device), data, device))
     x, test_x = raw_pixels(data, train, test)
     pixels = best(Features(x, train.labels, train.indices), Features(test_x, test.labels, test.indices))
     chosen = f"chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
+    baselines = {"random_init": {"linear_top1": random.top1}, "raw_pixels": {"linear_top1": pixels.top1}}
+    found: dict[str, Any] = {"linear_top1": linear.top1, "baselines": baselines}
     return {
-        "linear_top1": linear.top1,
+        **found,
         **({"linear_top5": linear.top5} if linear.top5 is not None else {}),
-        "baselines": {"random_init": {"linear_top1": random.top1}, "raw_pixels": {"linear_top1": pixels.top1}},
+        "verdict": verdict.of(found, test.x, lambda: test_x),
         "labels": len(train),
         "protocol": {"linear": f"{probe.describe()}; {chosen}"},
     }

@@ -11,10 +11,12 @@ from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.described import card_of
 from ssl_lightning.distributed import is_main
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import (
+    Start,
     Stopwatch,
     TrainerFactory,
     check_batch,
@@ -36,6 +38,9 @@ def run(
     judge: bool = True,
     k: int = 20,
     temperature: float = 0.07,
+    start: Start | None = None,
+    backbone_rate: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> dict[str, Any]:
     """Trains to the last epoch, resuming from the run's last checkpoint, and judges that last epoch.
 
@@ -45,13 +50,18 @@ def run(
         judge: measure kNN, linear probe, quality and both baselines at the end.
         k: neighbours that vote in the kNN.
         temperature: weight of a neighbour, exp(cosine / temperature).
+        start: the weights of a `ckpt=` that the backbone begins with; they are then a baseline, too.
+        backbone_rate: the backbone's rate as a share of that of the heads, which begin with random weights.
+        layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
     """
     watch = Stopwatch()
     check_channels(method.backbone, data)
     check_batch(method, data)
     if data.views is not None:
         method.check_views([view.size for view in data.views.list()])
-    random_backbone = copy.deepcopy(method.backbone)  # the baseline: the very weights this run begins with
+    method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
+    begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
+    random_backbone = start.random if start else begun  # the baseline
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for network in (method.backbone, *(teacher for _, teacher in method.teacher_pairs())) if compile else ():
@@ -66,10 +76,14 @@ def run(
     if is_main():
         card = {"method": method_name, "data": data_name, **card_of(data)}
         save_backbone(method.judged, run.config["backbone"], run.path, **card)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"ckpt": start.ref} if start else {}
+    still = verdict.of_weights(method.backbone, begun)
     if judge:
         embed, random_backbone = method.to(device).embed, random_backbone.to(device)
-        results |= judge_backbone(embed, random_backbone, data, device, k, temperature)
+        before = begun.to(device) if start and start.loaded else None
+        results |= judge_backbone(embed, random_backbone, data, device, k, temperature, start=before)
+    if still:
+        results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
         **results,
         "epochs": fit.current_epoch,

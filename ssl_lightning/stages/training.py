@@ -25,7 +25,7 @@ from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.saving import Damaged, load, load_newest
-from ssl_lightning.stages.common import TrainerFactory
+from ssl_lightning.stages.common import TrainerFactory, need_finite
 
 LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
 LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved
@@ -59,6 +59,7 @@ class LabelledData(DataModule):
             seed=source.seed,
             resident=source.resident,
             worker_timeout=source.worker_timeout,
+            eval_resize=source.eval_resize,
             channels=source.channels,
         )
         self.source, self.rows, self.picking = source, rows, picking
@@ -159,6 +160,7 @@ def train_and_test(
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
     logits = extract(module.to(device), data.source.eval_loader("test"), device)
+    need_finite(("test", logits))
     top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()
     return Trained(top1, fitter.global_step, throughput.images, throughput.seconds)
 

@@ -1,6 +1,7 @@
 """Reseed: what a step draws depends on (seed, rank, batch number) alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from lightning.pytorch import Callback
@@ -29,6 +30,22 @@ def test_draws_are_the_same_after_a_resume_and_differ_from_step_to_step(tmp_path
     assert len(set(whole.seen.values())) == 15
     assert first.seen | second.seen == whole.seen
     assert set(first.seen) & set(second.seen) == set()
+
+
+def test_ranks_draw_differently() -> None:
+    """Dropout alike on all ranks would be dropout of a smaller batch."""
+
+    def drawn(rank: int, ready: int) -> float:
+        progress = SimpleNamespace(total=SimpleNamespace(ready=ready))
+        trainer = SimpleNamespace(
+            global_rank=rank, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+        )
+        Reseed(3).on_train_batch_start(trainer, SimpleNamespace(device=torch.device("cpu")), None, 0)  # type: ignore[arg-type]
+        return torch.rand(()).item()
+
+    seen = [drawn(rank, ready) for rank in range(4) for ready in range(3)]
+    assert len(set(seen)) == 12
+    assert drawn(2, 1) == seen[2 * 3 + 1]
 
 
 def test_micro_batches_of_one_step_draw_differently(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ssl_lightning import distributed
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.data.datamodule import DataModule, Loaded
 from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.views import View, Views
+from ssl_lightning.data.views import EvalView, View, Views
 from ssl_lightning.errors import UserError
 
 COUNT, SIDE, BATCH = 43, 8, 8  # five full batches an epoch
@@ -76,6 +76,19 @@ def test_eval_loader_gives_the_wanted_rows_in_order_at_the_evaluation_size() -> 
     assert sum(len(b.labels) for b in data.eval_loader("test")) == 20
     with pytest.raises(UserError, match="'validation' is unknown"):
         data.eval_loader("validation")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [SIDE, 12])
+def test_eval_resize_shows_the_middle(side: int) -> None:
+    """In features, raw pixels and training's own kNN alike, decoded images of the right size among them."""
+    data = Noise(side=side, eval_resize=12, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), num_workers=0)
+    wanted = EvalView(SIDE, (0, 0, 0), (1, 1, 1), 12).crop(data.test_set.image(3)).permute(2, 0, 1) / 255
+    batch = next(iter(data.eval_loader("test", torch.tensor([3]))))
+    assert torch.allclose(batch.views[0][0], wanted, atol=1e-6)
+    raw = data.raw_pixels("test", torch.tensor([3]))
+    assert torch.allclose(raw.view(SIDE, SIDE, 3).permute(2, 0, 1), wanted, atol=1e-6)
+    queries = data.on_after_batch_transfer(next(iter(data.val_dataloader()[1])))
+    assert torch.allclose(queries.views[0][queries.indices.tolist().index(3)], wanted, atol=1e-6)
 
 
 def test_raw_pixels_are_small_and_in_order() -> None:

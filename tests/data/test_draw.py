@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from ssl_lightning.data.draw import LocalView, View, Views, draw_colours, draw_crops
+from ssl_lightning.data.draw import LocalView, View, Views, draw_colours, draw_crops, draw_windows
 from ssl_lightning.errors import UserError
 
 N = 4000
@@ -62,6 +62,34 @@ def test_crops_follow_torchvision(
         lambda c: c[:, 0] + 3 * c[:, 1] - 2 * c[:, 3],  # some mixture: their joint distribution
     ):
         assert kolmogorov_smirnov(of(ours), of(theirs)) < 1
+
+
+SIZES = [(32, 32), (375, 500), (3000, 4000), (30, 100), (100, 41), (1, 1), (2, 3), (1, 8000), (8000, 1), (20000, 30)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [
+        ((0.08, 1.0), (3 / 4, 4 / 3)),
+        ((0.05, 0.14), (3 / 4, 4 / 3)),
+        ((0.95, 1.0), (0.5, 2.0)),
+        ((0.2, 1.0), (3.0, 4.0)),
+    ],
+)
+def test_windows_of_single_images_are_the_batchs(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """The same integers, whatever the size, and the same drawn alone; each lies in its image and holds a pixel."""
+    view, indices = View(32, scale=scale, ratio=ratio), torch.arange(200) * 7
+    windows = draw_windows(view, 3, seed=5, epoch=2, indices=indices)
+    for height, width in SIZES:
+        crops = draw_crops(view, 3, height, width, 5, 2, indices)
+        wanted = torch.stack([crops.top, crops.left, crops.height, crops.width, crops.flip.long()], 1)
+        assert torch.tensor([[int(v) for v in window(height, width)] for window in windows]).equal(wanted)
+        alone = draw_windows(view, 3, 5, 2, indices[9:10])[0]
+        assert alone(height, width) == windows[9](height, width)
+        assert (wanted[:, :2] >= 0).all()
+        assert (wanted[:, 2:4] >= 1).all()
+        assert (wanted[:, 0] + wanted[:, 2] <= height).all()
+        assert (wanted[:, 1] + wanted[:, 3] <= width).all()
 
 
 def test_colours_follow_torchvision() -> None:

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional as F
 
 from ssl_lightning.build import compose
+from ssl_lightning.data import augment_one
 from ssl_lightning.data.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
@@ -26,8 +27,9 @@ STRONG: dict[str, Any] = {
 CONF = Path(__file__).parents[2] / "conf" / "views"
 
 
-def multicrop(size: int = 32) -> Views:
-    return Views(View(size, count=2, **STRONG), local=LocalView(size, count=3, scale=(0.05, 0.14), **STRONG))
+def multicrop(size: int = 32, **more: Any) -> Views:
+    strong = {**STRONG, **more}
+    return Views(View(size, count=2, **strong), local=LocalView(size, count=3, scale=(0.05, 0.14), **strong))
 
 
 def images(count: int, height: int = 32, width: int = 32) -> Tensor:
@@ -37,10 +39,11 @@ def images(count: int, height: int = 32, width: int = 32) -> Tensor:
     return (x * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (48, 40, 36)])
-def test_device_equals_torchvision_per_sample(height: int, width: int, size: int) -> None:
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (48, 40, 36), (70, 90, 72)])
+def test_device_equals_torchvision_per_sample(height: int, width: int, size: int, mode: str) -> None:
     """The batch's views are the reference's to 5e-5 after normalisation, a 90th of one of 256 levels."""
-    x, indices, views = images(60, height, width), torch.randint(0, 10**6, (60,)), multicrop(size)
+    x, indices, views = images(60, height, width), torch.randint(0, 10**6, (60,)), multicrop(size, interpolation=mode)
     batched = DeviceViews(views, MEAN, STD, 11)(x, indices, 3)
     worker = WorkerViews(views, MEAN, STD, 11)
     each = [worker(image, int(index), 3) for image, index in zip(x, indices, strict=True)]
@@ -50,11 +53,13 @@ def test_device_equals_torchvision_per_sample(height: int, width: int, size: int
         torch.testing.assert_close(batched[place], torch.stack([e[place] for e in each]), rtol=0, atol=5e-5)
 
 
-def test_crops_of_the_worker_with_colours_of_the_device() -> None:
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_crops_of_the_worker_with_colours_of_the_device(mode: str) -> None:
     """The same views up to the rounding of the crop to 8 bits: one level at most where no colour work magnifies it."""
     x, indices = images(60, 50, 40), torch.arange(60)
-    plain = Views(View(32, count=2, jitter_p=0, grayscale_p=0), local=LocalView(32, jitter_p=0, grayscale_p=0))
-    for views, largest, average in ((plain, 1.01 / 255, 0.4 / 255), (multicrop(), 1.0, 1.0 / 255)):
+    bare: dict[str, Any] = {"jitter_p": 0, "grayscale_p": 0, "interpolation": mode}
+    plain, strong = Views(View(32, count=2, **bare), local=LocalView(32, **bare)), multicrop(interpolation=mode)
+    for views, largest, average in ((plain, 1.01 / 255, 0.4 / 255), (strong, 1.0, 1.0 / 255)):
         worker = WorkerCrops(views, 5)
         each = [worker(image, int(index), 9) for image, index in zip(x, indices, strict=True)]
         assert all(c.dtype == torch.uint8 and c.is_contiguous() for c in each[0])
@@ -93,6 +98,34 @@ def test_pure_function_of_seed_epoch_index_view() -> None:
     ):
         assert all(float((a - b).abs().mean()) > 0.1 for a, b in zip(other, whole, strict=True))
     assert float((whole[0] - whole[1]).abs().mean()) > 0.1
+
+
+def test_large_images_on_a_cpu_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a batch to float32's rounding, and bitwise the same in any batch and by any number of threads."""
+    x, indices, views = images(24, 64, 64), torch.arange(24), Views(View(64, count=2, **STRONG))
+    device, threads = DeviceViews(views, MEAN, STD, 1), torch.get_num_threads()
+    alone, used = device(x, indices, 0), []
+    work = augment_one._colour
+    monkeypatch.setattr(
+        augment_one,
+        "_colour",
+        lambda *args: (used.append(torch.get_num_threads()), work(*args)),  # type: ignore[func-returns-value]
+    )
+    try:
+        torch.set_num_threads(3)
+        for got, expected in zip(device(x, indices, 0), alone, strict=True):
+            assert torch.equal(got, expected)
+        assert torch.get_num_threads() == 3
+        assert used == [1] * 48  # each thread works alone
+    finally:
+        torch.set_num_threads(threads)
+    for got, expected in zip(device(x[5:7], indices[5:7], 0), alone, strict=True):
+        assert torch.equal(got, expected[5:7])
+    monkeypatch.setattr(augment_one, "SMALLEST", 10**9)
+    used.clear()
+    for got, expected in zip(device(x, indices, 0), alone, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert not used
 
 
 def test_the_accelerators_path_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +175,30 @@ def test_eval_view_equals_torchvision(height: int, width: int) -> None:
     assert int((got.permute(2, 0, 1).int() - expected.int()).abs().max()) <= 1
     normalised = F.normalize(got.permute(2, 0, 1).float() / 255, list(MEAN), list(STD))
     torch.testing.assert_close(EvalView(32, MEAN, STD).normalize(got[None])[0], normalised, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (60, 97), (32, 32)])
+def test_eval_view_may_resize_to_more_than_it_crops(height: int, width: int) -> None:
+    """The protocol of the published tables: 256, then 224 from the middle."""
+    image = images(1, height, width)[0]
+    chw = image.permute(2, 0, 1).contiguous()
+    expected = F.center_crop(F.resize(chw, [37], antialias=True), [32, 32])
+    got = EvalView(32, MEAN, STD, resize=37).crop(image)
+    assert int((got.permute(2, 0, 1).int() - expected.int()).abs().max()) <= 1
+    with pytest.raises(UserError, match=r"data\.eval_resize=30 is smaller than data\.image_size=32"):
+        EvalView(32, MEAN, STD, resize=30)
+
+
+def test_bicubic_is_another_picture_in_every_engine_and_other_filters_are_refused() -> None:
+    x, indices = images(4, 50, 40), torch.arange(4)
+    one, two = (multicrop(interpolation=mode, jitter_p=0.0, grayscale_p=0.0) for mode in ("bilinear", "bicubic"))
+    for engine in (DeviceViews, WorkerViews):
+        first, second = (engine(views, MEAN, STD, 5) for views in (one, two))
+        given = (x, indices) if engine is DeviceViews else (x[0], 0)
+        assert not torch.equal(first(*given, 0)[0], second(*given, 0)[0])
+    assert not torch.equal(WorkerCrops(one, 5)(x[0], 0, 0)[0], WorkerCrops(two, 5)(x[0], 0, 0)[0])
+    with pytest.raises(UserError, match="interpolation=lanczos is unknown; use bilinear or bicubic"):
+        View(32, interpolation="lanczos")  # type: ignore[arg-type]
 
 
 def test_eval_view_leaves_the_right_size_alone() -> None:

@@ -44,7 +44,7 @@ def words(folder: Path, name: str, how: str, split: str = "train") -> list[str]:
         "method=simclr",
         "data.engine=worker",
     ]
-    heads = ["backbone.width=8", "recipe.head.hidden_dim=16", "recipe.head.out_dim=8", "stage.judge=false"]
+    heads = ["backbone.width=8", "method.projector.hidden_dim=16", "method.projector.out_dim=8", "stage.judge=false"]
     often = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks.checkpoint.every_n_steps=1"]
     mine = [
         f"data.how={how}",

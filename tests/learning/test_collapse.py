@@ -157,7 +157,7 @@ def test_ijepa_without_its_teacher_collapses(tmp_path: Path, caplog: pytest.LogC
     gradient, as in SimSiam (docs/log.md). The mean tokens of an untrained ViT lie along few directions, so that the
     sound run is warned of once as dimensional, and of complete collapse it must never be.
     """
-    ijepa = ["method=ijepa", "data.image_size=24", "recipe.decoder.dim=32", "recipe.decoder.heads=2"]
+    ijepa = ["method=ijepa", "data.image_size=24", "method.predictor.dim=32", "method.predictor.heads=2"]
     with caplog.at_level(logging.WARNING, logger="ssl_lightning"):
         sound = watched(tmp_path / "sound", ijepa, steps=100)
         assert "complete collapse of the embeddings" not in caplog.text, sound

@@ -47,9 +47,10 @@ VIT = ("data.batch_size=64", "optimizer.base_lr=8e-3")
 # Of a ViT's patches: a quarter as many, or half. A head of few dimensions: the tests' ViT has 64.
 COARSE = "backbone.patch_size=8"
 LITTLE = "data.image_size=24"
-HEAD = "recipe.head.hidden_dim=128"
-PROTOTYPES = "recipe.dino.prototypes=256"
-DECODER = ("recipe.decoder.dim=32", "recipe.decoder.heads=2", "recipe.decoder.depth=1")
+HEAD = "method.projector.hidden_dim=128"
+PROTOTYPES = "method.projector.out_dim=256"
+DECODER = ("method.decoder.dim=32", "method.decoder.heads=2", "method.decoder.depth=1")
+PREDICTOR = tuple(word.replace("decoder", "predictor") for word in DECODER)
 TILES = (*SMALL, "method.tile_size=10")
 
 
@@ -67,9 +68,9 @@ RUNS = {
     "dino": Run(knn, 600, (HEAD, PROTOTYPES)),
     **{name: Run(knn, 450) for name in ("deepcluster_v2", "swav", "tico")},
     "wmse": Run(knn, 300, ()),  # whitens 128 rows at a time
-    "densecl": Run(knn, 300, (*SMALL, "recipe.queue_size=512")),
+    "densecl": Run(knn, 300, (*SMALL, "method.queue_size=512")),
     "mae": Run(linear, 600, (*VIT, LITTLE, *DECODER)),
-    "ijepa": Run(linear, 450, (*VIT, LITTLE, *DECODER)),
+    "ijepa": Run(linear, 450, (*VIT, LITTLE, *PREDICTOR)),
     "simmim": Run(linear, 400, (*VIT, LITTLE)),
     "data2vec": Run(linear, 700, (*VIT, COARSE)),
     "ibot": Run(linear, 700, (*VIT, COARSE, HEAD, PROTOTYPES)),
@@ -77,7 +78,7 @@ RUNS = {
     "msn": Run(linear, 500, (COARSE, HEAD)),  # its prototypes want the larger batch
     "cpc": Run(linear, 300, (*SMALL, "method.tile_size=16", "method.stride=8", "method.offsets=[2,2]")),
     "relative_position": Run(linear, 1100, TILES),
-    "jigsaw": Run(linear, 500, (*TILES, "method.drop_colors=true", "recipe.permutations=24")),
+    "jigsaw": Run(linear, 500, (*TILES, "method.drop_colors=true", "method.projector.out_dim=24")),
     "colorization": Run(knn, 250, (*SMALL, "method.cells=2")),
 }
 

@@ -155,6 +155,20 @@ def sup_con(z1: Tensor, z2: Tensor, labels: Tensor, t: float) -> Tensor:
     return _mean(terms)
 
 
+def sup_con_in(z1: Tensor, z2: Tensor, labels: Tensor, t: float) -> Tensor:
+    """Eq. 3 (L_in) of the same paper: the logarithm of the positives' mean probability."""
+    batch = len(z1)
+    views = [*z1, *z2]
+    terms = []
+    for i, anchor in enumerate(views):
+        others = [a for a in range(2 * batch) if a != i]
+        denominator = sum((cos(anchor, views[a]) / t).exp() for a in others)
+        label = int(labels[i % batch])
+        same = [a for a in others if int(labels[a % batch]) == label] if label != -1 else [(i + batch) % (2 * batch)]
+        terms.append(-_mean([(cos(anchor, views[p]) / t).exp() / denominator for p in same]).log())
+    return _mean(terms)
+
+
 def ressl(z: Tensor, t: Tensor, queue: Tensor, student_temperature: float, teacher_temperature: float) -> Tensor:
     """ReSSL (Zheng et al. 2021): no gradient into the teacher's embedding or the queue."""
     terms = []

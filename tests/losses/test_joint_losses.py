@@ -80,6 +80,11 @@ CASES: dict[str, tuple[Loss, Loss, tuple[Tensor, ...]]] = {
         partial(paper.sup_con, labels=LABELS, t=0.1),
         (Z1, Z2),
     ),
+    "sup_con, inside": (
+        lambda a, b: SupConLoss(0.1, "in")(a, b, LABELS),
+        partial(paper.sup_con_in, labels=LABELS, t=0.1),
+        (Z1, Z2),
+    ),
     "barlow_twins": (BarlowTwinsLoss(), partial(paper.barlow_twins, lam=0.0051, scale=0.1), (Z1, Z2)),
     "vicreg": (VICRegLoss(), partial(paper.vicreg, invariance=25, variance=25, covariance=1), (0.4 * Z1, 0.4 * Z2)),
     "w_mse": (WMSELoss(8), partial(paper.w_mse, size=8, eps=0.0), (Z1, Z2)),

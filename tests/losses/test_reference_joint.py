@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -179,10 +180,11 @@ def test_hard_negative_queue_without_either_is_info_nce(own: bool) -> None:
 # Labels
 
 
+@pytest.mark.parametrize("form", [reference_joint.sup_con, reference_joint.sup_con_in])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4], [-1, -1, -1, -1, -1], [-1, 3, -1, 0, 2]])
-def test_sup_con_without_classmates_is_nt_xent(labels: list[int]) -> None:
+def test_sup_con_without_classmates_is_nt_xent(labels: list[int], form: Any) -> None:
     grads_close(
-        lambda a, b: reference_joint.sup_con(a, b, torch.tensor(labels), 0.3),
+        lambda a, b: form(a, b, torch.tensor(labels), 0.3),
         lambda a, b: reference.nt_xent(a, b, 0.3),
         *pair(),
     )
@@ -203,6 +205,20 @@ def test_sup_con_by_matrices() -> None:
     grads_close(loss, other, *pair())
     renamed = torch.tensor([7, 5, 7, -1, 5])
     close(reference_joint.sup_con(*pair(), renamed, 0.3), loss(*pair()))
+
+
+def test_sup_con_in_by_sums_over_all_pairs() -> None:
+    """solo-learn's form, the sum over positives, which differs from the mean by the logarithm of their number."""
+    labels = torch.tensor([0, 1, 0, 4, 1])
+
+    def other(z1: Tensor, z2: Tensor) -> Tensor:
+        logits, own, _ = log_matrix(z1, z2, 0.3)
+        named = labels.repeat(2)
+        positive = ((named[:, None] == named[None, :]) & ~own).double()
+        scores = logits.exp() * ~own
+        return -((scores * positive).sum(1) / scores.sum(1)).log().mean() + positive.sum(1).log().mean()
+
+    grads_close(lambda a, b: reference_joint.sup_con_in(a, b, labels, 0.3), other, *pair())
 
 
 def test_sup_con_of_one_collapsed_class() -> None:

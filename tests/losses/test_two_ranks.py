@@ -45,6 +45,7 @@ def joint() -> dict[str, Loss]:
         "tico": lambda z1, z2: TiCoLoss()(z1, z2, torch.eye(5))[0],
         "ressl": lambda z1, z2: ReSSLLoss()(z1, z2, QUEUE),
         "sup_con": lambda z1, z2: SupConLoss()(z1, z2, (z1[:, 0].detach() > 0).long()),
+        "sup_con in": lambda z1, z2: SupConLoss(0.1, "in")(z1, z2, (z1[:, 0].detach() > 0).long()),
         "swav": lambda z1, z2: SwAVLoss()([z1, z2], [sinkhorn(normalize(z)) for z in (z1, z2)]),
     }
     for name, loss in (("dcl", DCL(0.2)), ("dclw", DCL(0.2, 0.5)), ("hard_negative", HardNegative())):

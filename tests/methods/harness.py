@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ def tiny_method(name: str, overrides: tuple[str, ...] = (), **parts: Any) -> SSL
         if node.get(head) is not None and name != "ijepa":
             node[head] = partial(SmoothMLP, out_dim=8) if name == "relative_position" else SmoothMLP  # it has 8 sides
     torch.manual_seed(0)
-    return instantiate(node, backbone=tiny_backbone(name), **parts).double()
+    return instantiate(node, **{"backbone": tiny_backbone(name), **parts}).double()
 
 
 def random_batch(size: int = 8, views: int = 2, image_size: int = 4, seed: int = 0) -> Batch:
@@ -122,6 +123,13 @@ def step(method: SSLMethod, batch: Batch, batch_idx: int = 0) -> StepOutput:
         method.look(batch)
     method.on_train_batch_start(batch, batch_idx)
     return method.training_step(batch, batch_idx)  # type: ignore[operator, no-any-return]
+
+
+def at(method: SSLMethod, epoch: int, global_step: int | None = None) -> SSLMethod:
+    """The method, told that training is in this epoch (from 0), at this step (by default 3 an epoch)."""
+    step = 3 * epoch if global_step is None else global_step
+    method._trainer = SimpleNamespace(current_epoch=epoch, global_step=step)  # type: ignore[assignment]
+    return method
 
 
 def gradients(method: SSLMethod) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ssl_lightning.methods.nnclr import NNCLR
 from ssl_lightning.methods.swav import SwAV
 from tests.losses import reference
 from tests.losses import reference_joint as paper
-from tests.methods.harness import METHODS, needs_vit, random_batch, rows, tiny_method
+from tests.methods.harness import METHODS, at, needs_vit, random_batch, rows, tiny_method
 
 
 def project(method: SSLMethod, x: Tensor) -> Tensor:
@@ -131,11 +131,11 @@ def test_lejepa_with_local_views() -> None:
     assert not torch.equal(method.draw(1, z[0]), directions)  # anew at each step
 
 
-@pytest.mark.parametrize("queue", [False, True])
-def test_swav_with_local_views(queue: bool) -> None:
-    method, batch = tiny_method("swav"), with_local_views(random_batch(6))
+@pytest.mark.parametrize(("epoch", "queue"), [(0, False), (1, False), (2, True), (3, True)])
+def test_swav_with_local_views(epoch: int, queue: bool) -> None:
+    method, batch = at(tiny_method("swav"), epoch), with_local_views(random_batch(6))
     assert isinstance(method, SwAV)
-    method.queue_epoch = 0 if queue else 1
+    method.queue_epoch = 2
     prototypes = normalize(method.prototypes.weight)
     z = [normalize(project(method, x)) for x in batch.views]
     past = [q.snapshot() for q in method.queues]  # type: ignore[operator]
@@ -152,8 +152,9 @@ def test_swav_with_local_views(queue: bool) -> None:
 def test_swav_keeps_its_prototypes_in_the_first_epochs() -> None:
     method = tiny_method("swav")
     assert isinstance(method, SwAV)
-    for frozen, expected in ((1, True), (0, False)):
-        method.frozen_epochs = frozen
+    method.frozen_epochs = 2
+    for epoch, expected in ((0, True), (1, True), (2, False), (3, False)):
+        at(method, epoch).zero_grad()
         method.training_step(random_batch(6), 0)["loss"].backward()
         method.on_before_optimizer_step(None)  # type: ignore[arg-type]
         assert (method.prototypes.weight.grad is None) == expected

@@ -33,6 +33,7 @@ def layers(head: nn.Module) -> list[str]:
         ),
         ({"last_norm": True}, ["9>8", "bn", "relu", "8>4", "bn"]),
         ({"num_layers": 1}, ["9>4+b"]),
+        ({"num_layers": 3, "activation": "gelu"}, ["9>8", "bn", "gelu", "8>8", "bn", "gelu", "8>4+b"]),  # MSN
     ],
 )
 def test_variants(arguments: dict[str, object], expected: list[str]) -> None:

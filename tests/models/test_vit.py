@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.layers import DropPath
 from torch import Tensor
 
 from ssl_lightning.checkpoint import load_backbone, save_backbone
@@ -186,3 +187,26 @@ def test_pictures_have_a_map_for_each_head_and_a_colour_for_each_patch() -> None
     assert colours.amin(1).tolist() == [0, 0, 0]
     assert colours.amax(1).tolist() == [255, 255, 255]
     assert attention_pictures(torch.nn.Identity(), x) == {}
+
+
+def test_stochastic_depth_rises_or_is_the_same_in_every_block() -> None:
+    def rates(**changes: bool) -> list[tuple[float, float]]:
+        return [
+            tuple(getattr(path, "drop_prob", 0.0) for path in (block.drop_path1, block.drop_path2))
+            for block in vit(drop_path=0.3, **changes).blocks
+        ]
+
+    assert rates() == [(0.0, 0.0), (0.15, 0.15), (0.3, 0.3)]
+    assert rates(uniform_drop_path=True) == [(0.3, 0.3)] * 3
+    assert not any(isinstance(module, DropPath) for module in vit(uniform_drop_path=True).modules())
+
+
+@pytest.mark.parametrize("part", [MAEDecoder, TokenPredictor])
+def test_decoders_take_the_authors_eps(part: type) -> None:
+    """1e-6 in every LayerNorm; 1e-5 where nobody says so, as in runs that were begun before."""
+    for given, expected in (({}, 1e-5), ({"eps": 1e-6}, 1e-6)):
+        norms = [
+            m for m in part(vit(), dim=16, depth=2, heads=2, **given).modules() if isinstance(m, torch.nn.LayerNorm)
+        ]
+        assert {norm.eps for norm in norms} == {expected}
+        assert len(norms) == 5

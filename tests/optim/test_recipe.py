@@ -77,6 +77,40 @@ def test_a_resumed_run_has_the_same_rates_and_weights(tmp_path: Path) -> None:
     assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), straight.parameters(), strict=True))
 
 
+def test_a_backbone_that_begins_with_weights_learns_slower_layer_by_layer() -> None:
+    method = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "head": nn.Linear(3, 2)})
+    method["predictor"] = nn.Linear(2, 2)
+    sgd = OptimizerRecipe(torch.optim.SGD, 1.0, 0.1, WarmupCosine(0), final_weight_decay=0.3)
+    built = sgd.build(method, 256, 10, 1, constant=("predictor",), slower=(0.1, 0.5))
+    groups = built["optimizer"].param_groups
+    name = {id(p): key for key, p in method.named_parameters()}
+    rates = {name[id(p)]: group["initial_lr"] for group in groups for p in group["params"]}
+    assert rates == pytest.approx(
+        {
+            "backbone.0.weight": 0.025, "backbone.0.bias": 0.025, "backbone.1.weight": 0.05, "backbone.1.bias": 0.05,
+            "head.weight": 1.0, "head.bias": 1.0, "predictor.weight": 1.0, "predictor.bias": 1.0,
+        }
+    )  # fmt: skip
+    for _ in range(9):
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step()
+    ends = {name[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert ends["backbone.0.weight"] == (0, pytest.approx(0.3))  # the schedules of rate and weight decay are for all
+    assert ends["backbone.0.bias"] == (0, 0)
+    assert ends["predictor.weight"] == (1.0, pytest.approx(0.3))
+    assert sum(len(group["params"]) for group in groups) == 8
+    plain = [
+        {**group, "params": len(group["params"])} for group in sgd.build(method, 256, 10, 1)["optimizer"].param_groups
+    ]
+    same = sgd.build(method, 256, 10, 1, slower=(1.0, 1.0))["optimizer"].param_groups
+    assert plain == [{**group, "params": len(group["params"])} for group in same]
+    for slower, word in (((0.0, 1.0), "share of the rate is 0.0"), ((1.0, 2.0), "layer decay is 2.0")):
+        with pytest.raises(UserError, match=word):
+            sgd.build(method, 256, 10, 1, slower=slower)
+    alone = nn.ModuleDict({"backbone": nn.Linear(3, 3)})
+    assert len(sgd.build(alone, 256, 10, 1, slower=(0.1, 1.0))["optimizer"].param_groups) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "cls", "base_lr"),
     [("lars", LARS, 0.3), ("sgd", torch.optim.SGD, 0.3), ("adamw", torch.optim.AdamW, 3e-3)],
@@ -87,8 +121,9 @@ def test_every_yaml_is_built(name: str, cls: type, base_lr: float, scheduler: st
         "optimizer": OmegaConf.load(CONF / "optimizer" / f"{name}.yaml"),
         "scheduler": OmegaConf.load(CONF / "scheduler" / f"{scheduler}.yaml"),
     }
-    for own, expected in ({}, (base_lr, 1e-4)), ({name: {"base_lr": 7.0, "weight_decay": 0.5}}, (7.0, 0.5)):
-        node = OmegaConf.to_container(OmegaConf.create({**config, "recipe": own}), resolve=True)["optimizer"]
+    for own, expected in ({}, (base_lr, 1e-4)), ({"base_lr": 7.0, "weight_decay": 0.5}, (7.0, 0.5)):
+        merged = OmegaConf.merge(config, {"optimizer": own})
+        node = OmegaConf.to_container(merged, resolve=True)["optimizer"]  # type: ignore[call-overload, index]
         built = instantiate(node)
         assert isinstance(built, OptimizerRecipe)
         assert (built.base_lr, built.weight_decay) == expected

@@ -58,18 +58,18 @@ def experiment(folder: Path, text: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("next_one", ["${recipe.a%d}${recipe.a%d}", "['${recipe.a%d}', '${recipe.a%d}']"])
+@pytest.mark.parametrize("next_one", ["${notes.a%d}${notes.a%d}", "['${notes.a%d}', '${notes.a%d}']"])
 def test_references_do_not_grow_without_end(tmp_path: Path, next_one: str) -> None:
     lines = [f"  a{i}: {next_one % (i - 1, i - 1)}\n" for i in range(1, 40)]
-    folder = experiment(tmp_path, "recipe:\n  a0: xxxxxxxx\n" + "".join(lines))
+    folder = experiment(tmp_path, "notes:\n  a0: xxxxxxxx\n" + "".join(lines))
     with pytest.raises(UserError, match="stand for too many values"):
         compose(["experiment=it"], folder)
 
 
 def test_honest_references(tmp_path: Path) -> None:
-    lines = "".join(f"  a{i}: ${{recipe.a{i - 1}}}/x\n" for i in range(1, 20))
-    config = compose(["experiment=it"], experiment(tmp_path, f"recipe:\n  a0: y\n{lines}"))
-    assert config.values["recipe"]["a19"] == "y" + "/x" * 19
+    lines = "".join(f"  a{i}: ${{notes.a{i - 1}}}/x\n" for i in range(1, 20))
+    config = compose(["experiment=it"], experiment(tmp_path, f"notes:\n  a0: y\n{lines}"))
+    assert config.values["notes"]["a19"] == "y" + "/x" * 19
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:

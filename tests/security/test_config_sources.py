@@ -104,7 +104,7 @@ ATTACKS = [
         "typed reference",
         "a `hydra` word on the command line that takes its value from a yaml",
         "takes its value from the config",
-        experiment("recipe: {x: os.system}") | {"words": ["experiment=evil", "hydra.job.name=${recipe.x}"]},
+        experiment("notes: {x: os.system}") | {"words": ["experiment=evil", "hydra.job.name=${notes.x}"]},
     ),
     Attack("trust", "an experiment sets `trusted_packages`", ONLY, experiment("trusted_packages: [evil]")),
     Attack(
@@ -117,24 +117,24 @@ ATTACKS = [
         "trust by reference",
         "`trusted_packages` refers to another key",
         ONLY,
-        experiment("trusted_packages: ${recipe.x}\nrecipe: {x: [evil]}"),
+        experiment("trusted_packages: ${notes.x}\nnotes: {x: [evil]}"),
     ),
     Attack(
         "typed trust by reference",
         "a typed `trusted_packages` that takes its value from a yaml",
         "write the packages out",
-        experiment("recipe: {x: [evil]}") | {"words": ["experiment=evil", "trusted_packages=${recipe.x}"]},
+        experiment("notes: {x: [evil]}") | {"words": ["experiment=evil", "trusted_packages=${notes.x}"]},
     ),
-    Attack("alias bomb", "aliases of aliases: 10^11 values", "too many values", experiment(bomb("recipe: {x: *a11}"))),
+    Attack("alias bomb", "aliases of aliases: 10^11 values", "too many values", experiment(bomb("notes: {x: *a11}"))),
     Attack("merge bomb", "the same with merge keys", "too many values", experiment(f"a0: &a0 {{x: 1}}\n{MERGES}")),
-    Attack("alias of itself", "an alias inside its own anchor", "inside of itself", experiment("recipe: &a {x: *a}")),
-    Attack("nesting", "100,000 brackets", "nests more than", experiment("recipe: " + "[" * 100_000)),
+    Attack("alias of itself", "an alias inside its own anchor", "inside of itself", experiment("notes: &a {x: *a}")),
+    Attack("nesting", "100,000 brackets", "nests more than", experiment("notes: " + "[" * 100_000)),
     Attack("large yaml", "a yaml of 5 MiB", "larger than", experiment("# " + "x" * 5 * 1024**2)),
     Attack(
         "python tag",
         "`!!python/object/apply`",
         "only plain values",
-        experiment("recipe: {x: !!python/object/apply:os.system ['touch canary']}"),
+        experiment("notes: {x: !!python/object/apply:os.system ['touch canary']}"),
     ),
     Attack("large number", "a number of 300,000 characters", "too long", experiment("seed: 1" + ":0" * 150_000)),
     Attack(
@@ -201,11 +201,11 @@ def test_ours_are_found_first(here: Path) -> None:
 
 
 def test_honest_words_stay(here: Path) -> None:
-    place({"experiment/mine.yaml": f"{HEAD}seed: 7\nrecipe: {{one: &a {{x: 1}}, two: *a}}", "data/photos.yaml": "{}"})
+    place({"experiment/mine.yaml": f"{HEAD}seed: 7\nnotes: {{one: &a {{x: 1}}, two: *a}}", "data/photos.yaml": "{}"})
     words = ["experiment=mine", "trusted_packages=[mine,'yours']", "hydra.job.name=x", "hydra/job_logging=none"]
     found = compose.compose([*words, "hydra.searchpath=['file:///tmp']"], here / "conf")
     assert (found.values["seed"], found.values["trusted_packages"]) == (7, ["mine", "yours"])
-    assert (found.values["recipe"]["one"], found.values["recipe"]["two"]) == ({"x": 1}, {"x": 1})
+    assert (found.values["notes"]["one"], found.values["notes"]["two"]) == ({"x": 1}, {"x": 1})
 
 
 def test_every_yaml_of_ours_is_plain() -> None:

@@ -23,26 +23,26 @@ def leak(name: str, tried: str, word: str, canary: str) -> Attack:
 
 
 ATTACKS = [
-    leak("api_key", "a key named `api_key`", "+recipe.api_key=canaryA1", "canaryA1"),
-    leak("apikey", "a key named `apikey`", "+recipe.apikey=canaryA2", "canaryA2"),
-    leak("password", "a key named `password`, deep inside", "+recipe.a.b.password=canaryA3", "canaryA3"),
-    leak("number", "a password that is a number", "+recipe.passwd=91827364", "91827364"),
-    leak("token", "a key named `token`", "+recipe.token=canaryA4", "canaryA4"),
-    leak("camel", "a key named `accessToken`", "+recipe.accessToken=canaryA5", "canaryA5"),
-    leak("kebab", "a key named `client-secret`", "+recipe.client-secret=canaryA6", "canaryA6"),
-    leak("below", "a value below a key named `credentials`", "+recipe.credentials={user:canaryA7}", "canaryA7"),
-    leak("list", "a list below a key named `secrets`", "+recipe.secrets=[canaryA8]", "canaryA8"),
-    leak("environment", "`${oc.env:WANDB_API_KEY}`, plain key", "+recipe.x1=${oc.env:WANDB_API_KEY}", "canaryEnv1"),
-    leak("inside text", "the same within a longer text", "+recipe.x2='a-${oc.env:WANDB_API_KEY}-b'", "canaryEnv1"),
-    leak("short", "a short value of the environment", "+recipe.x3=${oc.env:MY_TOKEN}", "cnry2"),
-    leak("reference", "a reference to a key that holds one", "+recipe.x4='${recipe.api_key}!'", "canaryA1"),
-    leak("shell", "`$DB_PASSWORD` through the shell", "+recipe.x5=canary-password-3", "canary-password-3"),
-    leak("address", "user and password in an address", "+recipe.x6='https://me:canaryB1@host/x'", "canaryB1"),
-    leak("user alone", "a token as the user of an address", "+recipe.x7='https://canaryB2@host/x'", "canaryB2"),
-    leak("slash", "a password with a slash and an at sign", "+recipe.x8='ftp://me:can/ary@B3@host'", "ary@B3"),
-    leak("query", "a token as a parameter of an address", "+recipe.x9='https://host/x?token=canaryB4'", "canaryB4"),
-    leak("signature", "a signed address", "+recipe.y1='https://host/x?X-Amz-Signature=canaryB5'", "canaryB5"),
-    leak("shape", "a token by its shape", f"+recipe.y2=hf_{'canaryB6' * 5}", "canaryB6"),
+    leak("api_key", "a key named `api_key`", "+stage.notes.api_key=canaryA1", "canaryA1"),
+    leak("apikey", "a key named `apikey`", "+stage.notes.apikey=canaryA2", "canaryA2"),
+    leak("password", "a key named `password`, deep inside", "+stage.notes.a.b.password=canaryA3", "canaryA3"),
+    leak("number", "a password that is a number", "+stage.notes.passwd=91827364", "91827364"),
+    leak("token", "a key named `token`", "+stage.notes.token=canaryA4", "canaryA4"),
+    leak("camel", "a key named `accessToken`", "+stage.notes.accessToken=canaryA5", "canaryA5"),
+    leak("kebab", "a key named `client-secret`", "+stage.notes.client-secret=canaryA6", "canaryA6"),
+    leak("below", "a value below a key named `credentials`", "+stage.notes.credentials={user:canaryA7}", "canaryA7"),
+    leak("list", "a list below a key named `secrets`", "+stage.notes.secrets=[canaryA8]", "canaryA8"),
+    leak("environment", "`${oc.env:WANDB_API_KEY}` alone", "+stage.notes.x1=${oc.env:WANDB_API_KEY}", "canaryEnv1"),
+    leak("inside text", "the same within a longer text", "+stage.notes.x2='a-${oc.env:WANDB_API_KEY}-b'", "canaryEnv1"),
+    leak("short", "a short value of the environment", "+stage.notes.x3=${oc.env:MY_TOKEN}", "cnry2"),
+    leak("reference", "a reference to a key that holds one", "+stage.notes.x4='${stage.notes.api_key}!'", "canaryA1"),
+    leak("shell", "`$DB_PASSWORD` through the shell", "+stage.notes.x5=canary-password-3", "canary-password-3"),
+    leak("address", "user and password in an address", "+stage.notes.x6='https://me:canaryB1@host/x'", "canaryB1"),
+    leak("user alone", "a token as the user of an address", "+stage.notes.x7='https://canaryB2@host/x'", "canaryB2"),
+    leak("slash", "a password with a slash and an at sign", "+stage.notes.x8='ftp://me:can/ary@B3@host'", "ary@B3"),
+    leak("query", "a token in an address", "+stage.notes.x9='https://host/x?token=canaryB4'", "canaryB4"),
+    leak("signature", "a signed address", "+stage.notes.y1='https://host/x?X-Amz-Signature=canaryB5'", "canaryB5"),
+    leak("shape", "a token by its shape", f"+stage.notes.y2=hf_{'canaryB6' * 5}", "canaryB6"),
 ]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_nothing_that_is_printed_holds_it(
     for attack in ATTACKS:
         assert attack.data["canary"] not in printed, attack
     # and where a command is refused: another seed, a wrong key beside a secret
-    for wrong in ("seed=1", "+recipe.z={password:canaryZ1}", "seed='https://me:canaryZ2@host'"):
+    for wrong in ("seed=1", "+stage.notes.z={password:canaryZ1}", "seed='https://me:canaryZ2@host'"):
         said = refused([*words, wrong], capsys)
         assert not any(attack.data["canary"] in said for attack in ATTACKS)
         assert "canaryZ" not in said
@@ -98,7 +98,7 @@ def test_another_secret_is_no_other_run(run: Any, monkeypatch: pytest.MonkeyPatc
     for key in ENV:
         monkeypatch.setenv(key, "another-value-77")
     swapped = [word.replace("canaryA1", "canaryC1").replace("me:canaryB1", "you:canaryC2") for word in words]
-    swapped = [word for word in swapped if "canary-password-3" not in word] + ["+recipe.x5=another-value-77"]
+    swapped = [word for word in swapped if "canary-password-3" not in word] + ["+stage.notes.x5=another-value-77"]
     config = compose([w for w in swapped if w not in BASE[:2]], Path(BASE[1]))
     assert RunFolder(config.path).open(config.stored) == "finished"
 
@@ -151,16 +151,30 @@ def test_a_sweep_over_secrets(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     told: list[list[str]] = []
-    fixed, swept = "+recipe.password=canaryF1", "+recipe.api_key=canaryS1,canaryS2"
-    asked = parse([*START[:-1], "name=sw", "-m", fixed, swept, "+recipe.url='https://me:canaryU1@h'"])
+    fixed, swept = "+stage.notes.password=canaryF1", "+stage.notes.api_key=canaryS1,canaryS2"
+    asked = parse([*START[:-1], "name=sw", "-m", fixed, swept, "+stage.notes.url='https://me:canaryU1@h'"])
     assert sweep.main(asked, lambda command: told.append(command) or 1) == 1
-    assert ["+recipe.password=canaryF1" in command for command in told] == [True, True]
-    assert [f"+recipe.api_key=canaryS{i}" in told[i - 1] for i in (1, 2)] == [True, True]
-    assert all("+recipe.url='https://me:canaryU1@h'" in command for command in told)
+    assert ["+stage.notes.password=canaryF1" in command for command in told] == [True, True]
+    assert [f"+stage.notes.api_key=canaryS{i}" in told[i - 1] for i in (1, 2)] == [True, True]
+    assert all("+stage.notes.url='https://me:canaryU1@h'" in command for command in told)
     assert told[0][-1] != told[1][-1]  # each has a folder of its own
     printed = "".join(capsys.readouterr())
     for name, content in everything(tmp_path).items():
         assert "canary" not in name
         assert b"canary" not in (content or b"")
     assert "canary" not in printed
-    assert "recipe.api_key=hidden2" in printed
+    assert "stage.notes.api_key=hidden2" in printed
+
+
+def test_a_value_of_a_letter_is_masked_where_it_stands_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("MY_TOKEN", "s")
+    config = compose(["+data.note=${oc.env:MY_TOKEN}", "+data.more='${oc.env:MY_TOKEN}-x'", "name=sessions"])
+    assert config.values["data"]["note"] == "s"
+    assert config.shown["data"]["note"] == "***"
+    assert config.shown["data"]["more"] == "***-x"
+    assert config.shown["name"] == "sessions"
+    assert secrets.hide("data.batch_size wants an integer") == "data.batch_size wants an integer"
+    monkeypatch.setenv("MY_TOKEN", "cnry")
+    compose(["+data.note=${oc.env:MY_TOKEN}"])
+    assert secrets.hide("the cnry sings") == "the *** sings"

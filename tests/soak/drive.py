@@ -34,9 +34,9 @@ LIMIT = 240.0  # seconds for one process; on a busy machine a whole run takes a 
 ALONE = 30.0  # seconds that one rank may go on when the other has ended
 
 SMALL = ["data.size=96", "data.test_size=64", "data.batch_size=16", "trainer.accelerator=cpu", "data.num_workers=0"]
-NETWORK = ["backbone.width=8", "recipe.head.hidden_dim=16", "recipe.head.out_dim=8"]
+NETWORK = ["backbone.width=8", "method.projector.hidden_dim=16", "method.projector.out_dim=8"]
 OFTEN = ["trainer.max_epochs=3", "callbacks.checkpoint.every_n_steps=2"]
-VIT = ["backbone.dim=16", "backbone.heads=2", "backbone.depth=2", "recipe.decoder.dim=16", "recipe.decoder.heads=2"]
+VIT = ["backbone.dim=16", "backbone.heads=2", "backbone.depth=2", "method.decoder.dim=16", "method.decoder.heads=2"]
 PRETRAIN = {
     "joint": ["method=simclr", *SMALL, *NETWORK, *OFTEN],
     "teacher": ["method=byol", *SMALL, *NETWORK, *OFTEN],

@@ -84,7 +84,9 @@ def test_the_whole_verdict(tmp_path: Path) -> None:
     )
     assert found["knn_top1"] == knn_top1(train.x, train.labels, test.x, test.labels, 5, 0.1)
     assert found["quality"]["rankme"] == quality(test)["rankme"]
-    assert found["quality"]["alignment"] > 0
+    pairs = common.positive_pairs(net.backbone, data, CPU)
+    assert pairs is not None
+    assert found["quality"]["alignment"] == alignment(*pairs)
 
 
 def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
@@ -104,7 +106,7 @@ def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
 def test_without_labels_only_quality_is_told(tmp_path: Path) -> None:
     net = judged(a_run(tmp_path / "run"))
     found = common.judge_backbone(net.backbone, net.random, TinyData(labelled=False), CPU)
-    assert set(found) == {"quality"}
+    assert set(found) == {"quality", "verdict"}
     with pytest.raises(UserError, match="data has no labels; stage=knn"):
         common.need_labels(TinyData(labelled=False), "knn")
 

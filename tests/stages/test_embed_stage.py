@@ -9,6 +9,7 @@ import torch
 
 from ssl_lightning.checkpoint import load_backbone
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.stages import embed
 from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw, judged
 
@@ -40,6 +41,24 @@ def test_unlabelled_images_embed_too(tmp_path: Path) -> None:
     assert set(content["labels"].tolist()) == {-1}
     assert content["paths"][89] == "photos/89.jpg"
     assert not (folder.path / "features_test.npz").exists()
+
+
+def test_each_row_has_the_path_of_its_own_image(tmp_path: Path) -> None:
+    """Not of the image in the row's place: where files are broken rows and images part."""
+    data = TinyData()
+    data.test_set.paths = [f"photos/{i}.jpg" for i in range(60)]
+    rows = torch.tensor([2, 3, 7, 41])
+    features = Features(torch.rand(4, 3), data.test_set.labels[rows], rows)
+    embed.write_npz(tmp_path / "some.npz", features, data.test_set)
+    wanted = ["photos/2.jpg", "photos/3.jpg", "photos/7.jpg", "photos/41.jpg"]
+    content = np.load(tmp_path / "some.npz", allow_pickle=False)
+    assert content["paths"].tolist() == wanted
+    assert content["indices"].tolist() == rows.tolist()
+    parquet = pytest.importorskip("pyarrow.parquet")
+    embed.write_parquet(tmp_path / "some.parquet", features, data.test_set)
+    table = parquet.read_table(tmp_path / "some.parquet")
+    assert table["path"].to_pylist() == wanted
+    assert table["class"].to_pylist() == [CLASSES[row % 3] for row in rows.tolist()]
 
 
 def test_parquet(tmp_path: Path) -> None:

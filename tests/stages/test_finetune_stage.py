@@ -28,10 +28,33 @@ def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:
     found = go(tmp_path, TinyData(labels_per_class=20), mixup=0.2, label_smoothing=0.1)
     assert found["finetune_top1"] > 0.8  # chance is 0.33
     assert found["labels"] == 60
-    assert 0 <= found["baselines"]["from_scratch"]["finetune_top1"] <= 1
-    assert 0 <= found["baselines"]["raw_pixels"]["linear_top1"] <= 1
+    assert found["baselines"]["from_scratch"]["finetune_top1"] == tested(tmp_path / "out" / "from_scratch")
+    assert found["baselines"]["raw_pixels"]["linear_top1"] == finetune.linear_on_pixels(TinyData(labels_per_class=20))
     assert "picked on 12 of the labels, tested once" in found["protocol"]["finetune"]
     assert found["steps"] == 12 * (48 // 16)
+
+
+def tested(folder: Path) -> float:
+    """The accuracy on the test set of a training's best checkpoint."""
+    net = training.Finetuner(ConvNetSmall(4), 3, optimizer=None)  # type: ignore[arg-type]
+    net.load_state_dict(torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    features = training.extract(net, TinyData().eval_loader("test"))
+    return (features.x.argmax(dim=1) == features.labels).double().mean().item()
+
+
+def test_from_scratch_all_layers_learn_at_the_full_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The baseline is not to be held back by what only a pretrained network needs, and starts from the random twin."""
+    seen: dict[str, tuple[float, bool]] = {}
+    twin = judged(a_run(tmp_path / "run")).random.state_dict()
+
+    def trained(module: training.Finetuner, data: object, trainer: object, folder: Path, *args: object) -> object:
+        state = module.backbone.state_dict()
+        seen[folder.name] = module.layer_decay, all(torch.equal(value, state[key]) for key, value in twin.items())
+        return training.Trained(0.5, 1, 1, 1.0)
+
+    monkeypatch.setattr(finetune, "train_and_test", trained)
+    go(tmp_path, TinyData(labels_per_class=20), layer_decay=0.6)
+    assert seen == {"finetune": (0.6, False), "from_scratch": (1.0, True)}
 
 
 def test_the_best_checkpoint_of_the_split_is_tested(tmp_path: Path) -> None:
@@ -102,6 +125,16 @@ class StopAfter(training.Callback):
     def on_train_batch_end(self, trainer: object, *args: object) -> None:
         if trainer.global_step == self.steps:  # type: ignore[attr-defined]
             raise KeyError("stopped here")
+
+
+def test_the_picking_split_is_seen_as_the_test_set_is() -> None:
+    source = TinyData(labels_per_class=10, eval_resize=24)
+    rows, held = training.picking_split(source, 0.2)
+    data = training.LabelledData(source, rows, held, training.crop_and_flip(16, (0.3, 1.0)), 16)
+    assert (data.eval_view.size, data.eval_view.resize) == (16, 24)
+    seen = data.on_after_batch_transfer(next(iter(data.val_dataloader()[0]))).views[0][0]
+    wanted = next(iter(source.eval_loader("train", held[:1]))).views[0][0]
+    assert torch.equal(seen, wanted)
 
 
 def test_label_subsets_are_nested_and_stratified() -> None:

@@ -1,7 +1,6 @@
 """`data=shapes`: ten outlines under many nuisance factors, drawn on the spot; nothing is downloaded."""
 
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ssl_lightning.data.folder_scan import cache_dir
 from ssl_lightning.data.images import ArrayImages
 from ssl_lightning.data.sources.shapes_render import CLASSES, VERSION, Rendered, render
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import open_new
 
 __all__ = ["CLASSES", "Rendered", "Shapes", "render"]
 
@@ -91,7 +91,7 @@ def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
 def _write(file: Path, images: np.ndarray) -> None:
     """An .npy file with a CRC-32 of the pixels after its end, whole or not at all, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem)
+    handle, name = open_new(file.parent, file.stem)
     try:
         with os.fdopen(handle, "wb") as out:
             np.save(out, images)

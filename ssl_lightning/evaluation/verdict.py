@@ -1,0 +1,114 @@
+"""The verdict in words: features that are no numbers or have collapsed, and what was added to random weights."""
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssl_lightning.evaluation.quality import effective_rank, feature_std
+
+ADVICE = {
+    "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
+    "shrinking": "give the term that keeps the embeddings apart more weight, or lower optimizer.base_lr",
+    "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
+}
+ALIKE = 1e-3  # of pixels in [0, 1]: images that differ by less are the same to the eye and to a network
+STILL = 1e-6  # share of its length by which a network has turned; a run of a few steps turns it by thousandths
+
+
+def diagnose(
+    std: float, rank: float, scale: float = 1.0, min_std: float = 0.1, min_rank: float = 2.0, min_scale: float = 0.05
+) -> str:
+    """ "complete", "shrinking", "dimensional", or "" for healthy, from spread (1 = uniform), effective rank, and scale
+    (1 = that of the first look)."""
+    if std < min_std:
+        return "complete"
+    if scale < min_scale:
+        return "shrinking"
+    return "dimensional" if rank < min_rank else ""
+
+
+def not_finite(x: Tensor, split: str) -> str:
+    """A line where features (N, D) hold NaN or infinity, else ""."""
+    bad = ~x.isfinite().all(dim=1)
+    if not bad.any():
+        return ""
+    fix = "look at its loss and gradients in metrics.csv, lower the rate, and check data.mean and data.std"
+    return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} images are not finite; {fix}"
+
+
+def of(found: Mapping[str, Any], x: Tensor, pixels: Callable[[], Tensor] | None = None) -> str:
+    """What results say, in a line.
+
+    Args:
+        found: `knn_top1`, `linear_top1` and `baselines` as in results.json, or none of these.
+        x: finite features (N, D) of the test images.
+        pixels: gives (N, P) in [0, 1], of the same images; asked only to tell images that are all alike from features
+            that are.
+    """
+    if len(x) < 2:
+        return "no verdict: there is one test image"
+    std, rank = feature_std(x), effective_rank(x)
+    kind, gains = diagnose(std, rank), _gains(found, len(x))
+    if kind and pixels is not None and _are_alike(pixels()):
+        return "no verdict: the test images are all alike"
+    what = {
+        "complete": f"all images get nearly the same features (spread {std:.3f}, where 1 is uniform)",
+        "dimensional": f"the features vary along few directions (effective rank {rank:.1f} of {x.shape[1]})",
+    }.get(kind, "")
+    if kind and not any(gain > 0 for *_, gain in gains):
+        return f"collapsed: {what}; {ADVICE[kind]}"
+    if not gains:
+        return "no collapse: the images get different features; labels would tell what these are worth"
+    told = ", ".join(f"{name} {_percent(mine)} against {_percent(random)}" for name, mine, random, _ in gains)
+    if any(gain > 0 for *_, gain in gains):
+        return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
+    return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
+
+
+def _are_alike(pixels: Tensor) -> bool:
+    return float((pixels.amax(0) - pixels.amin(0)).max()) < ALIKE
+
+
+def _gains(found: Mapping[str, Any], images: int) -> list[tuple[str, float, float, float]]:
+    """(measure, its share, that of random weights, how far it lies above the noise of so many images)."""
+    random, gains = found.get("baselines", {}).get("random_init", {}), []
+    for key, name in (("knn_top1", "kNN"), ("linear_top1", "linear")):
+        mine, other = found.get(key), random.get(key)
+        if mine is not None and other is not None:
+            noise = 2 * math.sqrt(max(other * (1 - other), 0.25 / images) / images)
+            gains.append((name, mine, other, mine - other - noise))
+    return gains
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def of_weights(network: nn.Module, begun: nn.Module) -> str:
+    """A line where a trained network holds what is no number, or has not moved from where it began; else "".
+
+    A shrinking of all weights alike, which weight decay makes without any gradient, is no movement.
+    """
+    old = dict(begun.named_parameters())
+    product = mine = other = 0.0
+    for name, value in chain(network.named_parameters(), network.named_buffers()):
+        if value.is_floating_point() and not value.isfinite().all():
+            return f"no verdict: the trained weights are not finite ('{name}'); lower optimizer.base_lr"
+    for name, value in network.named_parameters():
+        if name not in old or old[name].shape != value.shape:  # a strategy holds it in another form
+            return ""
+        if value.ndim > 1 and value.requires_grad:
+            a, b = value.detach().double().flatten().cpu(), old[name].detach().double().flatten().cpu()
+            product, mine, other = product + float(a @ b), mine + float(a @ a), other + float(b @ b)
+    if not mine or not other:
+        return ""
+    turned = math.sqrt(max(0.0, 2 - 2 * product / math.sqrt(mine * other)))  # of unit vectors
+    if turned >= STILL:
+        return ""
+    return (
+        f"the weights have not moved (turned by {turned:.0e} of their length): the gradients were zero or not finite, "
+        "or the rate far too small; look at train/grad_norm in metrics.csv"
+    )
