@@ -20,16 +20,16 @@ def per_channel(name: str, values: Sequence[float], channels: int) -> tuple[floa
     """`data.mean` or `data.std`, one number for each channel; ImageNet's average where there are not three."""
     if not 1 <= channels <= MOST_CHANNELS:
         raise UserError(f"data.channels={channels} is no number of channels; give 1 or more, 3 for colours")
-    values = tuple(float(value) for value in values)
-    if channels != 3 and values == IMAGENET[name]:
-        values = (round(sum(values) / 3, 4),) * channels
-    if len(values) != channels:
+    found = tuple(float(value) for value in values)
+    if channels != 3 and found == IMAGENET[name]:
+        found = (round(sum(found) / 3, 4),) * channels
+    if len(found) != channels:
         raise UserError(
-            f"data.{name}={list(values)} has {len(values)} numbers for {channels} channels; give one for each"
+            f"data.{name}={list(found)} has {len(found)} numbers for {channels} channels; give one for each"
         )
-    if name == "std" and not all(value > 0 for value in values):
-        raise UserError(f"data.std={list(values)} divides by what is not above 0; give positive numbers")
-    return values
+    if name == "std" and not all(value > 0 for value in found):
+        raise UserError(f"data.std={list(found)} divides by what is not above 0; give positive numbers")
+    return found
 
 
 def check_channels(images: Sequence[ImageSet], channels: int) -> None:

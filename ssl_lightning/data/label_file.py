@@ -153,11 +153,13 @@ def _by_file(
 
 def _unambiguous(files: Sequence[str]) -> dict[str, str | None]:
     """Each file by its path, and by its name and its name without suffix where no other has it (else None)."""
-    names = [(name.rpartition("/")[2], name) for name in files]
     short: dict[str, str | None] = {}
-    for shorten in (lambda name: name.rpartition(".")[0], lambda name: name):
-        counts = Counter(shorten(name) for name, _ in names)
-        short |= {shorten(name): full if counts[shorten(name)] == 1 else None for name, full in names}
+    for with_suffix in (False, True):
+        names = [name.rpartition("/")[2] for name in files]
+        names = names if with_suffix else [name.rpartition(".")[0] for name in names]
+        counts = Counter(names)
+        for name, full in zip(names, files, strict=True):
+            short[name] = full if counts[name] == 1 else None
     return short | {name: name for name in files}
 
 
@@ -181,7 +183,7 @@ def _labels(
     cells = {name: row[columns[0]] for name, row in found.items()}
     if any(BETWEEN in cell for cell in cells.values()):
         sets = {name: {part.strip() for part in cell.split(BETWEEN)} - {""} for name, cell in cells.items()}
-        names = tuple(in_order(set().union(*sets.values())))
+        names = tuple(in_order({part for parts in sets.values() for part in parts}))
         blank = [-1] * len(names)
         return _several([[int(n in sets[f]) for n in names] if f in sets else blank for f in files], names)
     classes = in_order({cell for cell in cells.values() if cell})

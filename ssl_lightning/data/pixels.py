@@ -76,8 +76,7 @@ def _values(path: str, channels: int) -> tuple[np.ndarray, bool]:
             return _of_array(path, channels), False
         if head[:4] in TIFF and tiff.is_beyond_pil(file):
             return tiff.read(file)
-        image = _identified(file)
-        with image:
+        with _identified(file) as image:
             return _of_picture(image, file, channels)
 
 

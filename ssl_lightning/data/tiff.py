@@ -21,6 +21,7 @@ STRIPS, STRIP_ROWS, STRIP_BYTES = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 322, 323, 324, 325
 ORIENTATION, EXTRA, FORMAT = 274, 338, 339
 KINDS = {1: "u", 2: "i", 3: "f"}
+RARE = ("f2", "i1", "u4", "u8", "i8")
 MOST_BANDS, MOST_PACKED = 4096, 2000
 
 
@@ -71,12 +72,12 @@ class Tags:
 
 
 def is_beyond_pil(file: BinaryIO) -> bool:
-    """Does PIL not read this TIFF file whole: more than four bands, or several of more than 8 bits?"""
+    """Does PIL not read this TIFF file as it is: more than four bands, several of more than 8 bits, or rare numbers?"""
     try:
         tags = Tags(file)
     except Exception:  # PIL has its own word on what is damaged or odd
         return False
-    return tags.bands > 4 or (tags.bands > 1 and tags.dtype.itemsize > 1)
+    return tags.bands > 4 or (tags.bands > 1 and tags.dtype.itemsize > 1) or tags.dtype.str[1:] in RARE
 
 
 def read(file: BinaryIO) -> tuple[np.ndarray, bool]:

@@ -4,6 +4,7 @@ The keys of the results are those of results.json. The baselines go through the 
 random weights, and raw pixels. What a method learned is what it adds to them.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
+
+log = logging.getLogger("ssl_lightning")
 
 
 def judge(
@@ -62,15 +65,23 @@ def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None, seed
     """Label-free measures of the features of a split.
 
     `pairs` are the features (N, D) of two augmented views of the same images; without them alignment is None, and so
-    are the measures of spread where there is one image only.
+    are the measures of spread where there is one image only, and, with a word, what cannot be computed.
     """
     several = len(features) > 1
     return {
-        "rankme": rankme(features.x),
-        "alignment": alignment(*pairs) if pairs is not None else None,
-        "uniformity": uniformity(features.x, seed=seed) if several else None,
-        "feature_std": feature_std(features.x) if several else None,
+        "rankme": _measured(rankme, features.x),
+        "alignment": _measured(alignment, *pairs) if pairs is not None else None,
+        "uniformity": _measured(uniformity, features.x, seed=seed) if several else None,
+        "feature_std": _measured(feature_std, features.x) if several else None,
     }
+
+
+def _measured(measure: Callable[..., float], *features: Any, **options: Any) -> float | None:
+    try:
+        return measure(*features, **options)
+    except (RuntimeError, ValueError) as error:  # of features that are no numbers, say
+        log.warning("%s cannot be measured: %s", measure.__name__, str(error).splitlines()[0][:200])
+        return None
 
 
 def baselines(

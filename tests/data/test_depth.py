@@ -91,6 +91,16 @@ def test_a_tiff_of_many_bands(tmp_path: Path, order: str, form: dict[str, bool])
     assert decode(str(tmp_path / "x.tif"), 13).shape == (6, 7, 13)
 
 
+def test_numbers_that_pil_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    for kind in (np.float16, np.uint32, np.uint64):
+        write_tiff(path, ramp(1023).astype(kind)[..., None])
+        assert len(decode(str(path)).unique()) == 256
+    path.write_bytes(b"II*\0" + bytes(40))
+    with pytest.raises(BROKEN):
+        decode(str(path))
+
+
 def test_floats_bands_and_damage(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     values = NOISE.normal(size=(6, 7, 5)).astype(np.float32)

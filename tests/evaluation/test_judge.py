@@ -131,3 +131,9 @@ def test_with_one_training_image_there_is_no_probe() -> None:
     test = Features(torch.ones(2, 3), torch.tensor([1, 0]), torch.arange(2))
     found = judge(one, test, 2)
     assert (found["knn_top1"], found["linear_top1"]) == (0.5, None)
+
+
+def test_what_cannot_be_measured_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    features = Features(torch.full((4, 3), float("nan")), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    assert quality(features)["rankme"] is None
+    assert "rankme cannot be measured" in caplog.text
