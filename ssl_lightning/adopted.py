@@ -200,7 +200,7 @@ def _take_off(net: Any, size: int) -> None:
         layers = [(path, m) for path, m in child.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)] if isinstance(
             child, nn.Module
         ) else []  # fmt: skip
-        if layers and _last_word(net, child, size):
+        if layers and isinstance(child, nn.Module) and _last_word(net, child, size):
             path, layer = layers[-1]
             sizes = tuple(layer.weight.shape[1::-1])
             net.set_submodule(".".join(filter(None, (name, path))), nn.Identity())

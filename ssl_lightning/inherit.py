@@ -22,7 +22,7 @@ from ssl_lightning.errors import UserError
 Compose = Callable[[list[str]], DictConfig]
 Place = Callable[[DictConfig], Path]
 # What belongs to the training or the machine and not to the images; `_target_` comes with the choice of the data.
-NOT_OF_THE_IMAGES = ("views", "batch_size", "num_workers", "worker_timeout", "engine", "resident")
+NOT_OF_THE_IMAGES: tuple[str, ...] = ("views", "batch_size", "num_workers", "worker_timeout", "engine", "resident")
 NOT_OF_THE_IMAGES += ("bank_size", "query_size")
 INSTEAD = {"label_fraction": "labels_per_class", "labels_per_class": "label_fraction"}  # one rules the other out
 # Data that are downloaded into their root when absent; a root is taken from a run only where one of these lies.

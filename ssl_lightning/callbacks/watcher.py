@@ -11,7 +11,7 @@ from ssl_lightning.distributed import world_size
 
 log = logging.getLogger("ssl_lightning")
 
-HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end")
+HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end")
 HOOKS += ("step_metrics",)
 
 

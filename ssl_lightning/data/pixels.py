@@ -112,9 +112,14 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode[0] in "IF"
 
 
+def _tile(image: Image.Image) -> Any:
+    """(decoder, box, offset, arguments) of the first part of an opened file."""
+    return getattr(image, "tile")[0]  # noqa: B009 (PIL's types leave it out)
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Colours of more than 8 bits, of which PIL would keep the highest 8; to be asked before the image is loaded."""
-    arguments = image.tile[0][3] if image.tile else ""
+    arguments = _tile(image)[3] if getattr(image, "tile", None) else ""
     if image.format == "PPM":
         return (
             image.mode == "RGB"
@@ -165,7 +170,7 @@ def _deep_png(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, bool]:
 
     PIL unpacks the higher byte of each number. Asked for numbers of the other order of bytes, it unpacks the lower one.
     """
-    rawmode = str(image.tile[0][3])
+    rawmode = str(_tile(image)[3])
     if rawmode.startswith("LA"):
         found = _read_as(file, "RGBA").astype(np.uint16)  # two numbers, of two bytes each
         return found[..., 0::2] * 256 + found[..., 1::2], True
@@ -176,14 +181,14 @@ def _deep_png(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, bool]:
 def _read_as(file: BinaryIO, rawmode: str) -> np.ndarray:
     file.seek(0)
     with Image.open(file, formats=("PNG",)) as image:
-        tile: Any = image.tile[0]
-        image.tile = [tile._replace(args=rawmode) if hasattr(tile, "_replace") else (*tile[:3], rawmode)]
+        tile = _tile(image)
+        image.tile = [tile._replace(args=rawmode) if hasattr(tile, "_replace") else (*tile[:3], rawmode)]  # type: ignore
         return np.array(image)
 
 
 def _deep_ppm(image: Image.Image, file: BinaryIO) -> np.ndarray:
     width, height = image.size
-    file.seek(image.tile[0][2])
+    file.seek(_tile(image)[2])
     data = file.read(width * height * 6)
     if len(data) < width * height * 6:
         raise OSError("a PPM file that is cut short")

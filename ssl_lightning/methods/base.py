@@ -231,6 +231,7 @@ def batch_size_of(trainer: Any) -> int | None:
     """Images of a batch on one device: the datamodule's, else those of the loader that is trained on."""
     loader = trainer.train_dataloader
     for owner in (trainer.datamodule, loader, getattr(loader, "batch_sampler", None)):
-        if getattr(owner, "batch_size", None) is not None:
-            return int(owner.batch_size)
+        found = getattr(owner, "batch_size", None)
+        if found is not None:
+            return int(found)
     return None

@@ -6,7 +6,7 @@ Taken are views and labels, `([v1, v2], y)`, with or without the images' numbers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Tensor
     if isinstance(value, Tensor):
         yield name, value
     elif depth < 5:
-        parts = value.items() if isinstance(value, Mapping) else ()
+        parts: Iterable[tuple[str, Any]] = value.items() if isinstance(value, Mapping) else ()
         parts = [(name, part) for part in value] if isinstance(value, list | tuple) else parts
         for key, part in parts:
             yield from _leaves(part, str(key), depth + 1)

@@ -65,15 +65,15 @@ class Array(DataModule):
         arrays = _read(self.root)
         if self.labels is not None:
             arrays["labels"] = _read(self.labels)["images"]
-        whole, train, test, validation = (_pair(arrays, names) for names in (WHOLE, TRAIN, TEST, VALIDATION))
-        if train is None and whole is None:
+        whole, given, asked_of, validation = (_pair(arrays, names) for names in (WHOLE, TRAIN, TEST, VALIDATION))
+        if given is None and whole is None:
             raise UserError(
                 f"{self.root} holds {', '.join(arrays) or 'nothing'}; expected images (and labels), "
                 "or train_images, train_labels, test_images, test_labels"
             )
-        if test and validation and not whole:
+        if asked_of and validation and not whole:
             say(f"{self.root}: the test part is evaluated on; the validation part is left alone.")
-        found = [whole or train, None if whole else test or validation]
+        found = [whole or given, None if whole else asked_of or validation]
         parts = self._as_sets([part for part in found if part is not None])
         if len(parts) == 1:
             parts = self._hold_out(parts[0])
