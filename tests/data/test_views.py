@@ -38,9 +38,14 @@ def images(count: int, height: int = 32, width: int = 32) -> Tensor:
     return (x * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (48, 40, 36), (70, 90, 72)])
-def test_device_equals_torchvision_per_sample(height: int, width: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "size", "smallest"), [(32, 32, 32, 10**9), (48, 40, 36, 10**9), (48, 40, 36, 1)]
+)
+def test_device_equals_torchvision_per_sample(
+    height: int, width: int, size: int, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The batch's views are the reference's to 5e-5 after normalisation, a 90th of one of 256 levels."""
+    monkeypatch.setattr(augment_one, "SMALLEST", smallest)  # pixels from which images are coloured one by one
     x, indices, views = images(60, height, width), torch.randint(0, 10**6, (60,)), multicrop(size)
     batched = DeviceViews(views, MEAN, STD, 11)(x, indices, 3)
     worker = WorkerViews(views, MEAN, STD, 11)
@@ -98,7 +103,7 @@ def test_pure_function_of_seed_epoch_index_view() -> None:
 
 def test_large_images_on_a_cpu_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a batch to float32's rounding, and bitwise the same in any batch and by any number of threads."""
-    x, indices, views = images(24, 64, 64), torch.arange(24), Views(View(64, count=2, **STRONG))
+    x, indices, views = images(12, 112, 112), torch.arange(12), Views(View(112, count=2, **STRONG))
     device, threads = DeviceViews(views, MEAN, STD, 1), torch.get_num_threads()
     alone, used = device(x, indices, 0), []
     work = augment_one._colour
@@ -109,13 +114,18 @@ def test_large_images_on_a_cpu_go_one_by_one(monkeypatch: pytest.MonkeyPatch) ->
     )
     try:
         torch.set_num_threads(3)
-        for got, expected in zip(device(x, indices, 0), alone, strict=True):
-            assert torch.equal(got, expected)
+        for mode in (torch.no_grad(), torch.inference_mode()):
+            used.clear()
+            with mode:
+                many = device(x, indices, 0)
+            assert all(torch.equal(got, expected) for got, expected in zip(many, alone, strict=True))
         assert torch.get_num_threads() == 3
-        assert used == [1] * 48  # each thread works alone
+        assert used == [1] * 24  # each thread works alone
     finally:
         torch.set_num_threads(threads)
-    for got, expected in zip(device(x[5:7], indices[5:7], 0), alone, strict=True):
+    with torch.inference_mode():
+        pair = device(x[5:7], indices[5:7], 0)
+    for got, expected in zip(pair, alone, strict=True):
         assert torch.equal(got, expected[5:7])
     monkeypatch.setattr(augment_one, "SMALLEST", 10**9)
     used.clear()
