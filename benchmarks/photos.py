@@ -24,7 +24,7 @@ from torchvision import transforms
 from benchmarks.views import MEAN, STD, PILBlur, photos, settings
 from ssl_lightning.data.sources.folder import Folder
 
-WORKERS, BATCH, COUNT, ROUNDS = 2, 32, 192, 4
+WORKERS, BATCH, COUNT, ROUNDS = 2, 16, 96, 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Pass = Callable[[], Iterator[list[Tensor]]]
 

@@ -44,7 +44,8 @@ SHARE, PART, BELOW_ONE, UP_TO_ONE = Range(0, 1), Range(0, 1, "low high"), Range(
 OR_ALL = Range(-1)  # -1: without an end
 
 _OURS = {
-    ONE: """batch_size bank_size query_size labels_per_class every_n_steps every_n_epochs every_n_batches
+    ONE: """channels in_channels eval_resize EvalView.resize ends
+        batch_size bank_size query_size labels_per_class every_n_steps every_n_epochs every_n_batches
         keep_every_n_epochs patience rows k chunk count width dim depth heads in_dim hidden_dim out_dim bottleneck_dim
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
@@ -61,7 +62,7 @@ _OURS = {
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight""",
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path holdout picking WMSELoss.eps",
-    UP_TO_ONE: "label_fraction layer_decay crop_scale View.scale LocalView.scale TiCoLoss.beta",
+    UP_TO_ONE: "label_fraction layer_decay crop_scale backbone_rate View.scale LocalView.scale TiCoLoss.beta",
     Range(0, 0.5): "hue",
     Range(0, 2**32 - 1): "seed image_seed",
 }

@@ -19,6 +19,7 @@ from ssl_lightning.errors import UserError
 
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
+LEARNT = {"value_range"}  # of the data: what they find out of their images where nothing is typed
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 
@@ -57,8 +58,10 @@ def built(target: str, data: str | None = None) -> Built:
 
 def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str] | None]:
     signature = signatures.read(data) if data else None
-    plain = not found.whole and signature is not None and found.attributes <= signature.params.keys()
-    keys: dict[str, frozenset[str] | None] = {"data": frozenset(found.attributes) if plain else None}
+    known = signature.params.keys() if signature else set()
+    attributes = found.attributes - (LEARNT - known)
+    plain = not found.whole and attributes <= known
+    keys: dict[str, frozenset[str] | None] = {"data": frozenset(attributes) if plain else None}
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})
 
 

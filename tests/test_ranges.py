@@ -17,10 +17,10 @@ from tests.every_key import with_value
 
 PACKAGE = Path(ranges.__file__).parent
 ROOMS = ("methods", "losses", "models", "optim", "callbacks", "data", "evaluation", "stages")
-FREE = ("mean",)  # numbers of any size are right here
+FREE = ("mean", "value_range")  # numbers of any size are right here
 # Classes that no config names: loops, batches, results, and what the data module makes.
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"
-INNER += " Loader"
+INNER += " Loader Scan FileImages"
 
 
 def arguments() -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ WORDS = {
     "trainer.devices=2": ALL - {"export"},
     "trainer.max_epochs=3": TRAINING,
     "trainer.limit_val_batches=3": TRAINING,
-    "trainer.precision=64-true": FITTING,
+    "trainer.precision=bf16-mixed": FITTING,
     "trainer.limit_train_batches=3": FITTING,
     "trainer.gradient_clip_val=1.0": FITTING,
     "trainer.enable_progress_bar=false": ALL,  # what shows, and decides nothing
@@ -89,7 +89,7 @@ def test_the_way_out_is_named() -> None:
             checked("finetune", word)
     with pytest.raises(UserError, match=r"sets trainer\.max_epochs itself"):
         checked("finetune", "trainer.max_epochs=3")
-    with pytest.raises(UserError, match="reads of data only image_size, mean, std"):
+    with pytest.raises(UserError, match="reads of data only channels, image_size, mean, std"):
         checked("export", "data.batch_size=3")
 
 

@@ -11,8 +11,8 @@ from ssl_lightning.distributed import world_size
 
 log = logging.getLogger("ssl_lightning")
 
-HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end")
-HOOKS += ("step_metrics",)
+HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_train_batch_end", "on_validation_batch_end")
+HOOKS += ("on_validation_epoch_end", "step_metrics")
 
 
 class Watcher(Callback):

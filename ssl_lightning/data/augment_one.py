@@ -4,10 +4,12 @@ A batch of large images does not stay in a CPU's cache, and computing every blen
 calls do. One image does stay: each operation runs in place on it. The results are `augment`'s, to float32's rounding.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,21 +17,27 @@ from torch import Tensor
 from ssl_lightning.data import augment
 from ssl_lightning.data.draw import Colours, View
 
-SMALLEST = 64 * 64  # pixels: below it the calls cost more than the work, and `augment` does a batch at once
+SMALLEST = 112 * 112  # pixels: below it the calls cost as much as the work, and `augment` does a batch at once
+
+Item = TypeVar("Item")
 
 
 def suits(x: Tensor) -> bool:
     """True for large images (B, 3, h, w) on a CPU, outside of a compiler."""
-    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_cpu and x.shape[1] == 3 and x.shape[2] * x.shape[3] >= SMALLEST
+    return is_large(x.device, x.shape[2] * x.shape[3]) and x.shape[1] == 3 and not torch.compiler.is_compiling()
+
+
+def is_large(device: torch.device, pixels: int) -> bool:
+    """True where images are worked on one by one."""
+    return device.type == "cpu" and pixels >= SMALLEST
 
 
 def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
     """Jitter, greyscale, blur and solarize of float images (B, 3, h, w) in [0, 1]; `x` itself is changed."""
     rows = zip(x, *(d.tolist() for d in (draw.jitter, draw.order, draw.factors, draw.grayscale)), strict=True)
     after = zip(draw.blur.tolist(), draw.sigma, draw.solarize.tolist(), strict=True)
-    work = [(view, *row, *rest) for row, rest in zip(rows, after, strict=True)]
-    _each(lambda arguments: _colour(*arguments), work)
+    for row, rest in zip(rows, after, strict=True):
+        _colour(view, *row, *rest)
     return x
 
 
@@ -86,23 +94,29 @@ def hue(x: Tensor, factor: float) -> None:
 OPERATIONS: tuple[Callable[[Tensor, float], None], ...] = (brightness, contrast, saturation, hue)
 
 
-def _each(work: Callable[[tuple], None], items: list[tuple]) -> None:  # type: ignore[type-arg]
+def each(work: Callable[[Item], None], items: Sequence[Item]) -> None:
     """`work` on each item, by as many threads as torch may use, each with one: an image is too small to be shared.
 
     Beside busy data workers, threads that share one operation spend their time waiting for each other.
     """
-    threads = torch.get_num_threads()
+    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    def alone(item: Item) -> None:  # these modes belong to a thread
+        with torch.inference_mode(inference), torch.no_grad():
+            work(item)
+
     with _one_thread_each():
         if threads == 1 or len(items) == 1:
             for item in items:
                 work(item)
         else:
-            list(_pool(threads).map(work, items))
+            list(_pool(threads, os.getpid()).map(alone, items))
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # A thread takes over torch's number when it first needs it, which is in `_one_thread_each`, and keeps it.
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    # A forked process has not its parent's threads, and would wait for them: hence one pool for each.
+    # A thread takes over torch's number when it first needs it, which is in `each`, and keeps it.
     return ThreadPoolExecutor(threads, "views")
 
 

@@ -14,8 +14,8 @@ from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import SUFFIXES
 from ssl_lightning.errors import UserError, did_you_mean
 
-PATHS: tuple[str, ...] = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name", "img")
-PATHS += ("name", "image_id", "image index", "id")
+PATHS: tuple[str, ...] = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
+PATHS += ("image_name", "img", "name", "image_id", "image index", "id")
 BETWEEN = "|"  # several labels in one cell
 YES_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "-1", "-1.0", ""))
 YES = frozenset(("1", "1.0", "true", "yes"))

@@ -13,6 +13,7 @@ from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BrokenFiles
 from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet
+from ssl_lightning.data.jpeg import same_as_pil
 from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
 from ssl_lightning.data.views import EvalView
 
@@ -60,6 +61,8 @@ class SampleFetch(Dataset[RawBatch]):
 
     def __init__(self, images: ImageSet, transform: Transform):
         self.images, self.transform = images, transform
+        if isinstance(images, FileImages):
+            same_as_pil()  # found out once, before workers are copied from this process
 
     def __getitem__(self, request: Request) -> RawBatch:
         epoch, rows = request

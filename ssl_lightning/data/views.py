@@ -93,15 +93,24 @@ class DeviceViews:
         (count, height, width, channels), size = images.shape, view.size
         mean, std = _channels(self.mean, device), _channels(self.std, device)
         out = torch.empty(count, size, size, channels, device=device)
-        chunk = max(1, CHUNK_PIXELS // max(size * size, height * width) if device.type == "cpu" else count)
+        large = augment_one.is_large(device, size * size) and channels == 3
+        pixels = max(size * size, height * width)
+        chunk = 1 if large else max(1, CHUNK_PIXELS // pixels) if device.type == "cpu" else count
         # Mixed precision is for the network: views are drawn in float32.
         with torch.autocast(device.type, enabled=False):
             crops = None if cropped else draw_crops(view, place, height, width, self.seed, epoch, indices)
             colours = draw_colours(view, place, self.seed, epoch, indices)
-            for start in range(0, count, chunk):
-                rows = slice(start, start + chunk)
+
+            def work(rows: slice) -> None:
                 some = None if crops is None else crops.at(rows)
                 out[rows] = self.work(images[rows], view, some, colours.at(rows), mean, std).permute(0, 2, 3, 1)
+
+            chunks = [slice(start, start + chunk) for start in range(0, count, chunk)]
+            if large:
+                augment_one.each(work, chunks)
+            else:
+                for rows in chunks:
+                    work(rows)
         return out.permute(0, 3, 1, 2)
 
 

@@ -229,7 +229,7 @@ def _with_batch(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def batch_size_of(trainer: Any) -> int | None:
     """Images of a batch on one device: the datamodule's, else those of the loader that is trained on."""
-    loader = trainer.train_dataloader
+    loader = getattr(trainer, "train_dataloader", None)
     for owner in (trainer.datamodule, loader, getattr(loader, "batch_sampler", None)):
         found = getattr(owner, "batch_size", None)
         if found is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_lightning.data import draw, loader
+from ssl_lightning.data import broken, draw
 from ssl_lightning.data.images import FileImages
 from ssl_lightning.data.loader import EvalCrop, SampleFetch
 from ssl_lightning.data.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
@@ -40,7 +40,7 @@ def test_the_image_in_place_of_a_broken_one_has_its_own_numbers(
     files: FileImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(files.paths[5]).write_bytes(b"no image")
-    monkeypatch.setattr(loader, "BROKEN_LIMIT", 0.1)
+    monkeypatch.setattr(broken, "BROKEN_LIMIT", 0.1)
     crops = WorkerCrops(VIEWS, 3)
     batch = SampleFetch(files, crops)[1, torch.tensor([4, 5])]
     assert batch.indices.tolist() == [4, 6]

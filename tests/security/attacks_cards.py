@@ -62,7 +62,7 @@ CARDS = [
     Attack("card: an immense network", "fill the memory", card(VIT, image_size=32, patch_size=8, dim=10**12), "no size of a network"),
     Attack("card: no number", "confuse the builder", '{"backbone": {"_target_": "' + CONVNET + '", "width": NaN}}', "no size of a network"),
     Attack("card: a width of text", "confuse the builder", card(CONVNET, width="wide"), "width wants an integer"),
-    Attack("card: a negative width", "confuse the builder", card(CONVNET, width=-4), "describes no backbone"),
+    Attack("card: a negative width", "confuse the builder", card(CONVNET, width=-4), "is out of range"),
     Attack("card: a list", "confuse the reader", [card(CONVNET)], "does not say which backbone"),
     Attack("card: a text", "confuse the reader", '"os.system"', "does not say which backbone"),
     Attack("card: no JSON", "confuse the reader", "{'backbone': ", "is no JSON"),

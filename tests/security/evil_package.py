@@ -35,10 +35,9 @@ class _Hidden(nn.Module):
 class Net(nn.Module):
     """The honest one, whose methods are not for a config either."""
 
-    out_dim = 4
-
     def __init__(self, width: int = 4, head: nn.Module | None = None) -> None:
         super().__init__()
+        self.out_dim = width
         self.net, self.head = nn.Linear(3, width), head
 
     @staticmethod

@@ -73,6 +73,6 @@ def test_what_the_stage_reports_is_what_was_counted(tmp_path: Path, monkeypatch:
         images_per_second = 8.0  # type: ignore[assignment]
 
     monkeypatch.setattr(pretrain, "Throughput", Eight)
-    monkeypatch.setattr(pretrain, "judge_backbone", lambda *args: {})
+    monkeypatch.setattr(pretrain, "judge_backbone", lambda *args, **kwargs: {})
     found, _ = go(tmp_path, a_method("simclr"), TinyData(views=two_views(), num_workers=0))
     assert found["images_per_second"] == 8.0

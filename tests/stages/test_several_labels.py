@@ -43,7 +43,7 @@ def test_stages_that_take_one_label_say_so(stage: str) -> None:
 
 def test_quality_alone_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     found = judge_backbone(ConvNetSmall(4), ConvNetSmall(4), Several(), torch.device("cpu"))
-    assert set(found) == {"quality"}
+    assert set(found) == {"quality", "verdict"}
     assert "they take one label per image, and the data has 3" in capsys.readouterr().err
 
 
