@@ -248,7 +248,8 @@ def _of(found: known.Known) -> str:
 
 def _put(raw: DictConfig, part: str, values: Mapping[str, Any], found: known.Known) -> tuple[str, ...]:
     """Set plain values in a part of the config; returns the line that says which of them were others before."""
-    before, changed = _plain(raw, part, resolve=True) if values else {}, []
+    changed: list[str] = []
+    before = _plain(raw, part, resolve=True) if values else {}
     for key, value in values.items():
         known.check_plain(value, f"{part}.{key} of {_of(found)}", f"{part}.{key}")
         if key in before and _same(before[key], value):

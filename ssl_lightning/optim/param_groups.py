@@ -79,7 +79,8 @@ def block_groups(
     """
     if not 0 < decay <= 1:
         raise UserError(f"layer decay is {decay}; it must be above 0 and at most 1 (1 means one rate for all)")
-    numbers, groups = block_numbers(backbone), []
+    groups: list[dict[str, Any]] = []
+    numbers = block_numbers(backbone)
     blocks = max(numbers.values(), default=-1) + 1
     for block in range(blocks):
         named = [(name, p) for name, p in backbone.named_parameters() if numbers[name] == block]
