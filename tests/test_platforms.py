@@ -24,7 +24,7 @@ os.umask(0o027)
 """
 # After torch, which needs them itself on this system.
 LATER = """
-import torch, lightning
+import torch, lightning, torch.distributed.checkpoint, torch._dynamo
 for name in ("register_at_fork", "sched_getaffinity", "O_NONBLOCK", "fork", "getuid", "getpgid", "killpg"):
     delattr(os, name)
 for name in ("SIGKILL", "SIGUSR1", "SIGUSR2", "SIGHUP"):
