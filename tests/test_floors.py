@@ -109,6 +109,7 @@ def test_what_answers_before_torch_does_not_import_it() -> None:
         "hub",
         "ranks",
         "signals",
+        "earlier",
         "places",
         "secrets",
     ):
