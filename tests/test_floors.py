@@ -111,6 +111,7 @@ def test_what_answers_before_torch_does_not_import_it() -> None:
         "member",
         "ranks",
         "signals",
+        "earlier",
         "places",
         "secrets",
         "ranges",
