@@ -195,7 +195,7 @@ def load(path: str | Path) -> Any:
             file.seek(0)
             try:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Detected pickle protocol")
+                    warnings.simplefilter("ignore")  # of other protocols, of programs: both are answered below
                     return torch.load(file, map_location="cpu", weights_only=True)
             except (pickle.UnpicklingError, RuntimeError):  # torch's reader takes no more than it writes itself
                 return torch_files.read(file)
