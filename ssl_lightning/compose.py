@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, moved, places, references, run_folder, secrets, words
+from ssl_lightning import config_loader, help, moved, places, plain_yaml, references, run_folder, secrets, words
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -161,7 +161,9 @@ def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
             text = override.input_line
             raise UserError(f"'{text}' names several values: add -m to run each, or write {key}=[...] for a list.")
         if key not in places and not override.is_add() and not override.is_force_add():
-            raise UserError(f"there is no '{key}' in this config.{nearest_key(key, places)}")
+            raise UserError(
+                f"there is no '{key}' in this config.{_elsewhere(key, folders) or nearest_key(key, places)}"
+            )
 
 
 def _check_choice(override: Override, folders: tuple[Path, ...]) -> None:
@@ -186,6 +188,21 @@ def _known(good: list[str], config_dir: Path | None) -> dict[str, Any]:
         assert isinstance(found, dict)
         return {str(key): value for key, value in found.items()}
     return {}
+
+
+def _elsewhere(key: str, folders: tuple[Path, ...]) -> str:
+    """A hint at the options of the group that have this very key, where the chosen one has not."""
+    group, _, rest = key.partition(".")
+    found = []
+    for name in help.options(group, folders) if group in MAIN_GROUPS and rest else ():
+        file = next(
+            (f for folder in (help.conf_dir(), *folders) if (f := folder / group / f"{name}.yaml").is_file()), None
+        )
+        node = plain_yaml.read(file) if file else None
+        node = node.get(group, node) if isinstance(node, dict) else {}
+        if rest in run_folder.flatten(node):
+            found.append(name)
+    return f" {group}={', '.join(found)} has it; the chosen {group} has not." if found else ""
 
 
 def nearest_key(key: str, places: Iterable[str]) -> str:
