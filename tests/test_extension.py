@@ -200,6 +200,18 @@ def test_rate_decay_and_momentum_after_the_first_end(extend: str) -> None:
         assert [row[0] for row in rows[10:]] == rates
 
 
+def test_the_teacher_moves_and_tells_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, trainer, moved = EMATeacher(0.9, 1.0), a_trainer(20, extend="rewarm"), list[float]()
+    module: Any = SimpleNamespace(teacher_pairs=lambda: [])
+    monkeypatch.setattr(EMATeacher, "move", lambda self, momentum: moved.append(momentum))
+    trainer.global_step = 9
+    teacher.on_train_start(trainer, module)
+    for trainer.global_step in (10, 11, 20):
+        teacher.on_train_batch_end(trainer, module, None, None, 0)
+        assert teacher.step_metrics(trainer) == {"teacher_momentum": moved[-1]}
+    assert moved == [cosine(0.9, 1.0, 9, 10), 0.9, cosine(0.9, 1.0, 9, 10)]
+
+
 def test_a_new_warm_up_is_a_tenth_of_what_is_added() -> None:
     plan, schedule = Plan((100, 300), ("rewarm",)), WarmupCosine(50, warmup_start_lr=0.1)
     places = [plan.place(step) for step in (100, 110, 120)]
@@ -303,7 +315,7 @@ def test_a_run_stopped_within_its_extension_goes_on_exactly(here: Path, monkeypa
     for name in "ab":
         assert main([*words, f"name={name}", "trainer.max_epochs=1"]) == 0
     old = {file: (here / "b" / file).read_bytes() for file in ("results.json", "backbone.safetensors")}
-    assert main([*words, "name=a", "trainer.max_epochs=2"]) == 0
+    assert main([*words, "name=a", "trainer.max_epochs=2", "scheduler.extend=rewarm"]) == 0
     moved = EMATeacher.move
 
     def stops(self: EMATeacher, momentum: float) -> None:
@@ -315,10 +327,13 @@ def test_a_run_stopped_within_its_extension_goes_on_exactly(here: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(EMATeacher, "move", stops)
         with pytest.raises(RuntimeError, match="lights"):
-            main([*words, "name=b", "trainer.max_epochs=2"])
-    assert state(here / "b")["global_step"] == 9  # 6 of the first epoch, 3 of the second
+            main([*words, "name=b", "trainer.max_epochs=2", "scheduler.extend=rewarm"])
+    reached, peak = state(here / "b"), 3e-3 * 16 / 256
+    assert reached["global_step"] == 9  # 6 of the first epoch, 3 of the second
+    rate = reached["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(peak * WarmupCosine().factor(3, 6, 6, peak), rel=1e-12) > 0
     assert {file: (here / "b" / file).read_bytes() for file in old} == old
-    assert main([*words, "name=b", "trainer.max_epochs=2"]) == 0
+    assert main([*words, "name=b", "trainer.max_epochs=2", "scheduler.extend=rewarm"]) == 0
     whole, stopped = state(here / "a"), state(here / "b")
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert equal(whole[part], stopped[part]), part
