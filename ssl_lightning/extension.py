@@ -84,8 +84,8 @@ def told(config: Mapping[str, Any]) -> str:
     """A config's length in words."""
     trainer = config.get("trainer") or {}
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps")
-    words = [f"{epochs} epochs"] if number("max_epochs", epochs) < math.inf else []
-    words += [f"{steps} steps"] if number("max_steps", steps) < math.inf else []
+    words = [f"{epochs} epoch{'s' * (epochs != 1)}"] if number("max_epochs", epochs) < math.inf else []
+    words += [f"{steps} step{'s' * (steps != 1)}"] if number("max_steps", steps) < math.inf else []
     words += [f"max_time={trainer['max_time']}"] if trainer.get("max_time") else []
     return ", ".join(words) or "no end"
 

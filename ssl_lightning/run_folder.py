@@ -67,7 +67,12 @@ class RunFolder:
     def finished(self) -> bool:
         """Are there results, and not those of an earlier end while the run goes on to another?"""
         file = self.path / "results.json"
-        return file.is_file() and (self._back or not extension.outrun(self._stored(), file))
+        if not file.is_file() or self._back:
+            return self._back
+        stored: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # a damaged config.yaml is named where it matters
+            stored = self._stored()
+        return not extension.outrun(stored, file)
 
     @property
     def lengths(self) -> list[dict[str, Any]]:

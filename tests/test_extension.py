@@ -11,9 +11,11 @@ import torch
 import yaml
 from torch import nn
 
-from ssl_lightning import extension
+from ssl_lightning import extension, sweep
 from ssl_lightning.__main__ import main
+from ssl_lightning.arguments import parse
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.compose import compose
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.recipe import OptimizerRecipe, plan_of
 from ssl_lightning.optim.schedules import Plan, WarmupCosine, cosine
@@ -83,7 +85,7 @@ def test_a_finished_run_goes_on_and_its_results_stay_until_the_new_end(tmp_path:
         ({"max_steps": 10}, {"max_steps": 9, "max_epochs": 9}, "9 steps is less"),
         ({"max_time": "00:01:00:00"}, {"max_time": "00:00:01:00"}, "max_time=00:00:01:00 is less"),
         ({}, {"max_epochs": 6, "seed": 1}, r"other settings \(seed: 0 -> 1\)"),
-        ({}, {"max_epochs": 6, "accelerator": "gpu"}, "trainer.accelerator: auto -> gpu"),
+        ({}, {"max_epochs": 6, "accelerator": "gpu"}, r"trainer.accelerator: \(absent\) -> gpu"),
         ({}, {"max_epochs": 6, "extend": "hold"}, "scheduler.extend=hold keeps the rate of the last step, which is 0"),
         ({}, {"extend": "rewarm"}, "finished"),  # decides nothing yet
     ],
@@ -138,7 +140,7 @@ def test_arguments_that_came_later_make_no_other_run(tmp_path: Path) -> None:
     assert RunFolder(path).open(asked()) == "resumed"
     stored["scheduler"]["warmup_epochs"] = 11
     (path / "config.yaml").write_text(yaml.safe_dump(stored))
-    with pytest.raises(UserError, match=r"scheduler\.warmup_epochs: 11 -> 10"):
+    with pytest.raises(UserError, match=r"scheduler\.warmup_epochs: 11 -> \(absent\)"):
         RunFolder(path).open(asked())
 
 
@@ -198,6 +200,18 @@ def test_rate_decay_and_momentum_after_the_first_end(extend: str) -> None:
         assert [row[0] for row in rows[10:]] == rates
 
 
+def test_the_teacher_moves_and_tells_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, trainer, moved = EMATeacher(0.9, 1.0), a_trainer(20, extend="rewarm"), list[float]()
+    module: Any = SimpleNamespace(teacher_pairs=lambda: [])
+    monkeypatch.setattr(EMATeacher, "move", lambda self, momentum: moved.append(momentum))
+    trainer.global_step = 9
+    teacher.on_train_start(trainer, module)
+    for trainer.global_step in (10, 11, 20):
+        teacher.on_train_batch_end(trainer, module, None, None, 0)
+        assert teacher.step_metrics(trainer) == {"teacher_momentum": moved[-1]}
+    assert moved == [cosine(0.9, 1.0, 9, 10), 0.9, cosine(0.9, 1.0, 9, 10)]
+
+
 def test_a_new_warm_up_is_a_tenth_of_what_is_added() -> None:
     plan, schedule = Plan((100, 300), ("rewarm",)), WarmupCosine(50, warmup_start_lr=0.1)
     places = [plan.place(step) for step in (100, 110, 120)]
@@ -219,6 +233,39 @@ def test_a_loaded_state_has_the_rate_of_its_step_in_the_longer_run() -> None:
     group = longer["optimizer"].param_groups[0]
     assert group["lr"] == 0.5 * WarmupCosine(0).factor(10, 20, 5, 0.5) > 0.2
     assert group["weight_decay"] == cosine(0.1, 0.3, 10, 19)
+
+
+def test_no_schedule_asks_for_the_length_itself() -> None:
+    """A schedule over the run goes through `plan_of`. Those by epochs (temperatures, frozen epochs) know no length."""
+    package = Path(extension.__file__).parent
+    files = [
+        file for room in ("methods", "losses", "models", "callbacks", "optim") for file in (package / room).glob("*.py")
+    ]
+    found = {f.stem for f in files if "max_epochs" in f.read_text() or "estimated_stepping" in f.read_text()}
+    assert found == {"recipe", "progress", "ema_teacher"}  # the last in a message, progress to show what is left
+    assert "trainer.max_epochs" in (package / "callbacks" / "ema_teacher.py").read_text()
+
+
+def test_a_sweep_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        folder = RunFolder(tmp_path / "runs" / "sw" / f"seed={seed}")
+        folder.open(compose([*TINY, f"seed={seed}", f"name=sw/seed={seed}"]).stored)
+        (folder.path / "checkpoints").mkdir()
+        (folder.path / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    told: list[list[str]] = []
+    asked = parse(["-m", *TINY, "name=sw", "seed=1,2"])
+    asked.overrides = [word.replace("max_epochs=2", "max_epochs=3") for word in asked.overrides]
+    assert sweep.main(asked, lambda command: told.append(command) or 1) == 1  # type: ignore[func-returns-value]
+    assert len(told) == 2
+    asked.overrides = [word.replace("max_epochs=3", "max_epochs=1") for word in asked.overrides]
+    assert sweep_refusal(asked) == "is a run of 2 epochs, and 1 epoch is less"
+
+
+def sweep_refusal(asked: Any) -> str:
+    with pytest.raises(UserError) as refused:
+        sweep.main(asked, lambda command: 0)
+    return str(refused.value).partition("; ")[0].partition(" ")[2]
 
 
 # ---- whole runs
@@ -268,7 +315,7 @@ def test_a_run_stopped_within_its_extension_goes_on_exactly(here: Path, monkeypa
     for name in "ab":
         assert main([*words, f"name={name}", "trainer.max_epochs=1"]) == 0
     old = {file: (here / "b" / file).read_bytes() for file in ("results.json", "backbone.safetensors")}
-    assert main([*words, "name=a", "trainer.max_epochs=2"]) == 0
+    assert main([*words, "name=a", "trainer.max_epochs=2", "scheduler.extend=rewarm"]) == 0
     moved = EMATeacher.move
 
     def stops(self: EMATeacher, momentum: float) -> None:
@@ -280,10 +327,14 @@ def test_a_run_stopped_within_its_extension_goes_on_exactly(here: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(EMATeacher, "move", stops)
         with pytest.raises(RuntimeError, match="lights"):
-            main([*words, "name=b", "trainer.max_epochs=2"])
-    assert state(here / "b")["global_step"] == 9  # 6 of the first epoch, 3 of the second
+            main([*words, "name=b", "trainer.max_epochs=2", "scheduler.extend=rewarm"])
+    reached, peak = state(here / "b"), 3e-3 * 16 / 256
+    assert reached["global_step"] == 9  # 6 of the first epoch, 3 of the second
+    rate = reached["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(peak * WarmupCosine().factor(3, 6, 6, peak), rel=1e-12)
+    assert rate > 0
     assert {file: (here / "b" / file).read_bytes() for file in old} == old
-    assert main([*words, "name=b", "trainer.max_epochs=2"]) == 0
+    assert main([*words, "name=b", "trainer.max_epochs=2", "scheduler.extend=rewarm"]) == 0
     whole, stopped = state(here / "a"), state(here / "b")
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert equal(whole[part], stopped[part]), part

@@ -34,10 +34,9 @@ def is_large(device: torch.device, pixels: int) -> bool:
 
 def colour(x: Tensor, view: View, draw: Colours) -> Tensor:
     """Jitter, greyscale, blur and solarize of float images (B, 3, h, w) in [0, 1]; `x` itself is changed."""
-    rows = zip(x, *(d.tolist() for d in (draw.jitter, draw.order, draw.factors, draw.grayscale)), strict=True)
-    after = zip(draw.blur.tolist(), draw.sigma, draw.solarize.tolist(), strict=True)
-    for row, rest in zip(rows, after, strict=True):
-        _colour(view, *row, *rest)
+    before = (d.tolist() for d in (draw.jitter, draw.order, draw.factors, draw.grayscale))
+    for drawn in zip(x, *before, draw.blur.tolist(), draw.sigma, draw.solarize.tolist(), strict=True):
+        _colour(view, *drawn)
     return x
 
 

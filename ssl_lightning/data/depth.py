@@ -67,9 +67,8 @@ def to_bytes(values: np.ndarray, value_range: Range | None = None) -> np.ndarray
         value_range = range_in_use(*found, is_whole(values.dtype)) if found else (0.0, 1.0)
     low, high = value_range
     exact = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
-    x = values.astype(exact)
-    x -= exact(low)
-    x *= exact(255 / (high - low))
+    x: np.ndarray = np.subtract(values, low, dtype=exact)
+    np.multiply(x, exact(255 / (high - low)), out=x)
     if not is_whole(values.dtype):
         np.nan_to_num(x, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     return np.rint(x.clip(0, 255)).astype(np.uint8)

@@ -54,8 +54,8 @@ def find_splits(listing: Listing, train: str | None = None, test: str | None = N
     parts = [None if part and train and part.strip("/") == train.strip("/") else part for part in parts]
     if not named_train:
         _tell_what_is_left(listing, [inside, *parts])
-    tested, kept = (listing.under(part) if part else None for part in parts)
-    return Splits(found, tested, kept)
+    others = [listing.under(part) if part else None for part in parts]
+    return Splits(found, others[0], others[1])
 
 
 def _part(listing: Listing, name: str, which: str) -> Listing:
