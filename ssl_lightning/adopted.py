@@ -72,7 +72,7 @@ def adopted(backbone: nn.Module) -> nn.Module:
             raise UserError(f"{name} says out_dim={backbone.out_dim} and gives features {width} wide; set it to that")
     if way != Way():
         backbone.register_forward_hook(functools.partial(_hook, way))
-    backbone.out_dim = width
+    backbone.out_dim = width  # type: ignore[assignment]
     return backbone
 
 
@@ -196,7 +196,7 @@ def _take_off(net: Any, size: int) -> None:
             net.reset_classifier(0)
         return
     for name in CLASSIFIERS:
-        child = getattr(net, name, None)
+        child: Any = getattr(net, name, None)
         layers = [(path, m) for path, m in child.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)] if isinstance(
             child, nn.Module
         ) else []  # fmt: skip

@@ -210,7 +210,8 @@ def _with_batch(step: Callable[..., Any]) -> Callable[..., Any]:
 def batch_size_of(trainer: Any) -> int | None:
     """Images of a batch on one device: the datamodule's, else those of the loader that is trained on."""
     loader = trainer.train_dataloader
-    for owner in (trainer.datamodule, loader, getattr(loader, "batch_sampler", None)):
+    owners: list[Any] = [trainer.datamodule, loader, getattr(loader, "batch_sampler", None)]
+    for owner in owners:
         if getattr(owner, "batch_size", None) is not None:
             return int(owner.batch_size)
     return None

@@ -64,7 +64,7 @@ def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Tensor
     if isinstance(value, Tensor):
         yield name, value
     elif depth < 5:
-        parts = value.items() if isinstance(value, Mapping) else ()
+        parts: Any = value.items() if isinstance(value, Mapping) else ()
         parts = [(name, part) for part in value] if isinstance(value, list | tuple) else parts
         for key, part in parts:
             yield from _leaves(part, str(key), depth + 1)
