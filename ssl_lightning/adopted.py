@@ -196,7 +196,7 @@ def _take_off(net: Any, size: int) -> None:
             net.reset_classifier(0)
         return
     for name in CLASSIFIERS:
-        child = getattr(net, name, None)
+        child: Any = getattr(net, name, None)
         layers = [(path, m) for path, m in child.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)] if isinstance(
             child, nn.Module
         ) else []  # fmt: skip

@@ -91,7 +91,7 @@ def test_the_run_itself_is_built_as_it_was_begun(
 ) -> None:
     """Not only compared: the values of the stored config reach what is built."""
     small = ["data.size=64", "data.test_size=32", "backbone.width=4", "data.batch_size=16", "stage.judge=false"]
-    words = [*small, "trainer.max_epochs=1", "name=a", f"runs_dir={tmp_path}"]
+    words = [*small, "trainer.max_epochs=1", "trainer.log_every_n_steps=1", "name=a", f"runs_dir={tmp_path}"]
     assert main(words) == 0
     content = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     content["scheduler"]["warmup_epochs"] = content["optimizer"]["scheduler"]["warmup_epochs"] = 3

@@ -101,7 +101,7 @@ def test_the_way_out_is_named() -> None:
 
 
 def test_a_key_of_another_stage() -> None:
-    with pytest.raises(UserError, match=r"there is no 'stage\.k' in this config\. stage=knn, pretrain has it"):
+    with pytest.raises(UserError, match=r"there is no 'stage\.k' in this config\. 'stage\.k' is a key of stage=knn \(or pretrain\)"):
         checked("linear", "stage.k=3")
     with pytest.raises(UserError, match=r"stage=pretrain has it; the chosen stage has not"):
         checked("knn", "stage.judge=false")
