@@ -271,8 +271,6 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
             if hasattr(logger, "log_results"):
                 logger.log_results(results)
         return results
-    except UserError:
-        raise
     except Exception as error:
         _explain(error, folder, settings.trusted_packages)
         raise
@@ -282,7 +280,9 @@ def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> Non
     """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback."""
     from ssl_lightning.data import workers
 
-    mistake = workers.explain(error) or one_line.of_run(error, folder.path, trusted)
+    mistake = workers.explain(error)  # torch raises a worker's UserError as one, with a traceback in its text
+    if mistake is None and not isinstance(error, UserError):
+        mistake = one_line.of_run(error, folder.path, trusted)
     if mistake is not None:
         raise mistake from error
     if workers.named(error):

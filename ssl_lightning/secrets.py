@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 MASK = "***"
+PLACES_NOT_SECRETS = ("PWD", "OLDPWD")  # a shell's variables: where the user stands
 FEW = 4  # characters; a value of fewer is looked for in no other text, wherever it came from
 SHORTEST = 8  # characters of a value that is looked for inside of other text; a shorter one would be found by chance
 
@@ -137,7 +138,8 @@ def _parameter(match: re.Match[str]) -> str:
 def _of_environment(sure: bool = False) -> Iterable[str]:
     """Values of environment variables with a secret's name; `sure`: only such as no other text holds by chance."""
     shortest = 12 if sure else SHORTEST
-    found = [value for key, value in os.environ.items() if len(value) >= shortest and is_secret(key)]
+    named = [(key, value) for key, value in os.environ.items() if key not in PLACES_NOT_SECRETS and is_secret(key)]
+    found = [value for _, value in named if len(value) >= shortest]
     return [value for value in found if not sure or len(value) >= 20 or re.search(r"\d", value)]
 
 

@@ -101,11 +101,11 @@ def test_the_way_out_is_named() -> None:
 
 
 def test_a_key_of_another_stage() -> None:
-    with pytest.raises(UserError, match=r"there is no 'stage\.k' in this config\. 'stage\.k' is a key of stage=knn \(or pretrain\)"):
+    with pytest.raises(UserError, match=r"'stage\.k' is a key of stage=knn \(or pretrain\); add stage=knn"):
         checked("linear", "stage.k=3")
-    with pytest.raises(UserError, match=r"stage=pretrain has it; the chosen stage has not"):
+    with pytest.raises(UserError, match=r"'stage\.judge' is a key of stage=pretrain"):
         checked("knn", "stage.judge=false")
-    with pytest.raises(UserError, match=r"data=cifar10, cifar100, folder, stl10 has it|data=.*folder.* has it"):
+    with pytest.raises(UserError, match=r"'data\.root' is a key of data=.*folder"):
         checked("pretrain", "data.root=photos")  # the most frequent slip: data=folder was not typed
     with pytest.raises(UserError, match=r"Did you mean 'stage\.augmented'"):
         checked("linear", "stage.augmentd=true")

@@ -166,6 +166,12 @@ def test_a_sweep_over_secrets(
     assert "stage.notes.api_key=hidden2" in printed
 
 
+def test_the_folder_of_the_user_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/me/project-2026")
+    assert secrets.hide("no file /home/me/project-2026/x") == "no file /home/me/project-2026/x"
+    assert secrets.mask({"root": "/home/me/project-2026/x"}) == {"root": "/home/me/project-2026/x"}
+
+
 def test_a_value_of_a_letter_is_masked_where_it_stands_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "_known", set())
     monkeypatch.setenv("MY_TOKEN", "s")
