@@ -40,7 +40,8 @@ from ssl_lightning.__main__ import main
 run, here = sys.argv[1:]
 net = ssl_lightning.load_backbone(run)
 small = ["data.size=64", "data.test_size=16", "data.image_size=16", "data.batch_size=16", f"runs_dir={here}"]
-for words in (["stage=knn", "name=knn"], ["stage=export", "name=export"], ["stage=embed", "name=embed"]):
+assert main(["stage=export", "name=export", f"ckpt={run}", f"runs_dir={here}"]) == 0
+for words in (["stage=knn", "name=knn"], ["stage=embed", "name=embed"]):
     assert main([*words, *small, f"ckpt={run}", "trainer.accelerator=cpu"]) == 0
 train = ["backbone.width=4", "method.projector.hidden_dim=8", "method.projector.out_dim=4", "trainer.max_epochs=1"]
 assert main([*small, *train, "stage.judge=false", "trainer.accelerator=cpu", "name=trained"]) == 0

@@ -31,12 +31,11 @@ def shrunk(words: list[str]) -> list[str]:
     """The command with little data and few epochs; what the README itself sets is left as it stands."""
     asked = {word.lstrip("+~").split("=")[0] for word in words}
     extra = ["data.batch_size=16"]
-    if "data" not in asked:
-        extra += ["data.size=96", "data.test_size=48"]
-    if "ckpt" not in asked:
+    if "ckpt" not in asked:  # a stage takes the data of its run
+        extra += ["data.size=96", "data.test_size=48"] if "data" not in asked else []
         method = next((word.removeprefix("method=") for word in words if word.startswith("method=")), "simclr")
         extra += ["backbone.dim=16", "backbone.heads=2"] if needs_vit(method) else ["backbone.width=8"]
-        extra += ["stage.judge=true", "trainer.max_epochs=1"]
+        extra += [f"stage.judge={str(words in commands(README)).lower()}", "trainer.max_epochs=1"]
     if "stage=finetune" in words:
         extra += ["stage.epochs=1"]
     return [*words, *(word for word in extra if word.split("=")[0] not in asked)]

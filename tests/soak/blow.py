@@ -17,6 +17,7 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.callbacks.reseed import Reseed
+from ssl_lightning.signals import WATCH
 
 # start: as `fit` begins; batch: in the n-th batch of this process; last: in the n-th batch that ends an epoch;
 # validation: as the n-th one begins; fsync: in the n-th write to disk; replace: between a file's write and its rename;
@@ -51,7 +52,10 @@ def process(argv: list[str], environment: dict[str, str], blow: Blow | None, log
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             if blow is not None:
                 arm(blow, mark)
-            sys.exit(main(argv))
+            WATCH.program()  # as `__main__.entry` does
+            code = main(argv)
+            WATCH.leave(code)
+            sys.exit(code)
 
 
 def arm(blow: Blow, mark: Path) -> None:

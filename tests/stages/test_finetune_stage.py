@@ -28,13 +28,13 @@ def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:
     found = go(tmp_path, TinyData(labels_per_class=20), mixup=0.2, label_smoothing=0.1)
     assert found["finetune_top1"] > 0.8  # chance is 0.33
     assert found["labels"] == 60
-    assert found["baselines"]["from_scratch"]["finetune_top1"] == tested(tmp_path / "out" / "from_scratch")
+    assert found["baselines"]["from_scratch"]["finetune_top1"] == scored(tmp_path / "out" / "from_scratch")
     assert found["baselines"]["raw_pixels"]["linear_top1"] == finetune.linear_on_pixels(TinyData(labels_per_class=20))
     assert "picked on 12 of the labels, tested once" in found["protocol"]["finetune"]
     assert found["steps"] == 12 * (48 // 16)
 
 
-def tested(folder: Path) -> float:
+def scored(folder: Path) -> float:
     """The accuracy on the test set of a training's best checkpoint."""
     net = training.Finetuner(ConvNetSmall(4), 3, optimizer=None)  # type: ignore[arg-type]
     net.load_state_dict(torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])

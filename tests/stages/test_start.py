@@ -125,7 +125,7 @@ def test_a_run_from_a_run_is_resumed_from_its_own_state(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = load_backbone(a_run(tmp_path / "x", width=4))
-    words = ["ckpt=x/backbone.safetensors", "name=b", *SMALL, "stage.k=3"]
+    words = ["ckpt=x/backbone.safetensors", "name=b", *SMALL, "stage.k=3", "trainer.log_every_n_steps=1"]
     assert main(words) == 0
     results = json.loads(Path("runs/b/results.json").read_text())
     assert results["ckpt"] == "x/backbone.safetensors"
@@ -136,7 +136,7 @@ def test_a_run_from_a_run_is_resumed_from_its_own_state(
     assert trained.out_dim == given.out_dim
     assert not same(trained, given)
 
-    assert main(["stage=finetune", "ckpt=runs/b", "stage.epochs=1", "trainer=cpu"]) == 0  # nothing said of the data
+    assert main(["stage=finetune", "ckpt=runs/b", "stage.epochs=1", "trainer=cpu", "trainer.log_every_n_steps=1"]) == 0
     tuned = json.loads(Path("runs/b/finetune-shapes/results.json").read_text())
     assert (tuned["labels"], tuned["data"]) == (64, "shapes")
     assert "as in runs/b: data.size=64, data.test_size=20, data.image_size=16" in capsys.readouterr().out
