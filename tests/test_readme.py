@@ -2,15 +2,19 @@
 
 import re
 import shlex
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import wandb
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from ssl_lightning import __main__, build
 from ssl_lightning.arguments import parse
+from ssl_lightning.models.vit import ViT
 from tests.methods.harness import needs_vit
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +87,24 @@ def test_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_two_lines_are_as_written() -> None:
     assert 'backbone = load_backbone("runs/simclr-shapes")' in README
+
+
+def test_the_code_of_docs_runs(folder: Path) -> None:
+    """docs/weights.md: a public file into our ViT, and a method in one's own Trainer."""
+    weights, trainer = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "weights.md").read_text(), flags=re.S | re.M
+    )
+    net = ViT(image_size=518, patch_size=14, dim=384, heads=6, registers=4, layer_scale=1e-5)
+    state = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+    torch.save(state, "dinov2_vits14_reg4_pretrain.pth")
+    found: dict[str, Any] = {}
+    exec(weights, found)
+    assert torch.equal(found["backbone"].blocks[3].attn.qkv.weight, net.blocks[3].attn.qkv.weight)
+    images = torch.rand(8, 2, 3, 32, 32)
+    pairs = [([image[0], image[1]], 0) for image in images]
+    quiet = "max_epochs=1, accelerator='cpu', logger=False, enable_progress_bar=False, log_every_n_steps=1"
+    given: dict[str, Any] = {"loader": DataLoader(pairs, batch_size=4)}  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's on so few workers
+        exec(trainer.replace("max_epochs=10", quiet), given)
+    assert given["method"].global_step == 2
