@@ -1,6 +1,7 @@
 """Data from strangers: what is no file, no image or no plain array is skipped or refused, quickly, and nothing runs."""
 
 import argparse
+import hashlib
 import io
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import utils
 
+from ssl_lightning import torch_files
 from ssl_lightning.checkpoint import resolve_ckpt
 from ssl_lightning.data.folder_scan import list_images
 from ssl_lightning.data.images import BROKEN, decode
@@ -24,6 +26,7 @@ from ssl_lightning.data.sources.array import Array
 from ssl_lightning.data.sources.cifar import CIFAR10
 from ssl_lightning.data.sources.stl10 import FILES, STL10
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import STAMP
 from tests.security.attack import Attack, parametrize
 
 SKIPPED, BROKEN_FILE = "skipped", "cannot be decoded"
@@ -137,6 +140,35 @@ def doubled(path: str) -> None:
     torch.save(held, path)
 
 
+def repeated(path: str) -> None:
+    """One number, 2^36 times."""
+    import torch
+
+    torch.save({"weight": torch.zeros(1).expand(2**36)}, path)
+
+
+def stamped(path: str) -> None:
+    """An archive that is packed, and says that we have written it."""
+    import torch
+
+    torch.save({"weight": torch.zeros(2**20)}, "plain")
+    content = io.BytesIO()
+    with zipfile.ZipFile("plain") as plain, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    whole = content.getvalue()
+    stamp = STAMP + hashlib.sha256(whole).hexdigest().encode()
+    Path(path).write_bytes(whole[:-2] + struct.pack("<H", len(stamp)) + stamp)
+
+
+def unfilled(path: str) -> None:
+    """A file of the format before torch 1.6, without the numbers of its tensor."""
+    storage = STORAGE.replace(b"K\x01t", b"K\x04Nt")
+    tensor = MAKER + b"(" + storage + b"K\x00K\x04\x85K\x01\x85\x89NtR"
+    parts = [pickle.dumps(part, 2) for part in (torch_files.MAGIC, torch_files.VERSION, {})]
+    Path(path).write_bytes(b"".join(parts) + b"\x80\x02}" + word("weight") + tensor + b"s." + b"\x80\x02].")
+
+
 class Set:
     """Calls something with settings that a training program leaves beside its weights."""
 
@@ -224,6 +256,9 @@ ATTACKS = [
     attack("beyond", "a tensor larger than its bytes", "damaged", "x.ckpt", beyond),
     attack("long text", "a text that claims 2^60 bytes", "damaged", "x.ckpt", long_text),
     attack("doubled", "mappings within mappings: 10^10 tensors", "too deeply or too long", "x.ckpt", doubled),
+    attack("repeated", "one number repeated 2^36 times by strides", "larger than their bytes", "x.ckpt", repeated),
+    attack("stamped bomb", "a packed archive that bears our stamp", "damaged", "x.ckpt", stamped),
+    attack("unfilled", "an old file without its tensor's numbers", "damaged", "x.ckpt", unfilled),
 ]  # fmt: skip
 
 
