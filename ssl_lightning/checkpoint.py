@@ -176,7 +176,8 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
     checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
     wanted, names = foreign.own_state(backbone), list(backbone.state_dict())
     fit = foreign.fitted(checkpoint.state, backbone, checkpoint.ref)
-    check_finite({key: fit.state[key] for key in wanted if key in fit.state}, checkpoint.ref)
+    fitting = {k: fit.state[k] for k in wanted if k in fit.state and fit.state[k].shape == wanted[k].shape}
+    check_finite(fitting, checkpoint.ref)
     lacking = list(_lacking(fit.state, wanted))
     over = [_described(key, value) for key, value in fit.state.items() if key not in wanted]
     if lacking or over:

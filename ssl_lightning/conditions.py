@@ -41,11 +41,12 @@ class Conditional:
         if found is None or not isinstance(found.config, DictConfig) or KEY not in found.config:
             return found
         config = copy.deepcopy(found.config)  # Hydra keeps the one that it has read
-        blocks = config.pop(KEY)
-        if not isinstance(blocks, DictConfig):
+        blocks = config._get_node(KEY)  # as it is written: a reference has no value here
+        del config[KEY]
+        if not isinstance(blocks, DictConfig) or blocks._is_interpolation():
             raise UserError(f"{config_path}: {KEY} takes conditions with what then holds, {KEY}: {{data=cifar10: ...}}")
-        for condition, block in blocks.items():
-            if not isinstance(block, DictConfig):
+        for condition, block in blocks.items_ex(resolve=False):
+            if not isinstance(block, DictConfig) or block._is_interpolation():
                 raise UserError(f"{config_path}: {KEY} {condition!s} takes a mapping of keys, not {block!r}")
             if self._holds(str(condition), config_path):
                 config.merge_with(block)

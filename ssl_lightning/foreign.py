@@ -40,6 +40,7 @@ INSIDE = re.compile(r"(layer\d*|layers|blocks?|stages?|features|resblocks|downsa
 LATER = frozenset(("momentum", "ema", "k", "key", "shadow", "target", "old", "slow", "avg", "averaged", "swa"))
 _NONE = torch.empty(0)
 MOST_VALUES, DEEPEST = 200_000, 12
+MOST_REPEATED = 2**31  # numbers of tensors that are larger than their bytes, together
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Fit:
 
 def networks(content: Any) -> State:
     """All tensors of a file by their dotted names, without optimizers; a name that all begin with is taken off."""
-    found = dict(_walk(content, "", 0, [0]))
+    found = dict(_walk(content, "", 0, [0, 0]))
     inner = content
     for _ in range(DEEPEST):
         for word in ("state_dict", "model"):
@@ -87,11 +88,18 @@ def _walk(value: Any, name: str, depth: int, seen: list[int]) -> Iterator[tuple[
     if isinstance(value, Thing):
         value = _opened(value)
     if isinstance(value, Tensor):
+        seen[1] += value.numel() if value.numel() * value.element_size() > _bytes_of(value) else 0
+        if seen[1] > MOST_REPEATED:
+            raise UserError("it holds tensors that are larger than their bytes; save the network's state_dict alone")
         yield name.removesuffix("."), value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str) and not (key in NO_NETWORK and not isinstance(item, Tensor)):
                 yield from _walk(item, f"{name}{key}.", depth + 1, seen)
+
+
+def _bytes_of(value: Tensor) -> int:
+    return value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
 
 
 def _opened(thing: Thing) -> Mapping[str, Any] | Tensor | None:

@@ -81,7 +81,8 @@ def _card_in(file: Path) -> dict[str, Any] | None:
             head = json.loads(opened.read(length)) if length <= 100_000_000 else {}
     except (OSError, ValueError, RecursionError, struct.error):
         return None  # said where it is to be loaded
-    told = (head.get("__metadata__") or {}).get("card") if isinstance(head, dict) else None
+    metadata = head.get("__metadata__") if isinstance(head, dict) else None
+    told = metadata.get("card") if isinstance(metadata, dict) else None
     return card.parse(told, str(file)) if isinstance(told, str) else None
 
 

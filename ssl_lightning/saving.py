@@ -142,12 +142,16 @@ def _is_whole(file: BinaryIO) -> bool:
     end = file.read()
     stamped = end[:2] == struct.pack("<H", STAMP_LENGTH) or end[2:].startswith(STAMP)
     file.seek(0)
-    if not stamped:  # of another program, or an older version of this one
-        if not zipfile.is_zipfile(file):
-            return True
+    if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             # torch packs nothing: an archive that unpacks to more than it is would fill the memory, or take for ever
-            return sum(part.file_size for part in archive.infolist()) <= size and archive.testzip() is None
+            if sum(part.file_size for part in archive.infolist()) > size:
+                return False
+            if not stamped:  # of another program, or an older version of this one
+                return archive.testzip() is None
+    elif not stamped:
+        return True
+    file.seek(0)
     found, left = hashlib.sha256(), size - STAMP_LENGTH - 2
     while part := file.read(min(left, 1 << 20)):
         found.update(part)
@@ -193,6 +197,10 @@ def load(path: str | Path) -> Any:
             if not _is_whole(file):
                 raise zipfile.BadZipFile
             file.seek(0)
+            archived = file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(file)
+            file.seek(0)
+            if not archived:  # of an old file torch fills what is not there with what lay in the memory
+                return torch_files.read(file)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of other protocols, of programs: both are answered below

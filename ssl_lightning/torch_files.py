@@ -65,10 +65,14 @@ def _read_old(file: BinaryIO, size: int) -> Any:
         return Storage(dtype, found[str(key)].bytes)
 
     content = Unpickler(file, size, storage_of).load()
+    empty = dict(found)  # what lay in the memory before is no weight
     for key in Unpickler(file, size).load():
         dtype, held = found[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
         if count * dtype.itemsize != held.nbytes():
             raise EOFError
         held.copy_(_filled(file.read(held.nbytes())))
+        del empty[str(key)]
+    if any(storage.bytes.nbytes() for storage in empty.values()):
+        raise EOFError
     return content

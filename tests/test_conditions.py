@@ -96,6 +96,8 @@ def test_every_condition_is_met_by_some_choice_and_fits_the_constructors(method:
         ("{lars: {seed: 1}}", "'lars' names no option of the configs"),
         ("{data=shapes: 3}", "data=shapes takes a mapping of keys"),
         ("[1]", "takes conditions with what then holds"),
+        ("${name}", "takes conditions with what then holds"),
+        ("{data=shapes: '${name}'}", "data=shapes takes a mapping of keys"),
         ("{data=shapes: {sead: 1}}", "there is no 'sead'"),
         ("{data=shapes: {method: {projector: {hiden_dim: 1}}}}", "takes no argument 'hiden_dim'"),
         ("{data=shapes: {trusted_packages: [os]}}", "counts only on the command line"),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
-from ssl_lightning import places
+from ssl_lightning import inherit, known, places
 from ssl_lightning.build import check
 from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.compose import Config, compose
@@ -250,3 +251,16 @@ def test_a_training_goes_on_although_its_first_weights_are_gone(tmp_path: Path) 
     assert compose(words).stored == begun.stored
     assert compose([*words, "backbone=resnet18"]).values["backbone"]["name"] == "resnet18"
     assert compose([f"ckpt={file}", "name=b"]).values["backbone"]["width"] == 48  # says so when it begins
+
+
+@pytest.mark.parametrize("metadata", ["[1]", '"x"', "5", "null", '{"card": 5}'])
+def test_a_head_that_says_nothing(tmp_path: Path, metadata: str) -> None:
+    head = f'{{"__metadata__": {metadata}}}'.encode()
+    (tmp_path / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
+    assert known.of(str(tmp_path / "x.safetensors")) is None
+
+
+@pytest.mark.parametrize("key", [None, 5, "a\nb", "\x1b[31m"])
+def test_a_key_that_is_no_word(key: Any) -> None:
+    with pytest.raises(UserError, match="data of runs/x has a key that is no word"):
+        inherit._put(OmegaConf.create({"data": {}}), "data", {key: 1}, known.Known("runs/x"))

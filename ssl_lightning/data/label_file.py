@@ -201,5 +201,5 @@ def _several(rows: list[list[int]], names: tuple[str, ...]) -> Labels:
 def in_order(names: Iterable[str]) -> list[str]:
     """Sorted: as numbers where all are, as words otherwise."""
     found = list(names)
-    whole = all(name.lstrip("-").isdecimal() for name in found)
+    whole = all(name.removeprefix("-").isdecimal() and len(name) < 100 for name in found)
     return sorted(found, key=lambda name: (int(name), name)) if whole else sorted(found)

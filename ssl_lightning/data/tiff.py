@@ -47,8 +47,8 @@ class Tags:
             raise OSError(f"a TIFF file of {sorted(bits)} bits a sample, which is not read")
         self.dtype = np.dtype(f"{self.order}{KINDS[kinds.pop()]}{bits.pop() // 8}")
         size = self.width * self.height * self.bands * self.dtype.itemsize
-        most = min(2**31, MOST_PACKED * file.seek(0, os.SEEK_END))
-        if not 0 < self.bands <= MOST_BANDS or not 0 < size <= most:
+        self.most = min(2**31, MOST_PACKED * file.seek(0, os.SEEK_END))
+        if not 0 < self.bands <= MOST_BANDS or not 0 < size <= self.most:
             raise OSError("a TIFF file of no sensible size")
         self.orientation = int(self.tags.get(ORIENTATION, 1))
         self.alpha = self.bands in (2, 4) and bool(set(self._all(EXTRA, 0)) & {1, 2})
@@ -91,6 +91,9 @@ def read(file: BinaryIO) -> tuple[np.ndarray, bool]:
     apart = int(tags.tags.get(PLANAR, 1)) == 2
     bands = 1 if apart else tags.bands
     down, across = -(-tags.height // height), -(-tags.width // width)
+    padded = down * height * across * width * tags.bands * tags.dtype.itemsize
+    if padded > max(tags.most, 2**26):
+        raise OSError("a TIFF file of no sensible size")
     if len(places) != down * across * (tags.bands if apart else 1) or len(lengths) != len(places):
         raise OSError("a TIFF file whose parts do not add up")
     out = np.zeros((down * height, across * width, tags.bands), tags.dtype)

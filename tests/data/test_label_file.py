@@ -132,3 +132,9 @@ def test_several_labels_train_and_are_kept(tmp_path: Path) -> None:
     assert [row[0] for row in targets.tolist()] == [int(Path(p).stem) % 2 for p in data.test_set.paths or []]
     one = Folder(tmp_path / "r", labels=str(tmp_path / "t.csv"), label_column="a")
     assert one.classes == ["0", "1"]
+
+
+@pytest.mark.parametrize("odd", ["--5", "-", "9" * 5000])
+def test_labels_that_look_like_numbers(odd: str) -> None:
+    assert label_file.in_order(["10", odd, "9"]) == sorted(["10", odd, "9"])
+    assert label_file.in_order(["10", "-1", "9"]) == ["-1", "9", "10"]

@@ -1,6 +1,7 @@
 """Data from strangers: what is no file, no image or no plain array is skipped or refused, quickly, and nothing runs."""
 
 import argparse
+import hashlib
 import io
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import utils
 
+from ssl_lightning import torch_files
 from ssl_lightning.checkpoint import resolve_ckpt
 from ssl_lightning.data.folder_scan import list_images
 from ssl_lightning.data.images import BROKEN, decode
@@ -24,6 +26,7 @@ from ssl_lightning.data.sources.array import Array
 from ssl_lightning.data.sources.cifar import CIFAR10
 from ssl_lightning.data.sources.stl10 import FILES, STL10
 from ssl_lightning.errors import UserError
+from ssl_lightning.saving import STAMP
 from tests.security.attack import Attack, parametrize
 
 SKIPPED, BROKEN_FILE = "skipped", "cannot be decoded"
@@ -137,6 +140,42 @@ def doubled(path: str) -> None:
     torch.save(held, path)
 
 
+def repeated(path: str) -> None:
+    """One number, 2^36 times."""
+    import torch
+
+    torch.save({"weight": torch.zeros(1).expand(2**36)}, path)
+
+
+def stamped(path: str) -> None:
+    """An archive that is packed, and says that we have written it."""
+    import torch
+
+    torch.save({"weight": torch.zeros(2**20)}, "plain")
+    content = io.BytesIO()
+    with zipfile.ZipFile("plain") as plain, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    whole = content.getvalue()
+    stamp = STAMP + hashlib.sha256(whole).hexdigest().encode()
+    Path(path).write_bytes(whole[:-2] + struct.pack("<H", len(stamp)) + stamp)
+
+
+def unfilled(path: str) -> None:
+    """A file of the format before torch 1.6, without the numbers of its tensor."""
+    storage = STORAGE.replace(b"K\x01t", b"K\x04Nt")
+    tensor = MAKER + b"(" + storage + b"K\x00K\x04\x85K\x01\x85\x89NtR"
+    parts = [pickle.dumps(part, 2) for part in (torch_files.MAGIC, torch_files.VERSION, {})]
+    Path(path).write_bytes(b"".join(parts) + b"\x80\x02}" + word("weight") + tensor + b"s." + b"\x80\x02].")
+
+
+def padded(path: str) -> None:
+    """A TIFF file of one pixel, in a tile of 2^30 bytes."""
+    entries = {256: 1, 257: 1, 258: 16, 259: 8, 262: 1, 277: 8, 322: 2**13, 323: 2**13, 324: 8, 325: 4}
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries.items())
+    Path(path).write_bytes(b"II*\0" + struct.pack("<I", 12) + b"\0" * 4 + directory + b"\0" * 4)
+
+
 class Set:
     """Calls something with settings that a training program leaves beside its weights."""
 
@@ -199,6 +238,7 @@ ATTACKS = [
     attack("late pipe", "a pipe in the place of a file that was listed", BROKEN_FILE, "image", os.mkfifo),
     attack("eps", "PostScript named `x.png`", BROKEN_FILE, "image", lambda p: Image.new("RGB", (8, 8)).save(p, "EPS")),
     attack("large", "a PNG that claims 60,000 x 60,000 pixels", BROKEN_FILE, "image", large),
+    attack("padded", "a TIFF of one pixel in a tile of 1 GiB", "no sensible size", "image", padded),
     attack("pickle as image", "a pickle named `x.png`", BROKEN_FILE, "image", bare_pickle),
     attack("object npy", "an .npy of pickled objects", "cannot be read", "a.npy", objects),
     attack("object npz", "the same in an .npz", "cannot be read", "a.npz", objects),
@@ -224,6 +264,9 @@ ATTACKS = [
     attack("beyond", "a tensor larger than its bytes", "damaged", "x.ckpt", beyond),
     attack("long text", "a text that claims 2^60 bytes", "damaged", "x.ckpt", long_text),
     attack("doubled", "mappings within mappings: 10^10 tensors", "too deeply or too long", "x.ckpt", doubled),
+    attack("repeated", "one number repeated 2^36 times by strides", "larger than their bytes", "x.ckpt", repeated),
+    attack("stamped bomb", "a packed archive that bears our stamp", "damaged", "x.ckpt", stamped),
+    attack("unfilled", "an old file without its tensor's numbers", "damaged", "x.ckpt", unfilled),
 ]  # fmt: skip
 
 
@@ -267,7 +310,7 @@ def test_skipped_or_refused(
     if kind == "entry":
         entry(path, capsys)
     elif kind == "image":
-        with pytest.raises(BROKEN):
+        with pytest.raises(BROKEN, match=None if attack.refused == BROKEN_FILE else attack.refused):
             decode(str(path))
     else:
         with pytest.raises(UserError, match=attack.refused) as error:
