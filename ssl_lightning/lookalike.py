@@ -56,10 +56,8 @@ def _vit(state: Mapping[str, Tensor]) -> str:
     given = [f"backbone.patch_size={patch}", f"backbone.dim={width}", f"backbone.depth={depth}"]
     given += [f"backbone.registers={registers}"] * bool(registers) + ["backbone.layer_scale=1e-5"] * scaled
     given += ["+backbone.class_token=false backbone.readout=mean"] * kinds["no class token"]
-    if size in ("tiny", "small", "base"):
-        given = [f"backbone=vit_{size}", *(word for word in given if not re.match(r"backbone\.(dim|depth)", word))]
-    else:
-        given = ["backbone=vit_base", *given]
+    nearest = size if size in ("tiny", "small", "base") else "base"
+    given = [f"backbone=vit_{nearest}", *given]  # width and depth too: experiment=cpu makes them smaller
     own = f": {' '.join(given)}" if ours else ""
     theirs = _timms(size, patch, registers, kinds)
     joined = f"{own}, or {theirs}" if own and theirs else own or (f": {theirs}" if theirs else "")

@@ -35,10 +35,10 @@ def _why(target: Any, trusted: tuple[str, ...], takes: Slots) -> str:
         )
         functions = [f for s in takes for f in s.functions if f.startswith(f"{package}.")]
         return f". Of {package} these may: " + ", ".join([*functions, *(f"classes of {home}" for home in homes)])
-    if hint := did_you_mean(package, known):
-        return f".{hint}"
     if allowed.never_trusted(package):
         return f"; '{package}' cannot be trusted either: write a class of your own"
+    if hint := did_you_mean(package, known):
+        return f".{hint}"
     return f". To allow a package of your own: trusted_packages=[{package}]"
 
 

@@ -292,6 +292,7 @@ def test_another_depth_names_what_is_left_over_and_what_fits(tmp_path: Path) -> 
     message = str(caught.value)
     assert "'blocks.11.norm1.weight' (192,) is missing here" in message
     assert "a ViT of width 192, depth 12, patches of 2 px: backbone=vit_tiny backbone.patch_size=2" in message
+    assert "backbone.patch_size=2 backbone.dim=192 backbone.depth=12" in message  # experiment=cpu has other ones
     assert "\n" not in message
 
 

@@ -35,6 +35,13 @@ def check(config: Any, trusted: tuple[str, ...] = (), where: str = "", injected:
 # ---- the allow-list ------------------------------------------------------------------------------------------------
 
 
+def test_a_known_package_is_no_slip_of_another() -> None:
+    with pytest.raises(UserError, match=r"'torchvision' cannot be trusted either: write a class of your own$"):
+        building.check(
+            {"_target_": "torchvision.models.resnet18"}, where="backbone", takes=(slot_for("torch.nn.Module"),)
+        )
+
+
 @pytest.mark.parametrize(
     "target",
     ["torch.nn.Linear", "torch.optim.SGD", "lightning.pytorch.callbacks.Timer", "timm.optim.Lamb"],

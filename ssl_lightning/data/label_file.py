@@ -70,7 +70,9 @@ def read(file: str | Path, root: str, files: Sequence[str], column: str | None =
 def _rows(path: Path, known: set[str], root: str) -> tuple[list[list[str]], list[str]]:
     """(rows, header); the header is [] where the first row names an image already."""
     if not path.is_file():
-        raise UserError(f"the table of labels {path.absolute()} does not exist; give data.labels=FILE.csv")
+        inside = Path(root) / path
+        meant = f"did you mean data.labels={inside}?" if inside.is_file() else "give data.labels=FILE.csv"
+        raise UserError(f"the table of labels {path.absolute()} does not exist; {meant}")
     try:
         text = path.read_text("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:

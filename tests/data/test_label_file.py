@@ -42,6 +42,14 @@ def test_forms_of_a_table(tmp_path: Path, text: str) -> None:
     assert found.known.all()
 
 
+def test_a_table_named_as_from_the_root_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a/1.png,x\n", "utf-8")
+    with pytest.raises(UserError, match=r"does not exist; did you mean data\.labels=.*t\.csv\?"):
+        label_file.read("t.csv", str(tmp_path), FILES, None)
+    with pytest.raises(UserError, match=r"give data\.labels=FILE\.csv"):
+        label_file.read("other.csv", str(tmp_path), FILES, None)
+
+
 def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert read(tmp_path, "1,10\n2,9\n3,10\n").classes == ["9", "10"]
 
