@@ -53,10 +53,10 @@ _OURS = {
     TWO: "knots WMSELoss.size View.size LocalView.size",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
-        saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size
+        saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho
         MSNLoss.iterations SwAV.iterations eps""",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
-        rank_timeout worker_timeout every_n_minutes limit scale rho std layer_scale ratio blur_sigma target_scale
+        rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight""",
