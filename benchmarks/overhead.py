@@ -49,7 +49,9 @@ class Net(SSLMethod):
     """Two linear layers and a loss of a few operations: a step so short that what surrounds it shows."""
 
     def __init__(self, dim: int = 64) -> None:
-        super().__init__(nn.Sequential(nn.Linear(48, dim), nn.ReLU(), nn.Linear(dim, dim)))
+        backbone = nn.Sequential(nn.Linear(48, dim), nn.ReLU(), nn.Linear(dim, dim))
+        backbone.out_dim = dim  # type: ignore[assignment]
+        super().__init__(backbone)
         self.teacher = frozen_copy(self.backbone)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
