@@ -24,7 +24,7 @@ from ssl_lightning.methods import swav
 from ssl_lightning.models.vit import take
 from tests.learning.short_run import short_run
 
-pytestmark = pytest.mark.learning
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]  # two at a time may share a slow machine
 STEPS = 150
 DATA = ["data.size=4800", "data.test_size=64", "data.batch_size=64", "scheduler=constant"]
 

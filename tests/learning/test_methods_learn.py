@@ -26,7 +26,7 @@ from ssl_lightning.stages.common import split_features, split_random_features
 from tests.learning.short_run import composed, short_run
 from tests.methods.harness import METHODS
 
-pytestmark = pytest.mark.learning
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]  # two at a time may share a slow machine
 MARGIN = 0.05  # of accuracy, over random weights
 DATA = ("data.size=10000", "data.test_size=2000")
 PROBE = ProbeSettings(lrs=(0.01, 0.1), weight_decays=(1e-4,), epochs=20)
