@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssl_lightning import slips
 from ssl_lightning.errors import UserError, nearest
 
 FLAGS = ("--help", "-h", "--version", "--cfg", "--resolve", "--config-dir", "--multirun", "-m")
@@ -48,6 +47,8 @@ def parse(argv: list[str]) -> Arguments:
         elif word.startswith("-"):
             near = nearest(flag, FLAGS, cutoff=0.75)
             value = value or next((word for word in rest[:1] if "=" not in word and not word.startswith("-")), "")
+            from ssl_lightning import slips  # it brings yaml, which --help does without
+
             hint = f"Did you mean '{near}'?" if near else f"{slips.flag(flag, value)}; see --help"
             raise UserError(f"there is no flag '{flag}'. {hint}")
         elif "=" not in word and not word.startswith("~"):
