@@ -162,8 +162,8 @@ def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
         return build().state_dict()
     except Exception as error:  # no network, no such weights, a full disk: each library has its own errors for these
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        mend = "download them on a machine with network and give the file as ckpt="
-        raise UserError(f"the weights of {ref} could not be fetched ({why}); {mend}") from error
+        fix = "download them on a machine with network and give the file as ckpt="
+        raise UserError(f"the weights of {ref} could not be fetched ({why}); {fix}") from error
 
 
 def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
@@ -184,8 +184,8 @@ def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
         rest = len(lacking) + len(over) - len(lacking[:1] + over[:1])
         shown = ", ".join([*lacking[:1], *(f"{key} is missing here" for key in over[:1])])
         more = f" (and {rest} more)" if rest else ""
-        mend = lookalike.words(fit.state) or "choose the backbone it was trained with"
-        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}{more}; {mend}")
+        fix = lookalike.words(fit.state) or "choose the backbone it was trained with"
+        raise UserError(f"{checkpoint.ref} is a checkpoint of another backbone: {shown}{more}; {fix}")
     backbone.load_state_dict({name: fit.state.get(key, wanted[key]) for name, key in zip(names, wanted)})
     if fit.words and is_main_process():
         print(f"{checkpoint.ref}: {fit.words}", file=sys.stderr)

@@ -54,7 +54,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """Key by key, `data.batch_size: 128 -> 256`, over what decides the result; a whole part as one.
 
     A key that one of the two lacks has the default of the constructor there: an argument that came later, or that a
-    yaml has ceased to repeat, makes no other run.
+    yaml has ceased to repeat, does not make it another run.
     """
     found, default = [], _defaults(old, new, prefix)
     for key in sorted(old.keys() | new.keys()):

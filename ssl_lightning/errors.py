@@ -1,4 +1,4 @@
-"""The errors a user can mend, and the search for the name that was meant."""
+"""The errors a user can fix, and the search for the name that was meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that names the thing and its mend. The entry prints it without a traceback."""
+    """A mistake of the user's: one line that names the thing and its fix. The entry prints it without a traceback."""
 
 
 class Interrupted(BaseException):

@@ -74,7 +74,7 @@ class BrokenFiles:
         self.whole.broken.update(self.paths[row] for row in self.rows)
         if len(self.whole.broken) > self.whole.most:
             share = f"more than {BROKEN_LIMIT:.0%} of {self.whole.count}"
-            raise UserError(f"{told(self.whole.broken)}, {share}; remove or mend these files, then run again")
+            raise UserError(f"{told(self.whole.broken)}, {share}; remove or repair these files, then run again")
         if len(self.rows) >= len(self.paths) > 0:
             raise UserError(f"none of {counted(len(self.paths), 'image file')} can be decoded, {self.paths[0]} first")
 

@@ -183,7 +183,7 @@ class SSLMethod(LightningModule):
         count = sum(size >= sizes[0] for size in sizes)
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
-            raise UserError(f"this method needs {wanted} and got {count}; mend views.*.count")
+            raise UserError(f"this method needs {wanted} and got {count}; set views.*.count")
         patch = getattr(self.backbone, "patch_size", 1)
         if any(size % patch for size in sizes):
             odd = next(size for size in sizes if size % patch)

@@ -94,8 +94,8 @@ class DenseCL(SSLMethod):
         x = torch.randn(2, in_channels(net), sizes[0], sizes[0]).to(next(net.parameters()))
         places = net.forward_features(x) if hasattr(net, "forward_features") else x.flatten(2)  # type: ignore[operator]
         if places.ndim != 4 or not torch.allclose(places.mean((2, 3)), net(x), rtol=1e-3, atol=1e-4):
-            mend = "choose a ResNet or convnet_small"
-            raise UserError(f"densecl needs a backbone whose features are the mean of its feature map; {mend}")
+            fix = "choose a ResNet or convnet_small"
+            raise UserError(f"densecl needs a backbone whose features are the mean of its feature map; {fix}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views

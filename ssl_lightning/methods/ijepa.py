@@ -28,7 +28,7 @@ class IJEPA(SSLMethod):
 
     The size of the blocks is drawn for each step, their places for each image, both as functions of the seed, so that
     every rank and a resumed run draw the same. No target is ever part of the context; where that leaves the context of
-    one image fewer patches than that of another, the others lose some, by lot, to be equally many. Targets that could
+    one image fewer patches than that of another, the others lose some at random, to be equally many. Targets that could
     hide the whole image are made narrower. The class token of timm's ViT takes part in attention and is not read; the
     authors' network has none.
 

@@ -89,7 +89,7 @@ def block_mask(grid: int, hidden: Tensor, draw: Tensor) -> Tensor:
 
     BEiT's rule (Bao et al. 2022, algorithm 1, https://arxiv.org/abs/2106.08254): a block covers from 16 of 196 patches
     to all that are still to be hidden, its height over width lies between 0.3 and 1 / 0.3, evenly in the logarithm.
-    Of the last block only as many patches are hidden as are wanted, by lot, so that the number is exact.
+    Of the last block only as many patches are hidden as are wanted, at random, so that the number is exact.
 
     Args:
         draw: uniform numbers (B, BLOCK_DRAWS + grid * grid) in [0, 1).

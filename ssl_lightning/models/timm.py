@@ -50,7 +50,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
     except (TypeError, AssertionError) as error:
-        raise UserError(f"{name} refuses an argument: {_one_line(error)}; mend backbone.*") from error
+        raise UserError(f"{name} refuses an argument: {_one_line(error)}; correct backbone.*") from error
     except Exception as error:  # without `pretrained` nothing is fetched, and the error is timm's own
         if not pretrained:
             raise

@@ -118,11 +118,11 @@ def need_labels(data: DataModule, stage: str) -> None:
     """Stop a stage that cannot do without labels, one for each image, before it computes anything."""
     several = labels_per_image(data)
     if several > 1:
-        mend = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        raise UserError(f"stage={stage} takes one label per image, and the data has {several}: {mend}")
+        fix = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
+        raise UserError(f"stage={stage} takes one label per image, and the data has {several}: {fix}")
     if not data.has_labels:
-        mend = "give labelled data, or use stage=embed, which needs none"
-        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {mend}")
+        fix = "give labelled data, or use stage=embed, which needs none"
+        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
 
 
 def same_images(judged: Judged, data: DataModule) -> None:

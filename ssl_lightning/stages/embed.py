@@ -119,5 +119,5 @@ def need_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
-        mend = "pip install 'ssl-lightning[parquet]', or stage.formats=[npz]"
-        raise UserError(f"parquet needs the package pyarrow; {mend}") from error
+        fix = "pip install 'ssl-lightning[parquet]', or stage.formats=[npz]"
+        raise UserError(f"parquet needs the package pyarrow; {fix}") from error

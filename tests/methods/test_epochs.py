@@ -10,7 +10,7 @@ from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.ibot import IBOT
 from tests.methods.harness import METHODS, at, batch_for, config_of, step, tiny_method
 
-# Those that hide, cut or cluster by lot; LeJEPA draws anew at each step. The others draw nothing of their own.
+# Those that hide, cut or cluster at random; LeJEPA draws anew at each step. The others draw nothing of their own.
 DRAWN = ("cpc", "data2vec", "dinov2", "ibot", "ijepa", "jigsaw", "lejepa", "mae", "msn", "relative_position", "simmim")
 
 

@@ -136,7 +136,7 @@ def test_blocks_prefer_no_side() -> None:
 
 
 def test_a_block_has_the_papers_area_and_shape() -> None:
-    """With one block's worth to hide, what is hidden first is that block, cut to the number by lot."""
+    """With one block's worth to hide, what is hidden first is that block, cut to the number at random."""
     grid, draw = 14, torch.zeros(1, BLOCK_DRAWS + 196)
     draw[0, :4] = torch.tensor([0.0, 0.5, 0.0, 0.0])  # the least area, 16, square, in the first corner
     mask = block_mask(grid, torch.tensor([16]), draw).view(grid, grid)
