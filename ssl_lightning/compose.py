@@ -227,7 +227,9 @@ def _resolve(node: DictConfig) -> dict[str, Any]:
         place = key[1] if key else "a value"
         raise UserError(f"{place} has no default: give {place}=...") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
+        key = re.search(r"full_key: (\S+)", str(error))
+        place = f", asked for by {key[1]}" if key else ""
+        raise UserError(f"the config refers to what is not there: {_first_line(error)}{place}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -22,6 +22,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
+from ssl_lightning import picks
 from ssl_lightning.errors import UserError, did_you_mean
 
 KEY = "when"
@@ -38,9 +39,15 @@ class Conditional:
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         found: ConfigResult | None = self.repo.load_config(config_path=config_path)
-        if found is None or not isinstance(found.config, DictConfig) or KEY not in found.config:
+        if found is None or not isinstance(found.config, DictConfig):
+            return found
+        if not any(key in found.config for key in (KEY, *picks.KEYS)):
             return found
         config = copy.deepcopy(found.config)  # Hydra keeps the one that it has read
+        for key in picks.KEYS:
+            config.pop(key, None)
+        if KEY not in config:
+            return replace(found, config=config)
         blocks = config._get_node(KEY)  # as it is written: a reference has no value here
         del config[KEY]
         if not isinstance(blocks, DictConfig) or blocks._is_interpolation():

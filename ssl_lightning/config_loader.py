@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import conditions, help, plain_yaml
+from ssl_lightning import conditions, help, picks, plain_yaml
 from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import flatten
 
@@ -91,6 +91,7 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         start = len(FileConfigSource.read)
+        overrides = [*overrides, *self._picked(config_name, overrides, run_mode)]
         found = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         typed = _parse(overrides)
         files = FileConfigSource.read[start:]
@@ -102,6 +103,18 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         parts = {str(default.config_path) for default in defaults}
         return super()._compose_config_from_defaults_list(defaults, conditions.Conditional(repo, parts))  # type: ignore[arg-type]
+
+    def _picked(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> list[str]:
+        """The network and the views that the data pick, as words of a command line."""
+        if not any(re.match(r"\+?(data|experiment)=", word) for word in overrides):
+            return []  # the default data are images
+        typed, repo = self._parse_overrides_and_create_caching_repo(config_name, overrides)
+
+        def chosen(words: Sequence[str]) -> dict[str, Any]:
+            search = [str(o.input_line) for o in typed if o.get_key_element() == "hydra.searchpath"]
+            return self.compute_defaults_list(config_name, [*words, *search], run_mode).overrides.known_choices
+
+        return picks.added(typed, chosen, repo)
 
     def _typed_alone(self, config_name: str | None, typed: list[Override], run_mode: RunMode) -> DictConfig:
         """The config of the `hydra` words of the command line, without any folder but ours."""

@@ -17,7 +17,7 @@ FLOORS = [
     ["compose trainers ledger config_loader words", "typed", "stages"],
     ["methods", "inherit"],
     ["callbacks", "data", "table arguments conditions"],
-    ["slips"],
+    ["slips", "picks"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],
     ["card", "foreign lookalike dialects positions", "adopted"],
     ["distributed", "instantiate", "run_folder", "saving"],
@@ -33,8 +33,18 @@ FLOORS = [
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
-    "hydra": {"__main__", "build", "compose", "conditions", "config_loader", "sweep", "words"},
-    "omegaconf": {"__main__", "build", "compose", "conditions", "config_loader", "inherit", "references", "sweep"},
+    "hydra": {"__main__", "build", "compose", "conditions", "config_loader", "picks", "sweep", "words"},
+    "omegaconf": {
+        "__main__",
+        "build",
+        "compose",
+        "conditions",
+        "config_loader",
+        "inherit",
+        "picks",
+        "references",
+        "sweep",
+    },
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
