@@ -42,6 +42,7 @@ ALSO = {
     "densecl": ("method.queue_size=64",),
     "ressl": ("method.queue_size=64",),
     "swav": ("method.prototypes=24", "method.queue_size=32", "method.queue_epoch=1", "views=multicrop"),
+    "wmse": ("method.loss.size=16", "method.projector.out_dim=8"),
     "deepcluster_v2": ("method.prototypes=24",),
     "dino": ("views=dino", "views.local.count=2"),
 }
