@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+NO_TIMES = ("identical",)  # it compares two versions; run by hand
+
 
 def main(names: list[str]) -> None:
-    every = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+    every = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in NO_TIMES)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {device}, {time.strftime('%Y-%m-%d')}")
     for name in names or every:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ssl_lightning.config import shims
+
 if TYPE_CHECKING:
     from ssl_lightning.checkpoint import load_backbone as load_backbone
 
 __all__ = ["__version__", "load_backbone"]
+
+shims.install()
 
 
 def __getattr__(name: str) -> Any:

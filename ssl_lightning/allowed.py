@@ -58,6 +58,7 @@ MODULE = Slot(
     {
         "ssl_lightning.models.": ALL,
         "ssl_lightning.losses.": ALL,
+        "ssl_lightning.parts.": ALL,
         "torch.nn": ALL,
         "torch.nn.modules.": ALL,
         "torchmetrics.classification.": ALL,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ssl_lightning import allowed
 from ssl_lightning.allowed import MODULE, TIMM_ARGUMENTS, shown
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import check, instantiate
 
@@ -42,7 +43,7 @@ def parse(text: str, ref: str) -> dict[str, Any]:
 
 
 def described(card: Any, ref: str) -> dict[str, Any]:
-    """A card that says which backbone it is of, with plain values around it."""
+    """A card that says which backbone it is of, with plain values around it; former names of classes are today's."""
     if not isinstance(card, dict) or not isinstance(card.get("backbone"), dict):
         raise UserError(f"the card in {ref} does not say which backbone it is of; export the backbone again")
     _check_plain(card, f"the card in {ref}")
@@ -56,7 +57,8 @@ def described(card: Any, ref: str) -> dict[str, Any]:
         values = card.get(name)
         if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):
             raise UserError(f"the card in {ref} has a {name} that is no list of numbers: {shown(values)}")
-    return card
+    found: dict[str, Any] = aliases.resolved(card)
+    return found
 
 
 def _is_number(value: Any) -> bool:

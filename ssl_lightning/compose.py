@@ -19,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
 from ssl_lightning import config_loader, help, inherit, moved, places, references, run_folder, secrets, slips, words
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError, did_you_mean
 
 MAIN_GROUPS = tuple(name for name, _ in help.GROUPS)
@@ -128,13 +129,22 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
         for override in parsed:
             moved.check(override.key_or_group)
         try:
-            return hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
+            found = hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
+            return _with_present_names(found)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             _diagnose(parsed, config_dir)
             line = _first_line(error)
             if wrong := re.match(r"Error merging override (.*)", line):
                 line = f"'{wrong[1]}' cannot take the place of what stands there; --cfg job shows it"
             raise UserError(line) from error
+
+
+def _with_present_names(raw: DictConfig) -> DictConfig:
+    """Former names of classes, from a user's yaml or command line, as those of today."""
+    values = OmegaConf.to_container(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"]))
+    for place, name in aliases.old_targets(values).items():
+        OmegaConf.update(raw, place, name)
+    return raw
 
 
 def _parse(override: str) -> Override:

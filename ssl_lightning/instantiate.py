@@ -10,6 +10,7 @@ from typing import Any
 
 from ssl_lightning import allowed, names, one_line, ranges, secrets, signatures, slots, typecheck
 from ssl_lightning.allowed import ANYWHERE, shown
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.names import Slots, load
 
@@ -66,6 +67,7 @@ def _check_node(
     node: dict[str, Any], trusted: tuple[str, ...], where: str, injected: Collection[str], takes: Slots
 ) -> signatures.Signature:
     at = f"{where}: " if where else ""
+    node = aliases.present(node)
     target = node["_target_"]
     names.check_name(target, trusted, at, takes)
     names.check_source(target, trusted, at, takes)
@@ -149,6 +151,7 @@ def check_value(value: Any, param: signatures.Param, where: str, target: str = "
 
 def signature_of(target: str, trusted: Collection[str] = (), takes: Slots = ANYWHERE) -> signatures.Signature:
     """The arguments of a class or function; from its source where that tells, else by importing it."""
+    target = aliases.resolve(target)
     found = signatures.read(target) if signatures.module_file(target.rpartition(".")[0]) else None
     if found is not None:
         return found
@@ -184,7 +187,7 @@ def instantiate(
     if "_target_" not in node:
         return {name: instantiate(value, trusted, takes, folder) for name, value in node.items()} | extra
     given_here = (*extra, *ROOTED) if folder else extra
-    node = {name: value for name, value in node.items() if name not in extra}
+    node = aliases.present({name: value for name, value in node.items() if name not in extra})
     params = _check_node(node, trusted, "", given_here, takes).params
     target = load(node["_target_"], trusted, takes)
     if folder and _kept_inside(node["_target_"], trusted, takes):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning import allowed, card, places, plain_yaml, secrets
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import find_run
 
@@ -49,7 +50,7 @@ def of(ref: str) -> Known | None:
         return None
     file = path / "backbone.safetensors" if path.is_dir() else path
     told = _card_in(file) if file.suffix == ".safetensors" and file.is_file() else None
-    config: Any = plain_yaml.read(run / "config.yaml") if run else None
+    config: Any = aliases.resolved(plain_yaml.read(run / "config.yaml")) if run else None
     if not places.is_config(config):
         return Known(ref, told) if told else None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl_lightning import allowed, signatures, slots
 from ssl_lightning.allowed import ANYWHERE, PARTS, STAGE, Slot, shown
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError, did_you_mean
 
 Slots = tuple[Slot, ...]
@@ -134,6 +135,7 @@ def load(target: str, trusted: Collection[str] = (), takes: Slots = ANYWHERE) ->
     Raises UserError for anything else: a foreign one that an allowed module merely imported, one of another base.
     """
     trusted = allowed.own_packages(trusted)
+    target = aliases.resolve(target) if isinstance(target, str) else target
     check_name(target, trusted, "", takes)
     thing = _import(target)
     home = str(thing.__module__)

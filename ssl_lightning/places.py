@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning import plain_yaml, secrets
+from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError
 
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
@@ -75,13 +76,16 @@ def is_config(stored: Any) -> bool:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """What the folder's config.yaml says; nothing where there is none. Raises UserError where it cannot be read."""
+    """What the folder's config.yaml says, with the present names of classes; nothing where there is none.
+
+    Raises UserError where it cannot be read.
+    """
     file = folder / "config.yaml"
     try:
         stored = plain_yaml.read(file) if file.is_file() else {}
     except UserError as error:
         raise UserError(f"{error}; move it away or give this run another name=") from error
-    return stored if isinstance(stored, dict) else {}
+    return aliases.resolved(stored) if isinstance(stored, dict) else {}
 
 
 def is_run(folder: Path) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.config import aliases
+
 
 @dataclass(frozen=True)
 class Param:
@@ -146,6 +148,7 @@ def members(module: str) -> list[str]:
 
 def find(dotted: str, depth: int = 0) -> tuple[str, Definition] | None:
     """Where a dotted name is defined: (module, definition), imports followed; None where source does not tell."""
+    dotted = aliases.resolve(dotted)
     parts = dotted.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])

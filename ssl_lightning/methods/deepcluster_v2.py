@@ -19,7 +19,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.plain import numbered
-from ssl_lightning.models.kmeans import spherical_kmeans
+from ssl_lightning.parts.kmeans import spherical_kmeans
 
 NOT_SEEN = -100  # the target that cross-entropy leaves out
 

@@ -18,7 +18,7 @@ from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.queue import Queue
+from ssl_lightning.parts.queue import Queue
 
 
 class FeatureMap(nn.Module):

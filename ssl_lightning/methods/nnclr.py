@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.losses.forms import full_precision
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.queue import Queue
+from ssl_lightning.parts.queue import Queue
 
 
 class NNCLR(SSLMethod):

@@ -13,7 +13,7 @@ from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.queue import Queue
+from ssl_lightning.parts.queue import Queue
 
 
 class ReSSL(SSLMethod):

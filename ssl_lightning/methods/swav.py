@@ -17,7 +17,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.queue import Queue
+from ssl_lightning.parts.queue import Queue
 
 
 class SwAV(SSLMethod):

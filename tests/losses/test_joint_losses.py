@@ -22,7 +22,7 @@ from ssl_lightning.losses.swav import SwAVLoss
 from ssl_lightning.losses.tico import TiCoLoss
 from ssl_lightning.losses.vicreg import VICRegLoss
 from ssl_lightning.losses.w_mse import WMSELoss
-from ssl_lightning.models.kmeans import assign, spherical_kmeans
+from ssl_lightning.parts.kmeans import assign, spherical_kmeans
 from tests.losses import reference
 from tests.losses import reference_joint as paper
 from tests.losses.reference import assert_close, value_and_grads
