@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_lightning import ddp
 from ssl_lightning.adopted import adopted
 from ssl_lightning.core.batch import Batch, concat, stack_shape
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.plain import batch_of
@@ -49,6 +50,7 @@ class SSLMethod(LightningModule):
         optimizer: how to optimise; also a function from the parameters to what Lightning's `configure_optimizers` may
             return, such as `functools.partial(torch.optim.AdamW, lr=1e-3)`; None for a method that is only judged or
             exported, or whose subclass has a `configure_optimizers` of its own.
+        seed: of what the method draws (`draw`).
 
     In one's own Trainer a plain DataLoader of `([v1, v2], labels)` will do (`methods.plain`).
     """
@@ -71,9 +73,13 @@ class SSLMethod(LightningModule):
             cls.training_step = _with_batch(vars(cls)["training_step"])  # type: ignore[method-assign]
 
     def __init__(
-        self, backbone: nn.Module, optimizer: OptimizerRecipe | Callable[[Iterable[Tensor]], Any] | None = None
+        self,
+        backbone: nn.Module,
+        optimizer: OptimizerRecipe | Callable[[Iterable[Tensor]], Any] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self.seed = seed
         self.backbone = adopted(backbone)
         self._sizes: tuple[int, ...] = ()  # of the views that were checked last
         self.optimizer_recipe = optimizer
@@ -129,6 +135,20 @@ class SSLMethod(LightningModule):
             name = type(loss).__name__
             raise UserError(f"{name} does not take {', '.join(handed)}; choose another method/loss=") from error
         return loss
+
+    def draw(self, batch: Batch, n: int, stream: int = 0, epoch: int | None = None) -> Tensor:
+        """`n` numbers in [0, 1) for each item of a batch: float32 (B, n), see `counter.uniform`.
+
+        A pure function of the method's seed, the epoch (None: the running one; pictures take a fixed one) and the
+        item's index: the same on any rank, in any batch, and after a resume. `stream` (0 or more) keeps apart what is
+        drawn for one item and one purpose from what is drawn for another.
+        """
+        return self.draw_for(batch.indices, n, stream, epoch)
+
+    def draw_for(self, indices: Tensor, n: int, stream: int = 0, epoch: int | None = None) -> Tensor:
+        """`draw` for any numbers (B,) int64, such as that of the step, on their device."""
+        epoch = self.current_epoch if epoch is None else epoch
+        return uniform(self.seed, epoch, indices, METHOD_STREAM + stream, n)
 
     def features_of(self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
         """V views of B items -> V features (B, D); views of one size pass the backbone (or `network`) in one call."""

@@ -124,11 +124,11 @@ def test_lejepa_with_local_views() -> None:
     method, batch = tiny_method("lejepa"), with_local_views(random_batch(6))
     assert isinstance(method, LeJEPA)
     z = [project(method, x) for x in batch.views]
-    directions = method.draw(0, z[0])
+    directions = method.random_directions(0, z[0])
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(256, dtype=torch.float64))
     expected = paper.lejepa(z, 2, directions, 0.02, 33, 3.0)
     same(method.training_step(batch, 0)["loss"], expected)
-    assert not torch.equal(method.draw(1, z[0]), directions)  # anew at each step
+    assert not torch.equal(method.random_directions(1, z[0]), directions)  # anew at each step
 
 
 @pytest.mark.parametrize(("epoch", "queue"), [(0, False), (1, False), (2, True), (3, True)])
