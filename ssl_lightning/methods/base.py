@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_lightning import ddp
 from ssl_lightning.adopted import adopted
-from ssl_lightning.core.batch import Batch, concat, stack_shape
+from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch, concat, stack_shape
+from ssl_lightning.core.watched import EmbedOutput, StepOutput
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
@@ -23,22 +24,7 @@ from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.optim.param_groups import decayed_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
 
-
-class StepOutput(TypedDict):
-    """What a training step tells the callbacks; they read this and nothing else of a method's insides."""
-
-    loss: Tensor  # scalar, with gradient
-    features: Tensor  # (V*B, D), detached, of the views that the student sees, stacked in order
-    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order; (B, P) where there is one
-    watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
-
-
-class EmbedOutput(TypedDict):
-    """What a validation step tells the callbacks."""
-
-    features: Tensor  # (B, D)
-    labels: Tensor  # (B,), -1 where there is none
-    indices: Tensor  # (B,)
+__all__ = ["EmbedOutput", "SSLMethod", "StepOutput", "batch_size_of"]
 
 
 class SSLMethod(LightningModule):
@@ -177,7 +163,7 @@ class SSLMethod(LightningModule):
             found = found._replace(views=found.views[:1], roles=found.roles[:1])
         sizes = tuple(view.shape[-1] for view in found.views)
         if sizes != self._sizes:
-            self.check_views(sizes)
+            self.accept(sizes, found.roles)
             self._sizes = sizes
             if self.global_views == 1 and is_main_process():
                 print(f"{type(self).__name__} learns from the first view of a batch alone", file=sys.stderr)
@@ -200,21 +186,28 @@ class SSLMethod(LightningModule):
         """A teacher's callback cannot be forgotten: it comes with the method."""
         return [teacher.ema for teacher in self.teachers()]
 
-    def check_views(self, sizes: Sequence[int]) -> None:
-        """Refuses views (their sides in pixels, in order) that this method cannot use, before anything is loaded."""
-        count = sum(size >= sizes[0] for size in sizes)
+    def accept(self, sizes: Sequence[int], roles: Sequence[str] = ()) -> None:
+        """Refuses views (their sides in pixels and their roles, in order) that this method cannot use, before anything
+        is loaded. Without roles all are global."""
+        roles = roles or (GLOBAL,) * len(sizes)
+        count = roles.count(GLOBAL)
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
             raise UserError(f"this method needs {wanted} and got {count}; set views.*.count")
+        small = min(size for size, role in zip(sizes, roles, strict=True) if role == GLOBAL)
+        if small < sizes[0]:
+            raise UserError(f"a global view of {small} px is smaller than the first, of {sizes[0]} px; change views.*")
+        self.check_views(sizes)
+        if LOCAL in roles and not self.uses_local_views:
+            raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        """Refuses sizes of views (their sides in pixels, in order) that this method or its network cannot use."""
         patch = getattr(self.backbone, "patch_size", 1)
         if any(size % patch for size in sizes):
             odd = next(size for size in sizes if size % patch)
             raise UserError(f"patches of {patch} px do not divide views of {odd} px; change one of the two (views.*)")
-        if count == len(sizes):
-            return
-        if not self.uses_local_views:
-            raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
-        if getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
+        if len(set(sizes)) > 1 and getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
             raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
 
     def configure_optimizers(self) -> Any:
