@@ -1,32 +1,12 @@
-"""What travels from the data to a method: `RawBatch` (uint8, as loaded) becomes `Batch` (float views) on the device."""
+"""What travels from the data to a method: `RawBatch` (uint8, as loaded) becomes `core.batch.Batch` on the device."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ssl_lightning.core.batch import Batch, Padded, chunk, concat
 
-class Batch(NamedTuple):
-    """A training or evaluation batch, ready for a network.
-
-    Args:
-        views: V tensors (B, C, h, w), float32, normalised; global crops first, then local crops.
-        labels: (B,) int64, -1 where there is none.
-        indices: (B,) int64, the row of each image in its source set.
-    """
-
-    views: list[Tensor]
-    labels: Tensor
-    indices: Tensor
-
-    @property
-    def global_views(self) -> list[Tensor]:
-        """The views as large as the first one."""
-        return [v for v in self.views if v.shape[-1] >= self.views[0].shape[-1]]
-
-    @property
-    def local_views(self) -> list[Tensor]:
-        """The views smaller than the first one; empty without multi-crop."""
-        return [v for v in self.views if v.shape[-1] < self.views[0].shape[-1]]
+__all__ = ["Batch", "Padded", "RawBatch", "chunk", "concat"]
 
 
 class RawBatch(NamedTuple):

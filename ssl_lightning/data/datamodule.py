@@ -235,7 +235,7 @@ class DataModule(LightningDataModule):
         """Turns a `RawBatch` into a `Batch` on the device it lies on; anything else passes through."""
         if not isinstance(batch, RawBatch):
             return batch
-        images = batch.images
+        images, roles = batch.images, () if batch.epoch < 0 or self.views is None else self.views.roles()
         with torch.no_grad():
             if isinstance(images, list) and images[0].is_floating_point():  # engine "worker" has done it all
                 views = images
@@ -248,7 +248,7 @@ class DataModule(LightningDataModule):
             else:
                 assert self._device_views is not None
                 views = self._device_views(images, batch.indices, batch.epoch)
-        return Batch(views, batch.labels, batch.indices)
+        return Batch(views, batch.labels, batch.indices, roles)
 
     def teardown(self, stage: str) -> None:
         for loader in self._loaders:
