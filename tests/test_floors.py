@@ -28,6 +28,7 @@ FLOORS = [
     ["hub", "launch"],
     ["signals", "member"],
     ["secrets moved"],
+    ["core"],
     ["errors"],
 ]
 FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name in room.split()}

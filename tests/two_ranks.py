@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.datamodule import DataModule, Loaded
 from ssl_lightning.data.images import ArrayImages
 from ssl_lightning.data.views import View, Views

@@ -244,6 +244,7 @@ class DataModule(Position, LightningDataModule):
     def drawing(self, views: Views | None) -> Self:
         """A copy with the same items that draws these views."""
         other = copy.copy(self)
+        other._load = self._load  # type: ignore[method-assign]  # the sets are read once
         other.use_views(views)
         return other
 

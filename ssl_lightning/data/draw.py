@@ -5,7 +5,7 @@ RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a w
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,7 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.batch import GLOBAL, LOCAL
 from ssl_lightning.data.counter import uniform
+from ssl_lightning.data.plan import Views as Plan
 from ssl_lightning.errors import UserError
 
 TRIES = 10  # RandomResizedCrop's, before it takes the whole image or its centre
@@ -95,7 +97,7 @@ class LocalView(View):
 
 
 @dataclass
-class Views:
+class Views(Plan):
     """The views of one image: one or two kinds of global ones and, for multi-crop, a smaller local one."""
 
     global_1: View
@@ -104,8 +106,20 @@ class Views:
 
     def list(self) -> list[View]:
         """One entry per view of an image, global ones first."""
-        kinds = [view for view in (self.global_1, self.global_2, self.local) if view is not None]
-        return [view for view in kinds for _ in range(view.count)]
+        return [view for _, view in self._each()]
+
+    def roles(self) -> tuple[str, ...]:
+        """The role of each, by the name it has here: "global" or "local", whatever their sizes."""
+        return tuple(role for role, _ in self._each())
+
+    def sizes(self) -> tuple[int, ...]:
+        """Their sides in pixels."""
+        return tuple(view.size for view in self.list())
+
+    def _each(self) -> Iterator[tuple[str, View]]:
+        for role, view in ((GLOBAL, self.global_1), (GLOBAL, self.global_2), (LOCAL, self.local)):
+            if view is not None:
+                yield from [(role, view)] * view.count
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """How images are fetched: decoded ones by one index operation, files one by one with crops or whole views."""
 
-import torch
 from torch import Tensor
 
 from ssl_lightning.data.images import ArrayImages, ImageSet
@@ -28,4 +27,3 @@ def eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
     if isinstance(images, ArrayImages) and view.leaves_alone(*images.images.shape[1:3]):
         return BatchFetch(images)
     return SampleFetch(images, EvalCrop(view))
-

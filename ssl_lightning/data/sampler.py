@@ -106,9 +106,9 @@ class DealtSampler(EvalSampler):
 
     Args:
         indices, batch_size, rank, world_size: as in `EvalSampler`.
-        even: a rank with one batch less than others ends with one to fill up. Lightning's validation loop wants equally many
-            batches on all ranks: it skips its hooks where there is none, and ranks that gather in them would wait for
-            ever.
+        even: a rank with one batch less than others ends with one to fill up. Lightning's validation loop wants equally
+            many batches on all ranks: it skips its hooks where there is none, and ranks that gather in them would wait
+            for ever.
     """
 
     def __init__(self, indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1, even: bool = False):

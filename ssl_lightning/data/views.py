@@ -73,6 +73,7 @@ class DeviceViews:
 
     def __init__(self, views: Views, mean: Sequence[float], std: Sequence[float], seed: int):
         self.views, self.mean, self.std, self.seed = views.list(), tuple(mean), tuple(std), seed
+        self.roles = views.roles()  # of what a call returns, in order
         self.work = apply
 
     @torch.no_grad()

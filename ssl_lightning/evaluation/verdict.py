@@ -39,9 +39,7 @@ def not_finite(x: Tensor, split: str, noun: str = "image") -> str:
     return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} {noun}s are not finite; {fix}"
 
 
-def of(
-    found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None = None, noun: str = "image"
-) -> str:
+def of(found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None = None, noun: str = "image") -> str:
     """What results say, in a line.
 
     Args:

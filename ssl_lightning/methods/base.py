@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_lightning import ddp
 from ssl_lightning.adopted import adopted
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch, concat, stack_shape
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.plain import batch_of
@@ -131,11 +131,11 @@ class SSLMethod(LightningModule):
         return loss
 
     def features_of(self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
-        """V views (B, 3, h, w) -> V features (B, D); views of one size pass the backbone (or `network`) in one call."""
+        """V views of B items -> V features (B, D); views of one size pass the backbone (or `network`) in one call."""
         features: list[Tensor] = []
-        for _, same in groupby(views, key=lambda view: view.shape[-1]):
+        for _, same in groupby(views, key=stack_shape):
             group = list(same)
-            features += (network or self.backbone)(torch.cat(group)).chunk(len(group))
+            features += (network or self.backbone)(concat(group)).chunk(len(group))
         return features
 
     def output(self, loss: Tensor, features: Tensor, *embeddings: Tensor, **watch: Tensor | float) -> StepOutput:
@@ -146,13 +146,15 @@ class SSLMethod(LightningModule):
     def batch_of(self, batch: Any, number: int) -> Batch:
         """A plain loader's batch, the `number`-th of its epoch, as this method takes it; a `Batch` is taken as it is.
 
-        Raises UserError for views that this method cannot use.
+        Raises UserError for views that this method cannot use, and for views of several sizes without roles.
         """
         if isinstance(batch, Batch):
+            if not batch.roles and any(stack_shape(view) != stack_shape(batch.views[0]) for view in batch.views[1:]):
+                raise UserError('a Batch of views of several sizes has no roles; give roles=("global", "local", ...)')
             return batch
         found = batch_of(batch, number)
         if self.global_views == 1 and len(found.views) > 1:
-            found = found._replace(views=found.views[:1])
+            found = found._replace(views=found.views[:1], roles=found.roles[:1])
         sizes = tuple(view.shape[-1] for view in found.views)
         if sizes != self._sizes:
             self.check_views(sizes)

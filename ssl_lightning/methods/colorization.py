@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput

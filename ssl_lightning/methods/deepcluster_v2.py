@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.sampler import hashed_seed
 from ssl_lightning.distributed import broadcast, gather_rows
 from ssl_lightning.errors import UserError

@@ -12,7 +12,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from ssl_lightning.adopted import adopted
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import layer_decay

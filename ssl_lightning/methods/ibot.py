@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.distributed import reduce
 from ssl_lightning.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import Tiles
 from ssl_lightning.models.tiles import distant_permutations

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.losses.forms import full_precision
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.queue import Queue

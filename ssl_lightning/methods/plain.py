@@ -6,13 +6,13 @@ Taken are views and labels, `([v1, v2], y)`, with or without the images' numbers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch
 from ssl_lightning.distributed import rank, world_size
 from ssl_lightning.errors import UserError
 
@@ -50,7 +50,13 @@ def batch_of(batch: Any, number: int) -> Batch:
     device = views[0].device
     through = (number * world_size() + rank()) * size + torch.arange(size, device=device)
     none = torch.full((size,), -1, device=device)
-    return Batch(views, (labels or [none])[0].long(), (indices or [through])[0].long())
+    roles = roles_by_size([view.shape[-1] for view in views])
+    return Batch(views, (labels or [none])[0].long(), (indices or [through])[0].long(), roles)
+
+
+def roles_by_size(sizes: Sequence[int]) -> tuple[str, ...]:
+    """Roles where nobody said them: a view smaller than the first one is local, any other is global."""
+    return tuple(LOCAL if size < sizes[0] else GLOBAL for size in sizes)
 
 
 def numbered(batch: Any) -> bool:

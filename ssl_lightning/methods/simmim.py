@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating

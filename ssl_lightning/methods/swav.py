@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.distributed import rank, world_size
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen

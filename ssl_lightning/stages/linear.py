@@ -52,7 +52,7 @@ def run(
     base_lr: float = 0.1,
     crop_scale: tuple[float, float] = (0.08, 1.0),
 ) -> dict[str, Any]:
-    """A linear layer on the frozen backbone, on random weights and on naive features (an image's raw pixels), all alike.
+    """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
     Args:
         probe: the grid, for features computed once.

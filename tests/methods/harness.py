@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.build import compose
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
@@ -114,7 +114,8 @@ def batch_for(name: str, size: int = 8, seed: int = 0) -> Batch:
 
 
 def rows(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch([view[start:stop] for view in batch.views], batch.labels[start:stop], batch.indices[start:stop])
+    views = [view[start:stop] for view in batch.views]
+    return Batch(views, batch.labels[start:stop], batch.indices[start:stop], batch.roles)
 
 
 def step(method: SSLMethod, batch: Batch, batch_idx: int = 0) -> StepOutput:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim import SGD
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.optim.recipe import OptimizerRecipe

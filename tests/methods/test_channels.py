@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.vit import ViT

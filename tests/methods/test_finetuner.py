@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.models.convnet import ConvNetSmall

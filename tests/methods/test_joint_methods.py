@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
@@ -27,7 +27,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 def with_local_views(batch: Batch) -> Batch:
     small = [view[:, :, :2, :2] + 0.1 for view in batch.views]
-    return batch._replace(views=[*batch.views, *small])
+    return batch._replace(views=[*batch.views, *small], roles=("global", "global", "local", "local"))
 
 
 def test_moco_v3_has_both_directions_times_two_t() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_lightning.build import compose
-from ssl_lightning.data.batch import Batch
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod, StepOutput
