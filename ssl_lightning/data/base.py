@@ -19,10 +19,19 @@ from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.data.labels import labelled_subset
-from ssl_lightning.data.loader import WORKER_TIMEOUT, Fetch, Loader, automatic_workers
+from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
 from ssl_lightning.data.plan import Views
 from ssl_lightning.data.position import Position
-from ssl_lightning.data.sampler import EVALUATE, FILL, DealtSampler, EvalSampler, TrainSampler, permutation
+from ssl_lightning.data.sampler import (
+    EVALUATE,
+    FILL,
+    NO_EPOCH,
+    DealtSampler,
+    EvalSampler,
+    Request,
+    TrainSampler,
+    permutation,
+)
 from ssl_lightning.errors import UserError
 
 Split = Literal["train", "test"]
@@ -85,23 +94,24 @@ class DataModule(Position, LightningDataModule):
 
     def train_fetch(self, items: Any) -> Fetch:
         """What makes a training batch of these items from a request, in this process or in a worker."""
-        raise NotImplementedError
+        return self.eval_fetch(items)
 
     def eval_fetch(self, items: Any) -> Fetch:
-        """The same for evaluation, where nothing is random."""
-        raise NotImplementedError
+        """The same for evaluation, where nothing is random. Here: items in memory, as they are."""
+        return BatchFetch(items)
 
     def training_views(self, raw: RawBatch) -> Drawn:
         """The views of a training batch on the device it lies on, each a pure function of (seed, epoch, index)."""
         raise NotImplementedError
 
     def evaluation_views(self, raw: RawBatch) -> Drawn:
-        """The one deterministic view of an evaluation batch."""
-        raise NotImplementedError
+        """The one deterministic view of an evaluation batch. Here: the items as they are."""
+        return [raw.items], ()
 
     def padding_views(self, device: torch.device) -> list[Any]:
-        """The view of a batch of one blank item, which fills up a rank."""
-        raise NotImplementedError
+        """The view of a batch of one item that counts for nothing and fills up a rank. Here: that of a test item."""
+        raw = self.eval_fetch(self.test_set)[Request(NO_EPOCH, torch.zeros(1, dtype=torch.int64), EVALUATE)]
+        return self.evaluation_views(self.transfer_batch_to_device(raw, device, 0))[0]
 
     def naive_features(self, split: Split, indices: Tensor | None = None) -> Tensor:
         """(N, D): what features must beat, in the order of `indices`, all rows on every rank."""

@@ -93,3 +93,31 @@ class ItemSet(Dataset[tuple[Any, int, int]]):
     def labelled(self) -> bool:
         """True when every item has a label."""
         return len(self) > 0 and bool((self.labels >= 0).all())
+
+
+class HeldItems(ItemSet):
+    """Items in memory in one tensor (N, ...) or structure of N items (`core.batch.Structure`).
+
+    Args:
+        items: all of them; `items[rows]` are some.
+        labels: (N,) integers, -1 where there is none; None: no labels at all.
+        classes: the class names, in label order; made from the labels ("0", "1", ...) when absent.
+    """
+
+    in_memory = True
+
+    def __init__(self, items: Any, labels: Tensor | None = None, classes: Sequence[str] = ()):
+        if labels is not None and not classes:
+            classes = [str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0)]
+        super().__init__(labels, len(items), classes)
+        self.items = items
+
+    def item(self, index: int) -> Any:
+        return self.items[index]
+
+    def batch(self, rows: Tensor) -> Any:
+        return self.items[rows]
+
+    def subset(self, indices: Tensor) -> HeldItems:
+        part = HeldItems(self.items[indices], self.labels[indices], self.classes)
+        return part.with_targets(*self._targets_of(indices))
