@@ -13,7 +13,6 @@ from torch.nn.functional import layer_norm
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -53,7 +52,7 @@ class Data2Vec(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("data2vec hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
         if backbone.grid < 2 or not 0 < mask_ratio < 1:
@@ -67,22 +66,22 @@ class Data2Vec(SSLMethod):
         self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.embed_dim))
         self.head = nn.Linear(backbone.embed_dim, backbone.embed_dim)
         self.loss = self.scoring(loss, "predictions", "targets")
-        self.target_blocks, self.seed = target_blocks, seed
+        self.target_blocks = target_blocks
         self.hidden = hidden_count(backbone.grid**2, mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         self.backbone.check_size(sizes[0])  # type: ignore[operator]
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch) -> Tensor:
         """(B, N) bool, True = hidden, equally many in each image."""
         grid = int(self.backbone.grid)  # type: ignore[arg-type]
-        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, BLOCK_DRAWS + grid**2)
-        return block_mask(grid, torch.full_like(indices, self.hidden), draw)
+        draw = self.draw(batch, BLOCK_DRAWS + grid**2)
+        return block_mask(grid, torch.full_like(batch.indices, self.hidden), draw)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         backbone: Any = self.backbone
-        x, mask = batch.views[0], self.mask(batch.indices, self.current_epoch)
+        x, mask = batch.views[0], self.mask(batch)
         tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
         predictions = self.head(backbone.split(tokens)[1][mask])  # (R, D)
         targets = self.targets(x)[mask]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -70,7 +69,7 @@ class IBOT(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
         if backbone.cls_token is None:
@@ -94,19 +93,19 @@ class IBOT(SSLMethod):
         self.patch_loss = self.scoring(patch_loss, "scores", "targets", "mask")
         self.spread, self.spread_weight = spread, spread_weight
         self.temperatures = (warmup_teacher_temperature, teacher_temperature, warmup_epochs)
-        self.mask_probability, self.mask_ratio, self.seed = mask_probability, mask_ratio, seed
+        self.mask_probability, self.mask_ratio = mask_probability, mask_ratio
         self.frozen_epochs = frozen_epochs
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         self.backbone.check_size(sizes[0])  # type: ignore[operator]
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch) -> Tensor:
         """(2B, N) bool over the patches of both global views, True = hidden."""
         grid = int(self.backbone.grid)  # type: ignore[arg-type]
         masks = []
         for view in range(2):
-            draw = uniform(self.seed, epoch, indices, METHOD_STREAM + view, 2 + BLOCK_DRAWS + grid**2)
+            draw = self.draw(batch, 2 + BLOCK_DRAWS + grid**2, stream=view)
             low, high = self.mask_ratio
             hidden = ((low + draw[:, 1] * (high - low)) * grid**2).long().clamp(1, grid**2 - 1)  # (B,)
             hidden = torch.where(draw[:, 0] < self.mask_probability, hidden, 0)
@@ -115,7 +114,7 @@ class IBOT(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         backbone: Any = self.backbone
-        x, mask = torch.cat(batch.global_views), self.mask(batch.indices, self.current_epoch)  # (2B, N)
+        x, mask = torch.cat(batch.global_views), self.mask(batch)  # (2B, N)
         tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
         prefix, patches = backbone.split(tokens)
         local = self.features_of(batch.local_views, lambda view: backbone.tokens(view)[:, 0])

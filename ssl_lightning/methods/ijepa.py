@@ -13,7 +13,6 @@ from torch.nn.functional import layer_norm
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.distributed import reduce
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
@@ -65,7 +64,7 @@ class IJEPA(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("I-JEPA masks a vision transformer; choose backbone=vit_tiny, vit_small or vit_base")
         if not 1 <= targets < backbone.grid**2:
@@ -76,21 +75,21 @@ class IJEPA(SSLMethod):
         self.predictor = predictor(backbone)
         self.teacher = Teacher(teacher, backbone)
         self.loss = self.scoring(loss, "predictions", "targets")
-        self.grid, self.targets, self.seed = backbone.grid, targets, seed
+        self.grid, self.targets = backbone.grid, targets
         self.target_scale, self.target_aspect, self.context_scale = target_scale, target_aspect, context_scale
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         self.backbone.check_size(sizes[0])  # type: ignore[operator]
 
-    def blocks(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def blocks(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Places of the context (B, K) and of the targets (B, M, T)."""
-        a, b, c = uniform(self.seed, epoch, torch.tensor([step]), METHOD_STREAM + 1, 3)[0].tolist()  # on the CPU
+        a, b, c = self.draw_for(torch.tensor([step]), 3, stream=1)[0].tolist()  # on the CPU
         size = block_size(self.grid, self.target_scale, self.target_aspect, (a, b))
         while self.targets * size[0] * size[1] >= self.grid**2:  # on a small grid: something must be left to see
             size = (size[0], size[1] - 1) if size[1] > 1 else (size[0] - 1, 1)
         around = block_size(self.grid, self.context_scale, (1.0, 1.0), (c, 0.0))
-        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 2 * self.targets + 2 + self.grid**2)
+        draw = self.draw(batch, 2 * self.targets + 2 + self.grid**2)
         corners, lots = draw[:, : 2 * self.targets + 2].unflatten(1, (-1, 2)), draw[:, 2 * self.targets + 2 :]
         targets = block_places(self.grid, size, corners[:, 1:])  # (B, M, T)
         order, inside = context_places(targets, block_places(self.grid, around, corners[:, 0]), lots)
@@ -99,7 +98,7 @@ class IJEPA(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
-        visible, places = self.blocks(batch, self.current_epoch, self.global_step)
+        visible, places = self.blocks(batch, self.global_step)
         tokens = self.backbone.tokens(x, visible)  # type: ignore[operator]
         predictions = self.predictor(self.backbone.split(tokens)[1], visible, places)  # type: ignore[operator]
         loss = self.loss(widen(predictions), self.answers(x, places))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
@@ -44,7 +43,7 @@ class MAE(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not isinstance(backbone, ViT):
             raise UserError(
                 "MAE drops patches from a vision transformer; choose backbone=vit_tiny, vit_small or vit_base"
@@ -56,7 +55,6 @@ class MAE(SSLMethod):
         self.decoder = decoder(backbone)
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
         self.hidden = hidden_count(backbone.grid**2, mask_ratio)
-        self.seed = seed
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -71,7 +69,7 @@ class MAE(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
         patches = patchify(x, self.backbone.patch_size)  # type: ignore[arg-type]  # (B, N, C)
-        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, patches.shape[1])
+        draw = self.draw(batch, patches.shape[1])
         tokens, prediction, mask = self.predict(x, draw)
         loss = self.loss(prediction, patches, mask)
         features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
@@ -81,7 +79,7 @@ class MAE(SSLMethod):
         """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, 3, H, W) each."""
         x, size = batch.views[0], int(self.backbone.patch_size)  # type: ignore[arg-type]
         patches = patchify(x, size)
-        _, prediction, mask = self.predict(x, uniform(self.seed, 0, batch.indices, METHOD_STREAM, patches.shape[1]))
+        _, prediction, mask = self.predict(x, self.draw(batch, patches.shape[1], epoch=0))
         if getattr(self.loss, "norm_target", False):  # back from each patch's own mean and deviation, known to us alone
             deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
             prediction = prediction * deviation + patches.mean(-1, keepdim=True)

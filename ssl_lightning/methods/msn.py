@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -52,7 +51,7 @@ class MSN(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not isinstance(backbone, ViT):
             raise UserError("MSN drops patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
         if prototypes < 2 or backbone.grid < 2 or not 0 < mask_ratio < 1:
@@ -66,7 +65,7 @@ class MSN(SSLMethod):
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
         self.prototypes.no_decay = True  # type: ignore[attr-defined]  # what runs from before `not_decayed` go by
         self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
-        self.hidden, self.seed = hidden_count(backbone.grid**2, mask_ratio), seed
+        self.hidden = hidden_count(backbone.grid**2, mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -75,8 +74,7 @@ class MSN(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         backbone: Any = self.backbone
         whole, masked = batch.global_views
-        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, backbone.grid**2)
-        visible, _ = random_places(draw, self.hidden)
+        visible, _ = random_places(self.draw(batch, backbone.grid**2), self.hidden)
         seen = backbone.read(backbone.tokens(masked, visible))  # (B, D)
         features = [seen, *self.features_of(batch.local_views)]  # (B, D) each
         anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -53,7 +52,7 @@ class SimMIM(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not has_map(backbone):
             raise UserError("SimMIM needs a ViT or a network with a feature map (forward_features)")
         self.patch_size = backbone.patch_size if isinstance(backbone, ViT) else stride
@@ -74,7 +73,6 @@ class SimMIM(SSLMethod):
             )
         self.squares, self.unit = image_size // mask_size, mask_size // self.patch_size
         self.hidden = hidden_count(self.squares**2, mask_ratio)
-        self.seed = seed
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -84,10 +82,11 @@ class SimMIM(SSLMethod):
         with evaluating(self.backbone):
             check_map(self.backbone, sizes[0], self.head.in_features, self.patch_size)
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch, epoch: int | None = None) -> Tensor:
         """(B, N) bool over patches, True = hidden, in whole squares."""
-        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, self.squares**2)
-        mask = random_places(draw, self.hidden)[1].unflatten(1, (self.squares, self.squares))
+        mask = random_places(self.draw(batch, self.squares**2, epoch=epoch), self.hidden)[1].unflatten(
+            1, (self.squares, self.squares)
+        )
         return mask.repeat_interleave(self.unit, 1).repeat_interleave(self.unit, 2).flatten(1)
 
     def predict(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,14 +100,14 @@ class SimMIM(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
-        mask = self.mask(batch.indices, self.current_epoch)
+        mask = self.mask(batch)
         features, prediction = self.predict(x, mask)
         loss = self.loss(prediction, patchify(x, self.patch_size), mask)
         return self.output(loss, features, features)
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """The image, what the network sees of it, and that with the hidden squares as predicted: (B, 3, H, W) each."""
-        x, mask = batch.views[0], self.mask(batch.indices, 0)[:, :, None]
+        x, mask = batch.views[0], self.mask(batch, epoch=0)[:, :, None]
         patches, prediction = patchify(x, self.patch_size), self.predict(x, mask[:, :, 0])[1]
         seen, filled = patches.masked_fill(mask, 0.0), torch.where(mask, prediction.to(patches.dtype), patches)
         return {"reconstruction": [x, unpatchify(seen, self.patch_size), unpatchify(filled, self.patch_size)]}

@@ -21,11 +21,9 @@ from ssl_lightning.checkpoint import (
     resolve_ckpt,
     untrained,
 )
-from ssl_lightning.core.batch import GLOBAL
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.described import labels_per_image
-from ssl_lightning.data.plan import Views
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.errors import UserError
@@ -33,7 +31,6 @@ from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
-from ssl_lightning.methods.base import SSLMethod
 
 CALIBRATION_ITEMS = 2048
 IMAGE = "image"
@@ -146,19 +143,6 @@ def check_batch(method: nn.Module, data: DataModule) -> None:
         raise UserError(
             f"a batch of 1 {data.noun} is too few for the BatchNorm of this method; set data.batch_size=2 or more"
         )
-
-
-def check_views(method: SSLMethod, views: Views) -> None:
-    """Refuse views that a method cannot use: by their sizes, or, where they have none, by their roles alone."""
-    if views.sizes():
-        return method.check_views(views.sizes())
-    roles = views.roles()
-    count, wanted = roles.count(GLOBAL), method.global_views
-    if count < (wanted or 2) or count > (wanted or count):
-        needs = "one global view" if wanted == 1 else "two global views"
-        raise UserError(f"this method needs {needs} and got {count}; set views.*.count")
-    if count < len(roles) and not method.uses_local_views:
-        raise UserError("this method has no use for local views; choose views= without them")
 
 
 def device_of(trainer: TrainerFactory) -> torch.device:

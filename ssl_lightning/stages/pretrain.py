@@ -19,7 +19,6 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     check_batch,
-    check_views,
     judge_backbone,
     peak_memory_mb,
     speed,
@@ -58,7 +57,7 @@ def run(
     data.check_network(method.backbone)
     check_batch(method, data)
     if data.views is not None:
-        check_views(method, data.views)
+        method.accept(data.views.sizes(), data.views.roles())
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     random_backbone = start.random if start else begun  # the baseline
