@@ -3,7 +3,7 @@
 A feature that knows the speaker scores well on a test set that shares its speakers, and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def group_split(
     return (~test).nonzero().flatten(), test.nonzero().flatten()
 
 
-def check_apart(train: Sequence[str], test: Sequence[str], fix: str) -> None:
+def check_apart(train: Iterable[str], test: Iterable[str], fix: str) -> None:
     """Raise a UserError that names the groups which two sides of a given split share; "" is no group."""
     both = sorted((set(train) & set(test)) - {""})
     if both:

@@ -81,7 +81,7 @@ def resample(x: Tensor, rate: int, to: int, first: int = 0, count: int | None = 
 LOBES = 8  # zero crossings of the sinc for clips of a batch, under a Hann window
 
 
-def read_at(x: Tensor, lengths: Tensor, start: Tensor, speed: Tensor, count: int) -> Tensor:
+def read_at(x: Tensor, lengths: Tensor, start: Tensor, speed: Tensor, count: int, fastest: float) -> Tensor:
     """Each clip of a batch read at the places start, start + speed, ...: float (B, count).
 
     A clip that is read faster is shorter and higher, and what it would alias is filtered out first. Outside of its
@@ -89,9 +89,10 @@ def read_at(x: Tensor, lengths: Tensor, start: Tensor, speed: Tensor, count: int
 
     Args:
         x: (B, L). lengths: (B,) int64. start: (B,) float64, in samples. speed: (B,) float64, above 0.
+        fastest: no speed is above it; a number, so that no device is waited for.
     """
     cut = speed.reciprocal().clamp(max=1.0)  # (B,) of the Nyquist frequency
-    side = math.ceil(LOBES * float(speed.max().clamp(min=1.0)))
+    side = math.ceil(LOBES * max(fastest, 1.0))
     steps = torch.arange(count, device=x.device, dtype=start.dtype)
     places = start.unsqueeze(1) + speed.unsqueeze(1) * steps  # (B, count)
     base = places.floor()
