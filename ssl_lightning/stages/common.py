@@ -184,13 +184,13 @@ def naive_features(data: DataModule, train: Features, test: Features) -> tuple[T
 
 
 def positive_pairs(
-    embed: Embed, data: DataModule, device: torch.device, items: int = 2048
+    embed: Embed, data: DataModule, device: torch.device, images: int = 2048
 ) -> tuple[Tensor, Tensor] | None:
     """Features (N, D), (N, D) of two training views of the same items; None where data draws fewer than two."""
     if data.global_count < 2:
         return None
     firsts, seconds = [], []
-    batches = -(-items // (data.batch_size * world_size()))  # the same number on every rank
+    batches = -(-images // (data.batch_size * world_size()))  # the same number on every rank
     with evaluating(embed), torch.no_grad():
         for raw, _ in zip(data.train_dataloader(), range(batches)):
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, device, 0))
