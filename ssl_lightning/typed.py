@@ -70,10 +70,11 @@ def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str]
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})
 
 
-def _read_by(data: str, method: str) -> set[str]:
+def _read_by(data: str, asked: str) -> set[str]:
     """What a method of the data reads of itself, in its own class and those above."""
-    places = [signatures.find(f"{name}.{method}") for name in slots.ancestors(data)[0]]
-    nodes = [node for place in places if place for node in ast.walk(place[1]) if isinstance(place[1], ast.FunctionDef)]
+    places = [signatures.find(f"{name}.{asked}") for name in slots.ancestors(data)[0]]
+    methods = [place[1] for place in places if place and isinstance(place[1], ast.FunctionDef)]
+    nodes = [node for method in methods for node in ast.walk(method)]
     found = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
     return {node.attr for node in found if node.value.id == "self"}  # type: ignore[attr-defined]
 

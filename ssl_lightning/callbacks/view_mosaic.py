@@ -17,7 +17,7 @@ from ssl_lightning.callbacks.watcher import Watcher
 SMALLEST = 128  # px of a cell's longer side, so that it can be read
 
 
-def mosaic(views: list[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
+def mosaic(views: Sequence[Tensor], mean: Tensor, std: Tensor, rows: int = 8, gap: int = 2) -> Tensor:
     """Views, each (B, C, h, w), normalised or uint8 -> one uint8 picture (H, W, 3): images as rows, views as columns.
 
     Views are enlarged, pixels kept square: small ones to 128 px or more, others to the first one's size. One channel is

@@ -77,7 +77,7 @@ class DataModule(Position, LightningDataModule):
         self.bank_size, self.query_size = bank_size, query_size
         self._sets: tuple[Any, Any, Any] | None = None
         self._loaders, self._start = list[Loader](), (0, 0)
-        self.views = views
+        self.views: Any = views  # `Views` of the modality, or None
 
     # ---- what a modality gives
 
@@ -135,7 +135,7 @@ class DataModule(Position, LightningDataModule):
         """The items of training, on the device where that saves their transfer."""
         return items
 
-    def use_views(self, views: Views | None) -> None:
+    def use_views(self, views: Any) -> None:
         """Draw training views in this way from now on."""
         self.views = views
 

@@ -74,7 +74,7 @@ class SampleFetch(Dataset[RawBatch]):
         if not len(rows):
             return RawBatch(torch.empty(0), rows, rows, epoch, rows, purpose)
         broken: list[int] = []
-        samples, used = [], []
+        samples, used = list[Any](), list[int]()
         for wanted, drawn in zip(rows.tolist(), self.transform.draw(rows, epoch), strict=True):
             item, row = self._good(wanted, broken)
             if row < 0:  # the loader stops the run: an error from a worker would arrive as a page of traceback

@@ -122,7 +122,7 @@ class Folder(DataModule):
         images = _readable(images) if len(images) <= FEW else images
         if len(images) < 2:
             raise UserError(f"only one image under {root}; a training and an evaluation image are the least")
-        train, test = self._split(images.labels, self._groups(images.paths, root), root)
+        train, test = self._divided(images.labels, self._groups(images.paths, root), root)
         kind = f"in {len(images.classes)} classes" if images.classes else "without labels"
         if len(test) == 0:
             raise UserError(
@@ -140,7 +140,7 @@ class Folder(DataModule):
             return None
         return grouped.of_files(self.group, [path.removeprefix(f"{root}/") for path in paths])
 
-    def _split(self, labels: Tensor, found: tuple[Tensor, list[str]] | None, root: str) -> tuple[Tensor, Tensor]:
+    def _divided(self, labels: Tensor, found: tuple[Tensor, list[str]] | None, root: str) -> tuple[Tensor, Tensor]:
         return grouped.hold_out(labels, found, self.test_fraction, self.seed, self.held_out, root)
 
     def _of_table(self, listing: Listing, table: str) -> tuple[FileImages, FileImages, FileImages]:
@@ -164,7 +164,7 @@ class Folder(DataModule):
                 say(f"{table} has no label for {parts[1].root}: some images of {parts[0].root} are held out instead.")
             rows = rows[:first]
             usable, labels = grouped.usable(found.labels[:first], together, found.known[:first])
-            test = usable[self._split(labels, grouped.at(together, usable), str(self.root))[1]]
+            test = usable[self._divided(labels, grouped.at(together, usable), str(self.root))[1]]
             train = rows[~torch.isin(rows, test)]
         test, probe = test[found.known[test]], train[found.known[train]]
         if len(test) == 0 or len(probe) == 0:
