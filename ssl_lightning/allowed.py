@@ -44,7 +44,7 @@ class Slot:
         return any(under(module, home) and (not names or name in names.split()) for home, names in self.homes.items())
 
 
-_VIEWS = {"ssl_lightning.data.views": ALL, "ssl_lightning.data.draw": ALL}
+_VIEWS = {"ssl_lightning.data.views": ALL, "ssl_lightning.data.draw": ALL, "ssl_lightning.modalities.": ALL}
 # Lightning's own neighbours of these write wherever they are told, send files away, or take functions.
 _CALLBACKS = """BackboneFinetuning BatchSizeFinder DeviceStatsMonitor EarlyStopping EMAWeightAveraging
 GradientAccumulationScheduler LearningRateFinder LearningRateMonitor ModelCheckpoint ModelPruning ModelSummary
@@ -86,8 +86,10 @@ PROFILER = Slot(
     "lightning.pytorch.profilers.profiler.Profiler", {"lightning.pytorch.profilers.": _PROFILERS}, inside=True
 )
 METHOD = Slot("ssl_lightning.methods.base.SSLMethod", {"ssl_lightning.methods.": ALL})
-DATA = Slot("ssl_lightning.data.datamodule.DataModule", {"ssl_lightning.data.sources.": ALL})
-VIEWS = Slot("ssl_lightning.data.draw.Views", _VIEWS)
+DATA = Slot(
+    "ssl_lightning.data.base.DataModule", {"ssl_lightning.data.sources.": ALL, "ssl_lightning.modalities.": ALL}
+)
+VIEWS = Slot("ssl_lightning.data.plan.Views", _VIEWS)
 VIEW = Slot("ssl_lightning.data.draw.View", _VIEWS)
 RECIPE = Slot("ssl_lightning.optim.recipe.OptimizerRecipe", {"ssl_lightning.optim.recipe": ALL})
 SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.schedules": ALL})

@@ -53,6 +53,9 @@ def described(card: Any, ref: str) -> dict[str, Any]:
     size = card.get("image_size")
     if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
         raise UserError(f"the card in {ref} has an image_size that is none: {shown(size)}")
+    modality = card.get("modality")
+    if modality is not None and not (isinstance(modality, str) and modality.isidentifier()):
+        raise UserError(f"the card in {ref} has a modality that is no word: {shown(modality)}")
     for name in ("mean", "std", "value_range"):
         values = card.get(name)
         if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):

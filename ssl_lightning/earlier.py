@@ -14,6 +14,8 @@ from typing import Any
 # Keys that came later, as patterns, with the value that was in force before (their default).
 LATER: dict[str, Any] = {
     "data.eval_resize": None,
+    "data.group": None,
+    "data.held_out": None,
     "optimizer.decay_biases": False,
     "views.*.interpolation": "bilinear",
     "method.loss.form": "out",

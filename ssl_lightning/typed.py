@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import allowed, places, reading, run_folder, signatures
+from ssl_lightning import allowed, places, reading, run_folder, signatures, slots
 from ssl_lightning.comparison import FREE
 from ssl_lightning.errors import UserError
 
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
 LEARNT = {"value_range"}  # of the data: what they find out of their images where nothing is typed
+OF_THE_CLASS = {"modality", "noun", "naive_name"}  # of the data, and no argument of theirs
+ASKED = {"card"}  # methods of the data that read arguments alone, and open no file
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 
@@ -59,10 +61,22 @@ def built(target: str, data: str | None = None) -> Built:
 def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str] | None]:
     signature = signatures.read(data) if data else None
     known = signature.params.keys() if signature else set()
-    attributes = found.attributes - (LEARNT - known)
+    attributes = set(found.attributes)
+    for method in (data and attributes & ASKED) or ():
+        attributes = attributes - {method} | _read_by(str(data), method)
+    attributes -= (LEARNT - known) | OF_THE_CLASS
     plain = not found.whole and attributes <= known
     keys: dict[str, frozenset[str] | None] = {"data": frozenset(attributes) if plain else None}
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})
+
+
+def _read_by(data: str, asked: str) -> set[str]:
+    """What a method of the data reads of itself, in its own class and those above."""
+    places = [signatures.find(f"{name}.{asked}") for name in slots.ancestors(data)[0]]
+    methods = [place[1] for place in places if place and isinstance(place[1], ast.FunctionDef)]
+    nodes = [node for method in methods for node in ast.walk(method)]
+    found = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
+    return {node.attr for node in found if node.value.id == "self"}  # type: ignore[attr-defined]
 
 
 def _of_trainer(found: reading.Reads, unread: dict[str, frozenset[str]]) -> dict[str, frozenset[str] | None]:

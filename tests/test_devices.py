@@ -50,7 +50,7 @@ def picked(ranks: int, held: int) -> dict[str, Any]:
     parts = every[:BATCH], every[BATCH : BATCH + held]
     data = LabelledData(source, *parts, crop_and_flip(4, (0.5, 1.0)), BATCH // ranks)
     data.on_after_batch_transfer = source.on_after_batch_transfer  # type: ignore[method-assign]
-    source._device_views = data._device_views  # float64 views, of one crop
+    source._device_views = data.drawn._device_views  # type: ignore[attr-defined]  # float64 views, of one crop
     trainer_of(ranks, precision="64-true").fit(module, datamodule=data)
     return {"picking": list(module.picking), "state": state_of(module)}
 

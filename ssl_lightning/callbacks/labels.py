@@ -18,10 +18,15 @@ def has_labels(trainer: Trainer, who: str, train_set: bool = False) -> bool:
     several = len(data.probe_set.target_names) if data is not None and hasattr(data, "probe_set") else 0
     labelled = data is not None and data.has_labels and (not train_set or some_labelled(data.train_set))
     if several and is_main():
-        log.info("%s is off: it takes one label per image, and the data has %d", who, several)
+        log.info("%s is off: it takes one label per %s, and the data has %d", who, noun_of(trainer), several)
     elif not labelled and is_main():
         log.info("%s is off: the %s has no labels", who, "training data" if train_set else "data")
     return labelled
+
+
+def noun_of(trainer: Trainer) -> str:
+    """What an item of this run's data is called; data that does not say is of images."""
+    return str(getattr(getattr(trainer, "datamodule", None), "noun", "image"))
 
 
 def some_labelled(images: Any) -> bool:

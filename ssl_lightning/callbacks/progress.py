@@ -8,6 +8,8 @@ from rich import progress as rich_progress
 from rich.console import Console
 from torch import Tensor
 
+from ssl_lightning.callbacks.labels import noun_of
+
 
 def clock(seconds: float) -> str:
     """12 -> '0:12', 3700 -> '1:01:40'."""
@@ -134,7 +136,7 @@ class Progress(Callback):
         for name, metric in (("kNN", "val/knn_top1"), ("probe", "val/probe_top1")):
             if metric in trainer.callback_metrics:
                 words.append(f"{name} {100 * trainer.callback_metrics[metric].item():.1f} %")
-        words.append(f"{speed:,.0f} images/s")
+        words.append(f"{speed:,.0f} {noun_of(trainer)}s/s")
         steps_left = trainer.estimated_stepping_batches - trainer.global_step
         if 0 < steps_left < float("inf") and self._batches:
             words.append(

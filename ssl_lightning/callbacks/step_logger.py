@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ssl_lightning.callbacks.labels import noun_of
+
 try:
     import resource
 except ModuleNotFoundError:  # Windows
@@ -111,7 +113,8 @@ class StepLogger(Callback):
                 values |= callback.step_metrics(trainer)
         row = to_floats(values)  # waits for the device, so the clock below is right
         row["lr"] = self._lr
-        row["images_per_second"] = self._images * trainer.world_size / (time.perf_counter() - self._since)
+        name = "images_per_second" if noun_of(trainer) == "image" else "samples_per_second"
+        row[name] = self._images * trainer.world_size / (time.perf_counter() - self._since)
         row["memory_mb"] = peak_memory_mb(pl_module.device)
         metrics = {f"train/{name}": value for name, value in row.items()} | {"epoch": float(trainer.current_epoch)}
         for logger in trainer.loggers:

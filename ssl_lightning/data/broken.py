@@ -1,4 +1,4 @@
-"""Image files that cannot be decoded are skipped, counted and reported; too many of them stop the run."""
+"""Files that cannot be decoded are skipped, counted and reported; too many of them stop the run."""
 
 import sys
 from collections.abc import Iterable
@@ -38,16 +38,23 @@ class WholeSet:
 
     Args:
         count: how many files there are.
+        kind: what they are called.
+        fault: what is wrong with broken ones.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, kind: str = "image", fault: str = "that cannot be decoded") -> None:
+        self.count, self.kind, self.fault = count, kind, fault
         self.broken: set[str] = set()
 
     @property
     def most(self) -> float:
         """How many files may be broken."""
         return max(1.0, BROKEN_LIMIT * self.count)
+
+    def told(self, paths: Iterable[str]) -> str:
+        """`2 image files that cannot be decoded (a.png, b.png)`."""
+        found = sorted(paths)
+        return f"{counted(len(found), f'{self.kind} file')} {self.fault} ({named(found, 5)})"
 
 
 class BrokenFiles:
@@ -74,9 +81,12 @@ class BrokenFiles:
         self.whole.broken.update(self.paths[row] for row in self.rows)
         if len(self.whole.broken) > self.whole.most:
             share = f"more than {BROKEN_LIMIT:.0%} of {self.whole.count}"
-            raise UserError(f"{told(self.whole.broken)}, {share}; remove or repair these files, then run again")
+            raise UserError(
+                f"{self.whole.told(self.whole.broken)}, {share}; remove or repair these files, then run again"
+            )
         if len(self.rows) >= len(self.paths) > 0:
-            raise UserError(f"none of {counted(len(self.paths), 'image file')} can be decoded, {self.paths[0]} first")
+            files = counted(len(self.paths), f"{self.whole.kind} file")
+            raise UserError(f"none of {files} can be decoded, {self.paths[0]} first")
 
     def report(self) -> None:
         """Says how many files are skipped, when there are more than last time."""
@@ -85,10 +95,4 @@ class BrokenFiles:
         self.reported = len(self.rows)
 
     def __str__(self) -> str:
-        return told(self.paths[row] for row in self.rows)
-
-
-def told(paths: Iterable[str]) -> str:
-    """`2 image files that cannot be decoded (a.png, b.png)`."""
-    found = sorted(paths)
-    return f"{len(found)} image {'file' if len(found) == 1 else 'files'} that cannot be decoded ({named(found, 5)})"
+        return self.whole.told(self.paths[row] for row in self.rows)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from ssl_lightning.data.broken import counted, named
 from ssl_lightning.data.images import ImageSet
+from ssl_lightning.data.items import ItemSet
 from ssl_lightning.errors import UserError
+from ssl_lightning.evaluation.features import evaluating
+from ssl_lightning.models.channels import in_channels
 
 if TYPE_CHECKING:
-    from ssl_lightning.data.datamodule import DataModule
+    from ssl_lightning.data.base import DataModule
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 MOST_CHANNELS = 1024
@@ -39,14 +45,25 @@ def check_channels(images: Sequence[ImageSet], channels: int) -> None:
         raise UserError(f"these images have {odd} channels, not {channels}; set data.channels={odd}")
 
 
+def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
+    """Refuse a network that does not take images of as many channels as the data has."""
+    if in_channels(backbone) == channels:
+        return
+    blank = torch.zeros(1, channels, image_size, image_size)
+    try:
+        with evaluating(backbone), torch.no_grad():
+            backbone(blank.to(next(backbone.parameters())))
+    except RuntimeError as error:
+        found = in_channels(backbone)
+        raise UserError(
+            f"this backbone takes images of {found} channels, and the data has {channels}; "
+            f"set data.channels={found}, or take a backbone that was trained on such images"
+        ) from error
+
+
 def card_of(data: DataModule) -> dict[str, Any]:
     """What a network needs to be fed as it was by `data`, in plain values for the card in its weights file."""
-    card: dict[str, Any] = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
-    if data.channels != 3:
-        card["channels"] = data.channels
-    if data.value_range is not None:
-        card["value_range"] = list(data.value_range)
-    return card
+    return data.card()
 
 
 def labels_per_image(data: DataModule) -> int:
@@ -54,9 +71,9 @@ def labels_per_image(data: DataModule) -> int:
     return 1 if data.has_labels else len(data.probe_set.target_names)
 
 
-def split_words(images: ImageSet) -> str:
+def split_words(images: ItemSet) -> str:
     """`90 images in 4 classes`, of what is there."""
-    count = counted(len(images))
+    count = counted(len(images), images.noun)
     if images.targets is not None:
         return f"{count} with {len(images.target_names)} labels each"
     present = images.labels.unique()
@@ -67,13 +84,13 @@ def split_words(images: ImageSet) -> str:
     return f"{count} in {counted(known, 'class')}" + (f" ({bare} of them without a label)" if bare else "")
 
 
-def opening(train: ImageSet, test: ImageSet, probe: ImageSet | None = None) -> str:
-    """How many images in how many classes each part has, and the classes that only one part has."""
+def opening(train: ItemSet, test: ItemSet, probe: ItemSet | None = None) -> str:
+    """How many items in how many classes each part has, and the classes that only one part has."""
     text = f"{split_words(train)} to train on, {split_words(test)} to evaluate on"
     if probe is not None and probe is not train:
         text += f", {split_words(probe)} for probes and kNN"
     learned, asked = (set((probe or train).labels.unique().tolist()), set(test.labels.unique().tolist()))
     if learned - {-1} and asked - {-1}:
         missing = [test.classes[i] for i in sorted(learned - asked - {-1}) if i < len(test.classes)]
-        text += f" (no image of class {named(missing)} among these)" if missing else ""
+        text += f" (no {test.noun} of class {named(missing)} among these)" if missing else ""
     return text

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssl_lightning.core.batch import GLOBAL, LOCAL
 from ssl_lightning.data.counter import uniform
+from ssl_lightning.data.plan import Views as Plan
 from ssl_lightning.errors import UserError
 
 TRIES = 10  # RandomResizedCrop's, before it takes the whole image or its centre
@@ -96,7 +97,7 @@ class LocalView(View):
 
 
 @dataclass
-class Views:
+class Views(Plan):
     """The views of one image: one or two kinds of global ones and, for multi-crop, a smaller local one."""
 
     global_1: View
@@ -110,6 +111,10 @@ class Views:
     def roles(self) -> tuple[str, ...]:
         """The role of each, by the name it has here: "global" or "local", whatever their sizes."""
         return tuple(role for role, _ in self._each())
+
+    def sizes(self) -> tuple[int, ...]:
+        """Their sides in pixels."""
+        return tuple(view.size for view in self.list())
 
     def _each(self) -> Iterator[tuple[str, View]]:
         for role, view in ((GLOBAL, self.global_1), (GLOBAL, self.global_2), (LOCAL, self.local)):

@@ -1,4 +1,4 @@
-"""Finds the image files under a folder, quickly and only once: the list is cached until a directory changes."""
+"""Finds the files of one kind under a folder, quickly and only once: the list is cached until a directory changes."""
 
 import hashlib
 import json
@@ -34,10 +34,27 @@ MOST_VISITS = 8  # of one folder, under as many names: links between folders cou
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What is looked for: files of these suffixes, what one is called, and two suffixes for the message.
+
+    `fallback` is a suffix that is taken where there is no other file of the kind.
+    """
+
+    word: str
+    suffixes: frozenset[str]
+    examples: str
+    fallback: str = ""
+
+
+IMAGES = Kind("image", SUFFIXES, ".jpg or .png", ARRAY)
+
+
+@dataclass(frozen=True)
 class Listing:
-    """Image files under `root`, as sorted paths relative to it, with "/" between the parts.
+    """Files of one kind under `root`, as sorted paths relative to it, with "/" between the parts.
 
     Attributes:
+        kind: of the files.
         empty: folders directly under `root` that hold no image.
         same: the names of folders that are one folder, through links; the folder itself first where it is among them.
     """
@@ -46,6 +63,7 @@ class Listing:
     files: list[str]
     empty: list[str] = field(default_factory=list)
     same: list[list[str]] = field(default_factory=list)
+    kind: Kind = IMAGES
 
     def under(self, folder: str) -> "Listing":
         """The part of the list inside the sub-folder `folder`."""
@@ -56,11 +74,12 @@ class Listing:
             [name[len(prefix) :] for name in self.files if name.startswith(prefix)],
             [name[len(prefix) :] for name in self.empty if name.startswith(prefix)],
             [names for names in same if len(names) > 1],
+            self.kind,
         )
 
     def only(self, files: Iterable[str]) -> "Listing":
         """The same folder with these files alone."""
-        return Listing(self.root, sorted(files), self.empty, self.same)
+        return Listing(self.root, sorted(files), self.empty, self.same, self.kind)
 
     def paths(self) -> list[str]:
         return [os.path.join(self.root, name) for name in self.files]
@@ -73,25 +92,32 @@ def cache_dir() -> Path:
 
 
 def list_images(root: str | Path) -> Listing:
-    """All image files under `root`, at any depth. Hidden files and folders are left out; links are followed.
+    """All image files under `root`; see `list_files`."""
+    return list_files(root, IMAGES)
 
-    What is named as an image but is no regular file (a pipe would block, a device never end, a link may lead nowhere),
+
+def list_files(root: str | Path, kind: Kind) -> Listing:
+    """All files of a kind under `root`, at any depth. Hidden files and folders are left out; links are followed.
+
+    What is named as one but is no regular file (a pipe would block, a device never end, a link may lead nowhere),
     and files of formats that are not read, are skipped with a word.
 
     Raises:
-        UserError: no such folder, or no image in it.
+        UserError: no such folder, or no such file in it.
     """
     top = os.path.abspath(os.path.expanduser(os.fspath(root)))
     if not os.path.isdir(top):
         what = "is a file" if os.path.exists(top) else "does not exist"
         raise UserError(
-            f"the image folder {top} {what}; give a folder of images, or of folders of images, one per class"
+            f"the {kind.word} folder {top} {what}; give a folder of {kind.word}s, or of folders of {kind.word}s, "
+            "one per class"
         )
-    cache = cache_dir() / "listings" / f"{hashlib.sha256(os.fsencode(top)).hexdigest()[:32]}.json"
-    listing, words = _cached(cache, top)
+    own = b"" if kind == IMAGES else f"\0{kind.word} {sorted(kind.suffixes)}".encode()
+    cache = cache_dir() / "listings" / f"{hashlib.sha256(os.fsencode(top) + own).hexdigest()[:32]}.json"
+    listing, words = _cached(cache, top, kind)
     if listing is None:
         started = time.time_ns()
-        scan = _scan(top)
+        scan = _scan(top, kind)
         listing, words = scan.listing(top), scan.words(top)
         if not scan.others and max(scan.folders.values()) < started - SETTLED_NS:
             _store(cache, scan.folders, listing, words)
@@ -99,16 +125,17 @@ def list_images(root: str | Path) -> Listing:
         say(line)
     if not listing.files:
         raise UserError(
-            f"no images under {top}; expected files such as .jpg or .png, directly or in one folder per class"
+            f"no {kind.word}s under {top}; expected files such as {kind.examples}, directly or in one folder per class"
         )
     return listing
 
 
 @dataclass
 class Scan:
-    """What was found: images, arrays, what is named as an image but is no file, other files that may be images, and
-    each folder's time stamp."""
+    """What was found: files of the kind, of its fallback, what is named as one but is no file, other files that may be
+    some, and each folder's time stamp."""
 
+    kind: Kind = IMAGES
     files: list[str] = field(default_factory=list)
     arrays: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -123,7 +150,7 @@ class Scan:
         folders = [name for names in self.names.values() for _, name in names if name]
         empty = sorted(name.rstrip("/") for name in folders if name not in inside)
         same = [[name.rstrip("/") for _, name in sorted(names)] for names in self.names.values() if len(names) > 1]
-        return Listing(top, files, empty, _outermost(same))
+        return Listing(top, files, empty, _outermost(same), self.kind)
 
     def words(self, top: str) -> list[str]:
         """One line for each kind of thing that is skipped."""
@@ -152,9 +179,9 @@ def _outermost(same: list[list[str]]) -> list[list[str]]:
     return sorted(names for names in same if not inner(names))
 
 
-def _scan(top: str) -> Scan:
+def _scan(top: str, kind: Kind) -> Scan:
     """Everything under `top`. A link to a folder that it lies in is not followed."""
-    found = Scan()
+    found = Scan(kind)
     # The nearest first: a folder is to be met by its own name before by links deep inside others.
     pending: deque[tuple[str, str, bool, frozenset[tuple[int, int]]]] = deque([(top, "", False, frozenset())])
     while pending:
@@ -186,15 +213,15 @@ def _sort(entry: "os.DirEntry[str]", name: str, link: bool, found: Scan) -> None
     """One file, to where it belongs."""
     suffix = os.path.splitext(name)[1].lower()
     regular = os.path.isfile(entry.path) if link else entry.is_file()
-    if suffix in SUFFIXES:
+    if suffix in found.kind.suffixes:
         (found.files if regular else found.others).append(name)
-    elif suffix == ARRAY and regular:
+    elif suffix == found.kind.fallback and suffix and regular:
         found.arrays.append(name)
     elif suffix not in BESIDE and regular and entry.name.lower() not in NOTES:
         found.foreign.append(name)
 
 
-def _cached(cache: Path, top: str) -> tuple[Listing | None, list[str]]:
+def _cached(cache: Path, top: str, kind: Kind) -> tuple[Listing | None, list[str]]:
     """The cached list and what was said of it, or None when there is none or any directory in it has changed since."""
     if not cache.is_file():
         return None, []
@@ -204,7 +231,7 @@ def _cached(cache: Path, top: str) -> tuple[Listing | None, list[str]]:
     for folder, stamp in stored["folders"].items():
         if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != stamp:
             return None, []
-    return Listing(top, stored["files"], stored["empty"], stored["same"]), stored["words"]
+    return Listing(top, stored["files"], stored["empty"], stored["same"], kind), stored["words"]
 
 
 def _store(cache: Path, folders: dict[str, int], found: Listing, words: list[str]) -> None:

@@ -1,84 +1,43 @@
 """Sets of images: decoded and equal in size (`ArrayImages`), or files decoded on access (`FileImages`)."""
 
-import copy
 import os
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
 from PIL import ImageFile
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ssl_lightning.data import depth, pixels
 from ssl_lightning.data.broken import BrokenFiles, WholeSet
+from ssl_lightning.data.items import ItemSet
+from ssl_lightning.data.jpeg import same_as_pil
 from ssl_lightning.data.pixels import BROKEN, FORMATS, opened
 from ssl_lightning.errors import UserError
 
 __all__ = ["BROKEN", "FORMATS", "ArrayImages", "FileImages", "ImageSet", "decode", "opened", "regular_or_absent"]
 
 
-class ImageSet(Dataset[tuple[Tensor, int, int]]):
+class ImageSet(ItemSet):
     """Images with labels; `images[i]` is `(uint8 (H, W, C), label, i)`.
 
     Attributes:
-        labels: (N,) int64, -1 where there is none.
-        classes: the class names, in label order; [] when unlabelled.
-        paths: the file of each image, or None when the images do not come from files of their own.
         channels: C, 3 for colours.
-        targets: (N, L) int8 of 0 and 1 where each image has L labels of its own, -1 in the rows of images without;
-            None otherwise. `target_names` names the L.
     """
 
-    labels: Tensor
-    classes: list[str]
-    paths: list[str] | None
+    noun = "image"
+    unreadable = BROKEN
     channels: int = 3
-    targets: Tensor | None = None
-    target_names: Sequence[str] = ()
-
-    def __init__(self, labels: Tensor | None, count: int, classes: Sequence[str] = (), paths: list[str] | None = None):
-        self.labels = torch.full((count,), -1) if labels is None else labels.to(torch.int64)
-        if self.labels.shape != (count,):
-            raise UserError(f"there are {count} images but {len(self.labels)} labels; give one label per image")
-        self.classes = list(classes)
-        self.paths = paths
-
-    def with_targets(self, targets: Tensor | None, names: Sequence[str]) -> Self:
-        """This set, with several labels for each image: `targets` (N, L)."""
-        if targets is not None and len(targets) != len(self):
-            raise UserError(f"there are {len(self)} images but {len(targets)} rows of labels; give one row per image")
-        self.targets, self.target_names = targets, tuple(names)
-        return self
-
-    def labelled_at(self, rows: Tensor) -> Self:
-        """The same images, -1 for each label that is not at `rows` (M,)."""
-        images = copy.copy(self)
-        images.labels = torch.full_like(self.labels, -1).index_copy_(0, rows, self.labels[rows])
-        return images
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return self.image(index), int(self.labels[index]), index
 
     def image(self, index: int) -> Tensor:
         """One image, uint8 (H, W, C)."""
         raise NotImplementedError
 
+    def item(self, index: int) -> Tensor:
+        return self.image(index)
+
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The rows `indices` (M,) as a set of their own; the class names stay."""
         raise NotImplementedError
-
-    def _targets_of(self, indices: Tensor) -> tuple[Tensor | None, Sequence[str]]:
-        return None if self.targets is None else self.targets[indices], self.target_names
-
-    @property
-    def labelled(self) -> bool:
-        """True when every image has a label."""
-        return len(self) > 0 and bool((self.labels >= 0).all())
 
 
 class ArrayImages(ImageSet):
@@ -92,6 +51,7 @@ class ArrayImages(ImageSet):
     """
 
     images: Tensor
+    in_memory = True
 
     def __init__(
         self,
@@ -138,6 +98,7 @@ class FileImages(ImageSet):
     """
 
     paths: list[str]
+    broken: BrokenFiles
 
     def __init__(
         self,
@@ -151,6 +112,9 @@ class FileImages(ImageSet):
         super().__init__(labels, len(paths), classes, paths)
         self.channels, self.value_range = channels, value_range
         self.broken = BrokenFiles(paths, whole)
+
+    def prepare(self) -> None:
+        same_as_pil()
 
     def image(self, index: int) -> Tensor:
         return decode(self.paths[index], self.channels, self.value_range)

@@ -1,21 +1,22 @@
-"""`data.labels=FILE.csv`: labels of image files from a table, one row per image."""
+"""`data.labels=FILE.csv`: labels of files from a table, one row per file."""
 
 import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ssl_lightning.data.broken import counted, named, say
-from ssl_lightning.data.folder_scan import SUFFIXES
+from ssl_lightning.data.folder_scan import IMAGES, Kind
 from ssl_lightning.errors import UserError, did_you_mean
 
 PATHS: tuple[str, ...] = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 PATHS += ("image_name", "img", "name", "image_id", "image index", "id")
+PATHS += ("audio", "audio_path", "audio_file", "wav", "recording", "clip")
 BETWEEN = "|"  # several labels in one cell
 YES_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "-1", "-1.0", ""))
 YES = frozenset(("1", "1.0", "true", "yes"))
@@ -23,52 +24,72 @@ YES = frozenset(("1", "1.0", "true", "yes"))
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of N images: one each (`labels` (N,), -1 without, in `classes`), or several each (`targets` (N, L) of 0
-    and 1, -1 in rows without, named `names`)."""
+    """Labels of N files: one each (`labels` (N,), -1 without, in `classes`), or several each (`targets` (N, L) of 0
+    and 1, -1 in rows without, named `names`). `groups`: the cell of each in the column asked for, "" without; or []."""
 
     labels: Tensor
     classes: list[str]
     targets: Tensor | None = None
     names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def known(self) -> Tensor:
-        """(N,) bool: which images have labels."""
+        """(N,) bool: which files have labels."""
         return self.labels >= 0 if self.targets is None else self.targets[:, 0] >= 0
 
 
-def read(file: str | Path, root: str, files: Sequence[str], column: str | None = None) -> Labels:
+def read(
+    file: str | Path,
+    root: str,
+    files: Sequence[str],
+    column: str | None = None,
+    kind: Kind = IMAGES,
+    group: str | None = None,
+) -> Labels:
     """The labels of `files`, paths relative to `root`, from a table with a path and one label or more in each row.
 
     Columns are separated by commas, semicolons or tabs. With a header the column of the paths may stand anywhere, under
     one of the names in `PATHS`; else it is the first. A path is relative to `root`, or absolute, or the name of a file
     with or without its suffix where only one file has it. Several columns of 0 and 1, or labels with "|" between them,
-    are several labels for each image; `column` chooses one column by its name.
+    are several labels for each file; `column` chooses one column by its name, `group` one that is no label.
 
     Raises:
         UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with
             two labels, or no path that is one of `files`.
     """
     path = Path(file).expanduser()
-    rows, header = _rows(path, set(files) | {name.rpartition("/")[2] for name in files}, root)
+    rows, header = _rows(path, set(files) | {name.rpartition("/")[2] for name in files}, root, kind)
     place = _path_column(header)
-    columns = _label_columns(path, rows, header, place, column)
-    found, missing = _by_file(path, rows, place, root, files)
+    beside = None if group is None else _named_column(path, header, group, place, "data.group")
+    columns = _label_columns(path, rows, header, place, column, beside)
+    found, missing = _by_file(path, rows, place, root, files, kind.word)
     if missing:
-        say(f"{path}: paths that are no image under {root} ({len(missing)}): {named(missing)}.")
+        say(f"{path}: paths that are no {kind.word} under {root} ({len(missing)}): {named(missing)}.")
     if not found:
-        raise UserError(f"{path}: none of its {len(rows)} paths is an image under {root} ({rows[0][place]} first)")
+        raise UserError(
+            f"{path}: none of its {len(rows)} paths is {_a(kind.word)} under {root} ({rows[0][place]} first)"
+        )
     bare = [name for name in files if name not in found]
     if bare:
-        say(f"{path} has no row for {counted(len(bare), 'image')} under {root}, without a label then: {named(bare)}.")
-    return _labels(path, found, files, header, columns)
+        say(f"{path} has no row for {counted(len(bare), kind.word)} under {root}, without a label then: {named(bare)}.")
+    labels = _labels(path, found, files, header, columns)
+    return (
+        labels
+        if beside is None
+        else replace(labels, groups=tuple(found[f][beside] if f in found else "" for f in files))
+    )
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeio' else 'a'} {word}"
 
 
 # ---- reading
 
 
-def _rows(path: Path, known: set[str], root: str) -> tuple[list[list[str]], list[str]]:
-    """(rows, header); the header is [] where the first row names an image already."""
+def _rows(path: Path, known: set[str], root: str, kind: Kind) -> tuple[list[list[str]], list[str]]:
+    """(rows, header); the header is [] where the first row names a file already."""
     if not path.is_file():
         inside = Path(root) / path
         meant = f"did you mean data.labels={inside}?" if inside.is_file() else "give data.labels=FILE.csv"
@@ -93,13 +114,13 @@ def _rows(path: Path, known: set[str], root: str) -> tuple[list[list[str]], list
         what = f"row {odd} has {len(rows[odd - 1])} cells, the first has {width}" if odd else "it has one column"
         raise UserError(f"{path}: {what}; give a path and a label in each row")
     cell = rows[0][0].replace("\\", "/")
-    names_image = (
-        os.path.splitext(cell)[1].lower() in SUFFIXES
+    names_file = (
+        os.path.splitext(cell)[1].lower() in kind.suffixes
         or cell.removeprefix("./") in known
         or cell.rpartition("/")[2] in known
     )
     stems = {name.rpartition("/")[2].rpartition(".")[0] for name in known}
-    has_header = not names_image and (rows[0][0].lower() in PATHS or cell not in stems)
+    has_header = not names_file and (rows[0][0].lower() in PATHS or cell not in stems)
     if has_header and len(rows) == 1:
         raise UserError(f"{path} has a header and no rows; give a path and a label in each row")
     return (rows[1:], rows[0]) if has_header else (rows, [])
@@ -110,15 +131,23 @@ def _path_column(header: list[str]) -> int:
     return next((lowered.index(name) for name in PATHS if name in lowered), 0)
 
 
-def _label_columns(path: Path, rows: list[list[str]], header: list[str], place: int, column: str | None) -> list[int]:
+def _named_column(path: Path, header: list[str], column: str, place: int, key: str) -> int:
+    others = [i for i in range(len(header)) if i != place]
+    names = [header[i] for i in others]
+    if column not in names:
+        what = f"has the columns {', '.join(names)}" if names else "has no header"
+        raise UserError(f"{path} {what}, so {key}={column} is none.{did_you_mean(column, names)}")
+    return others[names.index(column)]
+
+
+def _label_columns(
+    path: Path, rows: list[list[str]], header: list[str], place: int, column: str | None, beside: int | None
+) -> list[int]:
     """The columns to read labels from: one, or several of 0 and 1."""
-    others = [i for i in range(len(rows[0])) if i != place]
-    names = [header[i] for i in others] if header else []
     if column is not None:
-        if column not in names:
-            what = f"has the columns {', '.join(names)}" if names else "has no header"
-            raise UserError(f"{path} {what}, so data.label_column={column} is none.{did_you_mean(column, names)}")
-        return [others[names.index(column)]]
+        return [_named_column(path, header, column, place, "data.label_column")]
+    others = [i for i in range(len(rows[0])) if i not in (place, beside)]
+    names = [header[i] for i in others] if header else []
     if len(others) > 1:
         odd = next((i for i in others if any(row[i].lower() not in YES_NO for row in rows)), None)
         if odd is not None:
@@ -131,7 +160,7 @@ def _label_columns(path: Path, rows: list[list[str]], header: list[str], place: 
 
 
 def _by_file(
-    path: Path, rows: list[list[str]], place: int, root: str, files: Sequence[str]
+    path: Path, rows: list[list[str]], place: int, root: str, files: Sequence[str], word: str
 ) -> tuple[dict[str, list[str]], list[str]]:
     """(the row of each file, paths that are none)."""
     short = _unambiguous(files)
@@ -146,7 +175,7 @@ def _by_file(
                 cell for i, cell in enumerate(row) if i != place
             ]
             if not same:
-                raise UserError(f"{path} gives {name} two different labels; leave one row for each image")
+                raise UserError(f"{path} gives {name} two different labels; leave one row for each {word}")
             twice.append(name)
     if twice:
         say(f"{path}: rows that repeat another ({len(twice)}): {named(twice)}.")

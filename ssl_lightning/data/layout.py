@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from ssl_lightning.data.broken import counted, named, say
-from ssl_lightning.data.folder_scan import Listing, list_images
+from ssl_lightning.data.folder_scan import Listing, list_files
 from ssl_lightning.errors import UserError, did_you_mean
 
 TRAIN = ("train", "training")
@@ -36,12 +36,15 @@ def find_splits(listing: Listing, train: str | None = None, test: str | None = N
     named_train = _part(listing, train, "train") if train else None
     named_test = _part(listing, test, "test") if test else None
     if named_train and named_test and set(named_train.paths()) & set(named_test.paths()):
-        raise UserError(f"data.train={train} and data.test={test} hold the same images; name two different folders")
+        raise UserError(
+            f"data.train={train} and data.test={test} hold the same {listing.kind.word}s; name two different folders"
+        )
     if named_train is None and named_test is None:
         listing = _unwrapped(listing)
     inside = None if named_train else _named(listing, TRAIN)
     if inside and _is_class(listing, inside):
-        say(f"{listing.root}: {inside}/ is taken as a class, for the folders beside it hold images as it does.")
+        word = listing.kind.word
+        say(f"{listing.root}: {inside}/ is taken as a class, for the folders beside it hold {word}s as it does.")
         inside = None
     found = named_train or (listing.under(inside) if inside else None)
     if named_test:
@@ -66,10 +69,10 @@ def _part(listing: Listing, name: str, which: str) -> Listing:
         return found
     elsewhere = os.path.expanduser(name)
     if os.path.isabs(elsewhere) and os.path.isdir(elsewhere):
-        return list_images(elsewhere)
+        return list_files(elsewhere, listing.kind)
     tops = _tops(listing)
     hint = did_you_mean(name, tops) or (f" There are: {named(tops, 8)}." if tops else "")
-    raise UserError(f"data.{which}={name} is no folder with images under {listing.root}.{hint}")
+    raise UserError(f"data.{which}={name} is no folder with {listing.kind.word}s under {listing.root}.{hint}")
 
 
 def _tops(listing: Listing) -> list[str]:
@@ -142,7 +145,7 @@ def class_folders(listing: Listing, labels: bool | None, exact_depth: bool) -> t
     listing = once(listing)
     if labels is False:
         return listing, []
-    root = listing.root
+    root, word = listing.root, listing.kind.word
     flat = [name for name in listing.files if "/" not in name]
     inside = [name for name in listing.files if "/" in name]
     classes = _tops(listing)
@@ -152,25 +155,28 @@ def class_folders(listing: Listing, labels: bool | None, exact_depth: bool) -> t
         return listing, classes
     if len(classes) < 2:
         if classes and flat:
-            say(f"{root}: without labels, for there is one folder only, {classes[0]}/, beside {counted(len(flat))}.")
+            beside = counted(len(flat), word)
+            say(f"{root}: without labels, for there is one folder only, {classes[0]}/, beside {beside}.")
         return listing, []
     deeper = [name for name in inside if name.count("/") > 1] if exact_depth else []
     if 2 * len(deeper) > len(inside):
         fix = "data.labels=true takes the first folder of each path as its class"
-        say(f"{root}: without labels, for most images lie deeper than class/image ({deeper[0]}); {fix}.")
+        say(f"{root}: without labels, for most {word}s lie deeper than class/{word} ({deeper[0]}); {fix}.")
         return listing, []
     if len(flat) >= len(inside):
         folders = named([f"{name}/" for name in classes])
-        say(f"{root}: without labels, for {counted(len(flat))} lie beside the folders {folders}, outside any class.")
+        many = counted(len(flat), word)
+        say(f"{root}: without labels, for {many} lie beside the folders {folders}, outside any class.")
         return listing, []
     if deeper:
-        say(f"{root}: {counted(len(deeper))} in folders inside class folders count for the class: {named(deeper)}.")
+        many = counted(len(deeper), word)
+        say(f"{root}: {many} in folders inside class folders count for the class: {named(deeper)}.")
     if flat:
-        fix = "data.labels=false takes all images, without labels"
-        say(f"{root}: left out {counted(len(flat))} outside the class folders: {named(flat)}; {fix}.")
+        fix = f"data.labels=false takes all {word}s, without labels"
+        say(f"{root}: left out {counted(len(flat), word)} outside the class folders: {named(flat)}; {fix}.")
     empty = [name for name in listing.empty if "/" not in name]
     if empty:
-        say(f"{root}: folders without images are no classes: {named(empty)}.")
+        say(f"{root}: folders without {word}s are no classes: {named(empty)}.")
     return listing.only(inside) if flat else listing, classes
 
 
@@ -188,9 +194,12 @@ def labelled_part(listing: Listing, classes: list[str]) -> Listing | None:
     for top in tops:
         if top not in classes:
             fix = did_you_mean(top, classes) or " Move it away, or name another part with data.test=."
-            raise UserError(f"{listing.root} has a class folder {top!r} that the training images have not.{fix}")
+            raise UserError(
+                f"{listing.root} has a class folder {top!r} that the training {listing.kind.word}s have not.{fix}"
+            )
     if flat:
-        say(f"{listing.root}: left out {counted(len(flat))} outside the class folders: {named(flat)}.")
+        many = counted(len(flat), listing.kind.word)
+        say(f"{listing.root}: left out {many} outside the class folders: {named(flat)}.")
     return listing.only(name for name in listing.files if "/" in name)
 
 
@@ -221,7 +230,8 @@ def evaluated_on(splits: Splits, classes: list[str]) -> tuple[Listing | None, bo
         return None, False
     name = os.path.basename(unlabelled.root)
     if splits.chosen:
-        say(f"{unlabelled.root} holds images outside class folders, so it has no labels to score against.")
+        word = unlabelled.kind.word
+        say(f"{unlabelled.root} holds {word}s outside class folders, so it has no labels to score against.")
         return unlabelled, False
     say(f"{unlabelled.root} has no class folders to score against; data.test={name} evaluates on it without labels.")
     return None, False

@@ -12,10 +12,7 @@ from ssl_lightning import distributed
 from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BrokenFiles
-from ssl_lightning.data.images import BROKEN, ArrayImages, FileImages, ImageSet
-from ssl_lightning.data.jpeg import same_as_pil
-from ssl_lightning.data.sampler import EvalSampler, Request, TrainSampler
-from ssl_lightning.data.views import EvalView
+from ssl_lightning.data.sampler import EvalSampler, Purpose, Request, TrainSampler
 
 WORKER_TIMEOUT = 600.0  # seconds; from a slow disk the first batch may take minutes
 
@@ -27,96 +24,83 @@ def automatic_workers() -> int:
 
 
 class Transform(Protocol):
-    """What becomes of one image: drawn for a whole batch at once, applied image by image."""
+    """What becomes of one item: drawn for a whole batch at once, applied item by item."""
 
     def draw(self, indices: Tensor, epoch: int) -> Sequence[Any]:
         """What is random, for each of `indices` (B,)."""
         ...
 
-    def apply(self, image: Tensor, drawn: Any) -> Any:
-        """uint8 (H, W, C) and its part of `draw` -> one tensor, or a list of one per view."""
+    def apply(self, item: Any, drawn: Any) -> Any:
+        """An item and its part of `draw` -> what `collate` makes a batch of, such as one tensor per view."""
         ...
 
 
 class Fetch(Protocol):
-    """Answers a request for a whole batch."""
+    """Answers a request for a whole batch. One with a true `at_once` needs no workers."""
 
     def __getitem__(self, request: Request) -> RawBatch: ...
 
 
-class ArrayFetch(Dataset[RawBatch]):
-    """Fetches decoded images by one index operation for the whole batch."""
+class BatchFetch(Dataset[RawBatch]):
+    """Fetches items in memory by one index operation for the whole batch (`items.batch`)."""
 
-    def __init__(self, images: ArrayImages):
-        self.images = images
+    at_once = True
+
+    def __init__(self, items: Any):
+        self.items = items
         self.none_broken = torch.empty(0, dtype=torch.int64)
 
     def __getitem__(self, request: Request) -> RawBatch:
-        epoch, rows = request
-        return RawBatch(self.images.batch(rows), self.images.labels[rows], rows, epoch, self.none_broken)
+        epoch, rows, purpose = Request(*request)
+        return RawBatch(self.items.batch(rows), self.items.labels[rows], rows, epoch, self.none_broken, purpose)
 
 
 class SampleFetch(Dataset[RawBatch]):
-    """Decodes and transforms image by image. A broken file is replaced by the next good one."""
+    """Reads and transforms item by item. A broken file is replaced by the next good one.
 
-    def __init__(self, images: ImageSet, transform: Transform):
-        self.images, self.transform = images, transform
-        if isinstance(images, FileImages):
-            same_as_pil()  # found out once, before workers are copied from this process
+    Args:
+        items: an `ItemSet`.
+        transform: what becomes of each item.
+        collate: from the list of what `transform.apply` gave to one batch on the host: by default stacked, view by
+            view where it gave several.
+    """
+
+    def __init__(self, items: Any, transform: Transform, collate: Callable[[list[Any]], Any] = default_collate):
+        self.items, self.transform, self.collate = items, transform, collate
+        items.prepare()
 
     def __getitem__(self, request: Request) -> RawBatch:
-        epoch, rows = request
+        epoch, rows, purpose = Request(*request)
         if not len(rows):
-            return RawBatch(torch.empty(0), rows, rows, epoch, rows)
+            return RawBatch(torch.empty(0), rows, rows, epoch, rows, purpose)
         broken: list[int] = []
-        samples, used = [], []
+        samples, used = list[Any](), list[int]()
         for wanted, drawn in zip(rows.tolist(), self.transform.draw(rows, epoch), strict=True):
-            image, row = self._good(wanted, broken)
-            if image is None:  # the loader stops the run: an error from a worker would arrive as a page of traceback
-                samples, used = [torch.empty(0)], [row]
+            item, row = self._good(wanted, broken)
+            if row < 0:  # the loader stops the run: an error from a worker would arrive as a page of traceback
+                samples, used = [], [wanted]
                 break
             if row != wanted:
                 (drawn,) = self.transform.draw(torch.tensor([row]), epoch)
-            samples.append(self.transform.apply(image, drawn))
+            samples.append(self.transform.apply(item, drawn))
             used.append(row)
         # `default_collate` stacks, in a worker in the memory that is sent: one copy less
-        several = isinstance(samples[0], list)
-        images = [default_collate(list(view)) for view in zip(*samples)] if several else default_collate(samples)
-        indices = torch.tensor(used)
-        return RawBatch(images, self.images.labels[indices], indices, epoch, torch.tensor(broken, dtype=torch.int64))
+        batch = self.collate(samples) if samples else torch.empty(0)
+        indices, lost = torch.tensor(used), torch.tensor(broken, dtype=torch.int64)
+        return RawBatch(batch, self.items.labels[indices], indices, epoch, lost, purpose)
 
-    def _good(self, row: int, broken: list[int]) -> tuple[Tensor | None, int]:
-        """The image at `row`, or at the next decodable row (around the end); None when too many are broken."""
-        most = self.images.broken.whole.most if isinstance(self.images, FileImages) else 1.0
-        for step in range(len(self.images)):
-            candidate = (row + step) % len(self.images)
+    def _good(self, row: int, broken: list[int]) -> tuple[Any, int]:
+        """(item, its row): at `row`, or the next readable one (around the end); row -1 when too many are broken."""
+        most = 1.0 if self.items.broken is None else self.items.broken.whole.most
+        for step in range(len(self.items)):
+            candidate = (row + step) % len(self.items)
             try:
-                return self.images.image(candidate), candidate
-            except BROKEN:
+                return self.items.item(candidate), candidate
+            except self.items.unreadable:
                 broken.append(candidate)
             if len(set(broken)) > most:
                 break
-        return None, row
-
-
-def eval_fetch(images: ImageSet, view: EvalView) -> Fetch:
-    """Fetches uint8 images of the evaluation view's size; whole batches at once when no image needs resizing."""
-    if isinstance(images, ArrayImages) and view.leaves_alone(*images.images.shape[1:3]):
-        return ArrayFetch(images)
-    return SampleFetch(images, EvalCrop(view))
-
-
-class EvalCrop:
-    """The evaluation crop as a transform of `SampleFetch`; nothing in it is random."""
-
-    def __init__(self, view: EvalView):
-        self.view = view
-
-    def draw(self, indices: Tensor, epoch: int) -> list[None]:
-        return [None] * len(indices)
-
-    def apply(self, image: Tensor, drawn: None) -> Tensor:
-        return self.view.crop(image)
+        return None, -1
 
 
 def as_is(batch: Any) -> Any:
@@ -133,9 +117,9 @@ class Sent:
     def __len__(self) -> int:
         return len(self.requests)
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        for epoch, rows in self.requests:
-            yield epoch, rows.numpy()
+    def __iter__(self) -> Iterator[tuple[int, Any, Purpose]]:
+        for epoch, rows, purpose in self.requests:
+            yield epoch, rows.numpy(), purpose
 
 
 class InWorker(Dataset[RawBatch]):
@@ -144,9 +128,9 @@ class InWorker(Dataset[RawBatch]):
     def __init__(self, fetch: Fetch):
         self.fetch = fetch
 
-    def __getitem__(self, request: tuple[int, Any]) -> RawBatch:
-        epoch, rows = request
-        return self.fetch[epoch, torch.from_numpy(rows)]
+    def __getitem__(self, request: tuple[int, Any, Purpose]) -> RawBatch:
+        epoch, rows, purpose = request
+        return self.fetch[Request(epoch, torch.from_numpy(rows), purpose)]
 
 
 class Loader:
@@ -157,7 +141,7 @@ class Loader:
         sampler: `TrainSampler` or `EvalSampler`.
         num_workers: processes that fetch ahead; 0 fetches here.
         pin_memory: put batches of workers into pinned memory, for a faster copy to a GPU.
-        broken: where undecodable files are counted.
+        broken: where files that cannot be read are counted.
         finish: applied to each batch before it is handed out.
         timeout: seconds after which workers that do not answer end the run.
     """
@@ -229,3 +213,12 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             raise ValueError(f"a Loader keeps no state, got {state}")
+
+
+def __getattr__(name: str) -> Any:
+    """Names that stood here before."""
+    if name in ("ArrayFetch", "EvalCrop", "eval_fetch"):
+        from ssl_lightning.data import fetch
+
+        return getattr(fetch, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

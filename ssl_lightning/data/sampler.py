@@ -1,16 +1,27 @@
-"""Which images go into which batch: pure functions of (seed, epoch, rank), so that a run can be taken up anywhere."""
+"""Which items go into which batch: pure functions of (seed, epoch, rank), so that a run can be taken up anywhere."""
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ssl_lightning.errors import UserError
 
-Request = tuple[int, Tensor]  # (epoch, indices (B,)): what a loader is asked for; below 0 it is one of these two
-EVALUATION = -1
-PADDING = -2  # fills up a rank: no image is asked for, and the batch becomes a blank one with label -1
+Purpose = Literal["train", "evaluate", "fill"]
+TRAIN: Purpose = "train"
+EVALUATE: Purpose = "evaluate"
+FILL: Purpose = "fill"  # fills up a rank: no item is asked for, and the batch becomes a blank one with label -1
+NO_EPOCH = -1  # of what belongs to no epoch of training
+
+
+class Request(NamedTuple):
+    """What a loader is asked for: `rows` (B,) of the set, in an epoch, and what for."""
+
+    epoch: int
+    rows: Tensor
+    purpose: Purpose = TRAIN
 
 
 def hashed_seed(*parts: int | str) -> int:
@@ -34,11 +45,12 @@ class TrainSampler:
     """Shuffled batches of one epoch. Rank r of W takes the rows r::W of each global batch; the rest is dropped.
 
     Args:
-        count: number of images.
-        batch_size: images per batch and rank.
+        count: number of items.
+        batch_size: items per batch and rank.
         seed: of the shuffle.
         rank, world_size: this process and how many there are.
         position: called when an epoch begins; says (epoch, batches of it already trained).
+        noun: what an item is called in messages.
     """
 
     def __init__(
@@ -49,13 +61,14 @@ class TrainSampler:
         rank: int = 0,
         world_size: int = 1,
         position: Callable[[], tuple[int, int]] = start_of_run,
+        noun: str = "item",
     ):
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.rank, self.world_size, self.position = rank, world_size, position
         if not 0 < batch_size * world_size <= count:
             devices = f" on each of {world_size} devices" if world_size > 1 else ""
             raise UserError(
-                f"a batch of {batch_size}{devices} does not fit {count} training images; "
+                f"a batch of {batch_size}{devices} does not fit {count} training {noun}s; "
                 f"set data.batch_size between 1 and {max(count // world_size, 1)}"
             )
 
@@ -68,7 +81,7 @@ class TrainSampler:
         rows = permutation(self.count, "epoch", self.seed, epoch)
         size = self.batch_size * self.world_size
         for batch in range(start, len(self)):
-            yield epoch, rows[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+            yield Request(epoch, rows[batch * size : (batch + 1) * size][self.rank :: self.world_size])
 
 
 class EvalSampler:
@@ -82,20 +95,20 @@ class EvalSampler:
 
     def __iter__(self) -> Iterator[Request]:
         for rows in self.indices.split(self.batch_size) if len(self.indices) else ():
-            yield EVALUATION, rows
+            yield Request(NO_EPOCH, rows, EVALUATE)
 
 
 class DealtSampler(EvalSampler):
     """The batches of one process, dealt out: rank r of W takes the batches r::W.
 
-    A network rounds a little differently in batches of another size or content. Here each image is in the very batch
+    A network rounds a little differently in batches of another size or content. Here each item is in the very batch
     that one process has it in, so any number of ranks finds the same features to the last bit.
 
     Args:
         indices, batch_size, rank, world_size: as in `EvalSampler`.
-        even: a rank with one batch less than others ends with PADDING. Lightning's validation loop wants equally many
-            batches on all ranks: it skips its hooks where there is none, and ranks that gather in them would wait for
-            ever.
+        even: a rank with one batch less than others ends with one to fill up. Lightning's validation loop wants equally
+            many batches on all ranks: it skips its hooks where there is none, and ranks that gather in them would wait
+            for ever.
     """
 
     def __init__(self, indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1, even: bool = False):
@@ -103,7 +116,7 @@ class DealtSampler(EvalSampler):
         every = list(super().__iter__())
         self.requests: list[Request] = every[rank::world_size]
         if even and len(self.requests) * world_size < len(every):
-            self.requests.append((PADDING, indices[:0]))
+            self.requests.append(Request(NO_EPOCH, indices[:0], FILL))
 
     def __len__(self) -> int:
         return len(self.requests)

@@ -1,7 +1,7 @@
 """The verdict on a representation: kNN, linear probe and label-free quality, beside two baselines.
 
 The keys of the results are those of results.json. The baselines go through the same protocol: the same backbone with
-random weights, and raw pixels. What a method learned is what it adds to them.
+random weights, and naive features such as raw pixels. What a method learned is what it adds to them.
 """
 
 import logging
@@ -86,22 +86,24 @@ def _measured(measure: Callable[..., float], *features: Any, **options: Any) -> 
 
 def baselines(
     random_init: tuple[Features, Features],
-    raw_pixels: tuple[Tensor, Tensor],
+    naive: tuple[Tensor, Tensor],
     num_classes: int,
     k: int = 20,
     temperature: float = 0.07,
     probe: ProbeSettings | None = None,
     device: torch.device | str = "cpu",
+    naive_name: str = "raw_pixels",
 ) -> dict[str, dict[str, Any]]:
-    """The same protocol for random weights and for raw pixels.
+    """The same protocol for random weights and for the modality's naive features (of images the raw pixels).
 
     Args:
         random_init: train and test features of the backbone with random weights, from `random_features`.
-        raw_pixels: (N, P) and (M, P), row by row the images of `random_init`. Their kNN is taken as they are and with
+        naive: (N, P) and (M, P), row by row the items of `random_init`. Their kNN is taken as they are and with
             the training mean taken off; the higher one, the harder to beat, is told, and `variant` says which it is.
+        naive_name: their key in what is returned.
     """
     found = judge(*random_init, num_classes, k, temperature, probe, device)
-    train, test = (replace(f, x=x).labelled() for f, x in zip(random_init, raw_pixels, strict=True))
+    train, test = (replace(f, x=x).labelled() for f, x in zip(random_init, naive, strict=True))
     mean = train.x.mean(dim=0)
     knn = {
         "plain": _knn(train, test, k, temperature, device),
@@ -110,7 +112,7 @@ def baselines(
     variant = max(knn, key=lambda name: knn[name])
     return {
         "random_init": {key: found[key] for key in ("knn_top1", "linear_top1")},
-        "raw_pixels": {"knn_top1": knn[variant], "variant": variant},
+        naive_name: {"knn_top1": knn[variant], "variant": variant},
     }
 
 

@@ -30,46 +30,47 @@ def diagnose(
     return "dimensional" if rank < min_rank else ""
 
 
-def not_finite(x: Tensor, split: str) -> str:
+def not_finite(x: Tensor, split: str, noun: str = "image") -> str:
     """A line where features (N, D) hold NaN or infinity, else ""."""
     bad = ~x.isfinite().all(dim=1)
     if not bad.any():
         return ""
     fix = "look at its loss and gradients in metrics.csv, lower the rate, and check data.mean and data.std"
-    return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} images are not finite; {fix}"
+    return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} {noun}s are not finite; {fix}"
 
 
-def of(found: Mapping[str, Any], x: Tensor, pixels: Callable[[], Tensor] | None = None) -> str:
+def of(found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None = None, noun: str = "image") -> str:
     """What results say, in a line.
 
     Args:
         found: `knn_top1`, `linear_top1` and `baselines` as in results.json, or none of these.
-        x: finite features (N, D) of the test images.
-        pixels: gives (N, P) in [0, 1], of the same images; asked only to tell images that are all alike from features
-            that are.
+        x: finite features (N, D) of the test items.
+        naive: gives (N, P), of images their pixels in [0, 1], of the same items; asked only to tell items that are all
+            alike from features that are.
+        noun: what an item is called.
     """
     if len(x) < 2:
-        return "no verdict: there is one test image"
+        return f"no verdict: there is one test {noun}"
     std, rank = feature_std(x), effective_rank(x)
     kind, gains = diagnose(std, rank), _gains(found, len(x))
-    if kind and pixels is not None and _are_alike(pixels()):
-        return "no verdict: the test images are all alike"
+    if kind and naive is not None and _are_alike(naive()):
+        return f"no verdict: the test {noun}s are all alike"
     what = {
-        "complete": f"all images get nearly the same features (spread {std:.3f}, where 1 is uniform)",
+        "complete": f"all {noun}s get nearly the same features (spread {std:.3f}, where 1 is uniform)",
         "dimensional": f"the features vary along few directions (effective rank {rank:.1f} of {x.shape[1]})",
     }.get(kind, "")
     if kind and not any(gain > 0 for *_, gain in gains):
         return f"collapsed: {what}; {ADVICE[kind]}"
     if not gains:
-        return "no collapse: the images get different features; labels would tell what these are worth"
+        return f"no collapse: the {noun}s get different features; labels would tell what these are worth"
     told = ", ".join(f"{name} {_percent(mine)} against {_percent(random)}" for name, mine, random, _ in gains)
     if any(gain > 0 for *_, gain in gains):
         return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
     return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
 
 
-def _are_alike(pixels: Tensor) -> bool:
-    return float((pixels.amax(0) - pixels.amin(0)).max()) < ALIKE
+def _are_alike(naive: Tensor) -> bool:
+    return float((naive.amax(0) - naive.amin(0)).max()) < ALIKE
 
 
 def _gains(found: Mapping[str, Any], images: int) -> list[tuple[str, float, float, float]]:

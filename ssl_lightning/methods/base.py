@@ -188,16 +188,17 @@ class SSLMethod(LightningModule):
 
     def accept(self, sizes: Sequence[int], roles: Sequence[str] = ()) -> None:
         """Refuses views (their sides in pixels and their roles, in order) that this method cannot use, before anything
-        is loaded. Without roles all are global."""
+        is loaded. Without roles all are global; without sizes the views have none, as those of a sequence."""
         roles = roles or (GLOBAL,) * len(sizes)
         count = roles.count(GLOBAL)
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
             raise UserError(f"this method needs {wanted} and got {count}; set views.*.count")
-        small = min(size for size, role in zip(sizes, roles, strict=True) if role == GLOBAL)
-        if small < sizes[0]:
+        small = min((size for size, role in zip(sizes, roles) if role == GLOBAL), default=0)
+        if sizes and small < sizes[0]:
             raise UserError(f"a global view of {small} px is smaller than the first, of {sizes[0]} px; change views.*")
-        self.check_views(sizes)
+        if sizes:
+            self.check_views(sizes)
         if LOCAL in roles and not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
 

@@ -5,4 +5,4 @@ from torch import nn
 
 def in_channels(network: nn.Module) -> int:
     """Channels of the images that a network takes: those of its first convolution; 3 where it has none."""
-    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv1d | nn.Conv2d)), 3)

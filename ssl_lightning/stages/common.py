@@ -21,8 +21,8 @@ from ssl_lightning.checkpoint import (
     resolve_ckpt,
     untrained,
 )
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
-from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.described import labels_per_image
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.distributed import gather_rows, is_main, world_size
@@ -31,9 +31,9 @@ from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
-from ssl_lightning.models.channels import in_channels
 
-CALIBRATION_IMAGES = 2048
+CALIBRATION_ITEMS = 2048
+IMAGE = "image"
 TrainerFactory = Callable[..., Any]  # trainer(callbacks=[...], subfolder=None, **overrides) -> lightning.Trainer
 Embed = Callable[[Tensor], Tensor]
 
@@ -119,43 +119,30 @@ def need_labels(data: DataModule, stage: str) -> None:
     several = labels_per_image(data)
     if several > 1:
         fix = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        raise UserError(f"stage={stage} takes one label per image, and the data has {several}: {fix}")
+        raise UserError(f"stage={stage} takes one label per {data.noun}, and the data has {several}: {fix}")
     if not data.has_labels:
         fix = "give labelled data, or use stage=embed, which needs none"
         raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
 
 
-def same_images(judged: Judged, data: DataModule) -> None:
-    """Give images to a network as in its training: of as many channels, scaled by the same range of values.
+def same_items(judged: Judged, data: DataModule) -> None:
+    """Feed a network as in its training (an image: of as many channels, scaled by the same range of values).
 
-    Called before any image is read: a range that the data states itself stays.
+    Called before any item is read: what the data states itself stays. Raises UserError for data that it cannot take.
     """
-    check_channels(judged.backbone, data)
-    known = judged.card.get("value_range")
-    if known is not None and data.value_range is None:
-        data.value_range = float(known[0]), float(known[1])
-
-
-def check_channels(backbone: nn.Module, data: DataModule) -> None:
-    """Refuse a network that does not take images of as many channels as the data has."""
-    if in_channels(backbone) == data.channels:
-        return
-    blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
-    try:
-        with evaluating(backbone), torch.no_grad():
-            backbone(blank.to(next(backbone.parameters())))
-    except RuntimeError as error:
-        found = in_channels(backbone)
-        raise UserError(
-            f"this backbone takes images of {found} channels, and the data has {data.channels}; "
-            f"set data.channels={found}, or take a backbone that was trained on such images"
-        ) from error
+    theirs = judged.card.get("modality")  # a card that says none is of images, or of weights that may start anything
+    if theirs and data.modality and theirs != data.modality:
+        raise UserError(f"this backbone was trained on {theirs} and the data is {data.modality}; choose other data=")
+    data.check_network(judged.backbone)
+    data.fed_as(judged.card)
 
 
 def check_batch(method: nn.Module, data: DataModule) -> None:
-    """Refuse a batch of one image where a head's BatchNorm has nothing to average over."""
+    """Refuse a batch of one item where a head's BatchNorm has nothing to average over."""
     if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d | nn.SyncBatchNorm) for m in method.modules()):
-        raise UserError("a batch of 1 image is too few for the BatchNorm of this method; set data.batch_size=2 or more")
+        raise UserError(
+            f"a batch of 1 {data.noun} is too few for the BatchNorm of this method; set data.batch_size=2 or more"
+        )
 
 
 def device_of(trainer: TrainerFactory) -> torch.device:
@@ -185,30 +172,28 @@ def split_random_features(backbone: nn.Module, data: DataModule, device: torch.d
     return found
 
 
-def calibration_batches(data: DataModule) -> Iterator[Tensor]:
-    """Some training images, seeded, in evaluation view: (B, 3, H, W) each; the same on every rank."""
-    rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_IMAGES].sort().values
+def calibration_batches(data: DataModule) -> Iterator[Any]:
+    """Some training items, seeded, in evaluation view: (B, ...) each; the same on every rank."""
+    rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_ITEMS].sort().values
     return (batch.views[0] for batch in data.eval_loader("train", rows, shared=False))
 
 
-def raw_pixels(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
-    """Pixels of exactly the images these features are of (an undecodable file has none): (N, P) and (M, P)."""
-    return data.raw_pixels("train", train.indices), data.raw_pixels("test", test.indices)
+def naive_features(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
+    """The naive baseline of exactly the items these features are of (a broken file has none): (N, P) and (M, P)."""
+    return data.naive_features("train", train.indices), data.naive_features("test", test.indices)
 
 
 def positive_pairs(
     embed: Embed, data: DataModule, device: torch.device, images: int = 2048
 ) -> tuple[Tensor, Tensor] | None:
-    """Features (N, D), (N, D) of two training views of the same images; None where data draws fewer than two."""
-    if data.views is None or len(data.views.list()) < 2:
+    """Features (N, D), (N, D) of two training views of the same items; None where data draws fewer than two."""
+    if data.global_count < 2:
         return None
     firsts, seconds = [], []
     batches = -(-images // (data.batch_size * world_size()))  # the same number on every rank
     with evaluating(embed), torch.no_grad():
         for raw, _ in zip(data.train_dataloader(), range(batches)):
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(raw, device, 0))
-            if len(batch.global_views) < 2:
-                return None
             first, second = (embed(view.to(device)).float() for view in batch.global_views[:2])  # (B, D)
             firsts.append(gather_rows(first).cpu())
             seconds.append(gather_rows(second).cpu())
@@ -237,32 +222,33 @@ def judge_backbone(
     if module is not None:
         ddp.share_statistics(module)
     pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
-    if labels_per_image(data) > 1:
-        say(f"No kNN and no linear probe: they take one label per image, and the data has {labels_per_image(data)}.")
+    if (several := labels_per_image(data)) > 1:
+        say(f"No kNN and no linear probe: they take one label per {data.noun}, and the data has {several}.")
     if not data.has_labels:
         alone = extract(embed, data.eval_loader("test"), device)
-        if bad := verdict.not_finite(alone.x, "test"):
+        if bad := verdict.not_finite(alone.x, "test", data.noun):
             return {"verdict": bad}
-        words = verdict.of({}, alone.x, lambda: data.raw_pixels("test", alone.indices))
+        words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)
         return {"quality": quality(alone, pairs, data.seed), "verdict": words}
     train, test = split_features(embed, data, device)
-    if bad := verdict.not_finite(train.x, "train") or verdict.not_finite(test.x, "test"):
+    noun = data.noun
+    if bad := verdict.not_finite(train.x, "train", noun) or verdict.not_finite(test.x, "test", noun):
         return {"verdict": bad}
     found = judge(train, test, data.num_classes, k, temperature, probe, device)
-    random, pixels = split_random_features(random_backbone, data, device), raw_pixels(data, train, test)
-    beside = baselines(random, pixels, data.num_classes, k, temperature, probe, device)
+    random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
+    beside = baselines(random, naive, data.num_classes, k, temperature, probe, device, data.naive_name)
     if start is not None:
         begun = judge(*split_features(start, data, device), data.num_classes, k, temperature, probe, device)
         beside["start"] = {key: begun[key] for key in ("knn_top1", "linear_top1")}
     protocol = found.pop("protocol")
     found |= {"baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
-    return {**found, "verdict": verdict.of(found, test.x, lambda: pixels[1])}
+    return {**found, "verdict": verdict.of(found, test.x, lambda: naive[1], data.noun)}
 
 
-def need_finite(*splits: tuple[str, Features]) -> None:
+def need_finite(*splits: tuple[str, Features], noun: str = "image") -> None:
     """Stop a judging stage before it gives a number for features that are none."""
     for split, features in splits:
-        if bad := verdict.not_finite(features.x, split):
+        if bad := verdict.not_finite(features.x, split, noun):
             raise UserError(bad)
 
 
@@ -278,6 +264,12 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
+
+
+def speed(data: DataModule, per_second: float) -> dict[str, float]:
+    """Items a second for results.json, where the figure of images has a name of its own as well."""
+    rate = round(per_second, 1)
+    return ({"images_per_second": rate} if data.modality == IMAGE else {}) | {"samples_per_second": rate}
 
 
 def report(judged: Judged, watch: Stopwatch, **found: Any) -> dict[str, Any]:

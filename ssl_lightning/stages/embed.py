@@ -1,4 +1,4 @@
-"""stage=embed: the features of every image, with its label and path, in files for your own code."""
+"""stage=embed: the features of every item, with its label and path, in files for your own code."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ssl_lightning.checkpoint import save_atomic
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.images import ImageSet
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.items import ItemSet
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation import verdict
@@ -17,13 +17,14 @@ from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import (
+    IMAGE,
     Judged,
     Stopwatch,
     TrainerFactory,
     device_of,
     need_finite,
     report,
-    same_images,
+    same_items,
 )
 
 Split = Literal["train", "test"]
@@ -40,32 +41,32 @@ def run(
     """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
 
     An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files;
-    where each image has several labels, `targets` (N, L) of 0 and 1 and `target_names`, too.
+    where each item has several labels, `targets` (N, L) of 0 and 1 and `target_names`, too.
     A parquet table has the columns features, label, index, class and path.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
         need_pyarrow()
-    same_images(judged, data)
+    same_items(judged, data)
     judged.backbone.to(device)
 
-    files, images, measured, words = [], {}, {}, ""
+    files, counts, measured, words = [], {}, {}, ""
     for split in splits:
         source = data.probe_set if split == "train" else data.test_set
         features = extract(judged.backbone, data.eval_loader(split), device)
-        need_finite((split, features))
+        need_finite((split, features), noun=data.noun)
         for kind in formats:
             path = run.path / f"features_{split}.{kind}"
             if is_main():
                 (write_npz if kind == "npz" else write_parquet)(path, features, source)
             files.append(str(path))
-        images[split], measured = len(features), quality(features, seed=data.seed)
-        words = verdict.of({}, features.x, partial(data.raw_pixels, split, features.indices))
+        counts[split], measured = len(features), quality(features, seed=data.seed)
+        words = verdict.of({}, features.x, partial(data.naive_features, split, features.indices), data.noun)
     barrier()
     return report(
         judged, watch,
         files=files,
-        images=images,
+        **{"images" if data.modality == IMAGE else "samples": counts},
         out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
         quality=measured,
         verdict=words,
@@ -73,7 +74,7 @@ def run(
     )  # fmt: skip
 
 
-def write_npz(path: Path, features: Features, source: ImageSet) -> None:
+def write_npz(path: Path, features: Features, source: ItemSet) -> None:
     """Plain arrays only, so that `np.load` needs no pickle."""
     arrays = {
         "features": features.x.numpy(),
@@ -94,8 +95,8 @@ def write_npz(path: Path, features: Features, source: ImageSet) -> None:
     save_atomic(write, path)
 
 
-def write_parquet(path: Path, features: Features, source: ImageSet) -> None:
-    """One row per image."""
+def write_parquet(path: Path, features: Features, source: ItemSet) -> None:
+    """One row per item."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

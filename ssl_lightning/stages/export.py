@@ -7,13 +7,12 @@ from typing import Any
 
 from ssl_lightning.card import TIMM_OURS
 from ssl_lightning.checkpoint import save_atomic, save_backbone
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.described import card_of
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
-FROM_CARD = ("image_size", "mean", "std", "channels", "value_range", "method", "data")
+OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew
 
 
 def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
@@ -24,8 +23,8 @@ def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
     """
     watch = Stopwatch()
     node = judged.card["backbone"]
-    card = card_of(data)
-    card |= {key: judged.card[key] for key in FROM_CARD if judged.card.get(key) is not None}
+    card = data.card()
+    card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}
     file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
     if is_main():
         save_backbone(judged.backbone, node, run.path, **card)

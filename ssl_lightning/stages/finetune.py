@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.methods.finetuner import Finetuner
@@ -19,14 +19,17 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     device_of,
+    naive_features,
     need_finite,
     need_labels,
-    raw_pixels,
     report,
-    same_images,
+    same_items,
+    speed,
     split_features,
 )
-from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_split, train_and_test
+from ssl_lightning.stages.training import LabelledData, labels_only, picking_split, train_and_test
+
+NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
 
 
 def run(
@@ -57,10 +60,10 @@ def run(
         picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
     """
     watch = Stopwatch()
-    same_images(judged, data)
+    same_items(judged, data)
     need_labels(data, "finetune")
     rows, held = picking_split(data, picking)
-    labelled = partial(LabelledData, data, rows, held, crop_and_flip(data.image_size, crop_scale), batch_size)
+    labelled = partial(LabelledData, data, rows, held, data.weak_views(crop_scale), batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
 
     def tuned(network: nn.Module, decay: float, name: str) -> Any:
@@ -77,7 +80,7 @@ def run(
         finetune_top1=pretrained.top1,
         baselines={
             "from_scratch": {"finetune_top1": scratch.top1},
-            "raw_pixels": {"linear_top1": linear_on_pixels(data)},
+            data.naive_name: {"linear_top1": linear_on_naive(data)},
         },
         labels=len(rows) + len(held),
         protocol={
@@ -87,26 +90,26 @@ def run(
             + (f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint")
             + ", tested once",
             "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
-            "raw_pixels": "linear probe on the pixels with the same labels",
+            data.naive_name: f"linear probe on the {NAIVE.get(data.naive_name, data.naive_name)} with the same labels",
         },
         epochs=epochs,
         steps=pretrained.steps,
-        images_per_second=round((pretrained.images + scratch.images) / (pretrained.seconds + scratch.seconds or 1), 1),
+        **speed(data, (pretrained.images + scratch.images) / (pretrained.seconds + scratch.seconds or 1)),
     )  # fmt: skip
 
 
 def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:
     """Set the head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
     train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
-    need_finite(("train", train))
+    need_finite(("train", train), noun=data.noun)
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, data.num_classes, settings)
     module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
 
 
-def linear_on_pixels(data: DataModule) -> float:
-    """What a linear probe makes of the pixels with the same labels."""
-    readable = split_features(lambda x: x.mean(dim=(2, 3)), data, torch.device("cpu"))  # for their labels and rows
-    (x, test_x), (train, test) = raw_pixels(data, *readable), readable
+def linear_on_naive(data: DataModule) -> float:
+    """What a linear probe makes of the naive features with the same labels."""
+    readable = split_features(labels_only, data, torch.device("cpu"))
+    (x, test_x), (train, test) = naive_features(data, *readable), readable
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     return probe_grid(x, train.labels, test_x, test.labels, data.num_classes, settings).top1

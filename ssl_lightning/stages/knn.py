@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_top1
@@ -14,11 +14,11 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     device_of,
+    naive_features,
     need_finite,
     need_labels,
-    raw_pixels,
     report,
-    same_images,
+    same_items,
     split_features,
     split_random_features,
 )
@@ -39,11 +39,11 @@ def run(
         chunk: test images at a time; None chooses by the size of the bank.
     """
     watch, device = Stopwatch(), device_of(trainer)
-    same_images(judged, data)
+    same_items(judged, data)
     need_labels(data, "knn")
 
     train, test = split_features(judged.backbone.to(device), data, device)
-    need_finite(("train", train), ("test", test))
+    need_finite(("train", train), ("test", test), noun=data.noun)
     k = min(k, len(train))
 
     def top1(bank: Features, queries: Features) -> float:
@@ -51,20 +51,20 @@ def run(
         return knn_top1(x, labels, y, truth, k, temperature, chunk)
 
     random = top1(*split_random_features(judged.random.to(device), data, device))
-    pixels, variant = harder_pixels(top1, train, test, data)
-    baselines = {"random_init": {"knn_top1": random}, "raw_pixels": {"knn_top1": pixels, "variant": variant}}
+    naive, variant = harder_naive(top1, train, test, data)
+    baselines = {"random_init": {"knn_top1": random}, data.naive_name: {"knn_top1": naive, "variant": variant}}
     found = {"knn_top1": top1(train, test), "baselines": baselines}
     return report(
         judged, watch,
         **found,
-        verdict=verdict.of(found, test.x, lambda: data.raw_pixels("test", test.indices)),
+        verdict=verdict.of(found, test.x, lambda: data.naive_features("test", test.indices), data.noun),
         protocol={"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},
     )  # fmt: skip
 
 
-def harder_pixels(top1: Any, train: Features, test: Features, data: DataModule) -> tuple[float, str]:
-    """kNN on raw pixels, as they are and with the training mean taken off: the better of the two, and which it is."""
-    bank, queries = (replace(f, x=x) for f, x in zip((train, test), raw_pixels(data, train, test)))
+def harder_naive(top1: Any, train: Features, test: Features, data: DataModule) -> tuple[float, str]:
+    """kNN on naive features, as they are and with the training mean taken off: the better one, and which it is."""
+    bank, queries = (replace(f, x=x) for f, x in zip((train, test), naive_features(data, train, test)))
     found = {}
     for variant, shift in (("plain", torch.zeros(bank.x.shape[1])), ("centered", bank.x.mean(dim=0))):
         found[variant] = top1(replace(bank, x=bank.x - shift), replace(queries, x=queries.x - shift))

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD
 
-from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.image_data import Pixels as Pixels
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import calibrate_batchnorm
@@ -28,15 +28,15 @@ from ssl_lightning.stages.common import (
     TrainerFactory,
     calibration_batches,
     device_of,
+    naive_features,
     need_finite,
     need_labels,
-    raw_pixels,
     report,
-    same_images,
+    same_items,
     split_features,
     split_random_features,
 )
-from ssl_lightning.stages.training import LabelledData, crop_and_flip, picking_split, train_and_test
+from ssl_lightning.stages.training import LabelledData, picking_split, train_and_test
 
 
 def run(
@@ -52,22 +52,22 @@ def run(
     base_lr: float = 0.1,
     crop_scale: tuple[float, float] = (0.08, 1.0),
 ) -> dict[str, Any]:
-    """A linear layer on the frozen backbone, on random weights and on raw pixels, all under the same protocol.
+    """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
     Args:
         probe: the grid, for features computed once.
         augmented: train on augmented views; what follows is for this alone.
         epochs, batch_size, base_lr: SGD with momentum 0.9 and cosine, the rate at a global batch of 256.
-        crop_scale: share of the image's area that a crop keeps.
+        crop_scale: share of an item that a crop keeps, of an image of its area.
     """
     watch = Stopwatch()
-    same_images(judged, data)
+    same_items(judged, data)
     need_labels(data, "linear")
     if not augmented:
         found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
         return report(judged, watch, **found)
 
-    views, rows = crop_and_flip(data.image_size, crop_scale), picking_split(data, 0)
+    views, rows = data.weak_views(crop_scale), picking_split(data, 0)
     recipe = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr, 0.0, WarmupCosine(0))
 
     def top1(network: nn.Module, name: str) -> float:
@@ -78,12 +78,13 @@ def run(
         ).top1
 
     calibrate_batchnorm(judged.random, calibration_batches(data))
+    naive = data.naive_network()
     return report(
         judged, watch,
         linear_top1=top1(judged.backbone, "linear"),
         baselines={
             "random_init": {"linear_top1": top1(judged.random, "random_init")},
-            "raw_pixels": {"linear_top1": top1(Pixels(data.image_size, data.channels), "raw_pixels")},
+            **({data.naive_name: {"linear_top1": top1(naive, data.naive_name)}} if naive is not None else {}),
         },
         labels=len(rows[0]),
         protocol={
@@ -101,32 +102,18 @@ def on_features(judged: Judged, data: DataModule, device: torch.device, probe: P
         return probe_grid(x, labels, test_x, test_labels, data.num_classes, probe)
 
     train, test = split_features(judged.backbone.to(device), data, device)
-    need_finite(("train", train), ("test", test))
+    need_finite(("train", train), ("test", test), noun=data.noun)
     linear = best(train, test)
     random = best(*split_random_features(judged.random.to(device), data, device))
-    x, test_x = raw_pixels(data, train, test)
-    pixels = best(Features(x, train.labels, train.indices), Features(test_x, test.labels, test.indices))
+    x, test_x = naive_features(data, train, test)
+    naive = best(Features(x, train.labels, train.indices), Features(test_x, test.labels, test.indices))
     chosen = f"chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
-    baselines = {"random_init": {"linear_top1": random.top1}, "raw_pixels": {"linear_top1": pixels.top1}}
+    baselines = {"random_init": {"linear_top1": random.top1}, data.naive_name: {"linear_top1": naive.top1}}
     found: dict[str, Any] = {"linear_top1": linear.top1, "baselines": baselines}
     return {
         **found,
         **({"linear_top5": linear.top5} if linear.top5 is not None else {}),
-        "verdict": verdict.of(found, test.x, lambda: test_x),
+        "verdict": verdict.of(found, test.x, lambda: test_x, data.noun),
         "labels": len(train),
         "protocol": {"linear": f"{probe.describe()}; {chosen}"},
     }
-
-
-class Pixels(nn.Module):
-    """The raw pixels as features, at 32 x 32 at most: (B, C, H, W) -> (B, out_dim)."""
-
-    def __init__(self, image_size: int, channels: int = 3) -> None:
-        super().__init__()
-        self.size = min(image_size, 32)
-        self.out_dim = channels * self.size**2
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.size:
-            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return x.flatten(1)

@@ -8,8 +8,7 @@ import torch
 from ssl_lightning import sharded
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.checkpoint import save_backbone
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.described import card_of
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.distributed import is_main
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
@@ -20,9 +19,9 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     TrainerFactory,
     check_batch,
-    check_channels,
     judge_backbone,
     peak_memory_mb,
+    speed,
 )
 
 
@@ -55,10 +54,10 @@ def run(
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
     """
     watch = Stopwatch()
-    check_channels(method.backbone, data)
+    data.check_network(method.backbone)
     check_batch(method, data)
     if data.views is not None:
-        method.accept([view.size for view in data.views.list()], data.views.roles())
+        method.accept(data.views.sizes(), data.views.roles())
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     random_backbone = start.random if start else begun  # the baseline
@@ -74,7 +73,7 @@ def run(
 
     device = fit.strategy.root_device
     if is_main():
-        card = {"method": method_name, "data": data_name, **card_of(data)}
+        card = {"method": method_name, "data": data_name, **data.card()}
         save_backbone(method.judged, run.config["backbone"], run.path, **card)
     results: dict[str, Any] = {"ckpt": start.ref} if start else {}
     still = verdict.of_weights(method.backbone, begun)
@@ -88,7 +87,7 @@ def run(
         **results,
         "epochs": fit.current_epoch,
         "steps": fit.global_step,
-        "images_per_second": round(throughput.images_per_second, 1),
+        **speed(data, throughput.images_per_second),
         "seconds": round(watch.seconds, 1),
         "peak_memory_mb": round(peak_memory_mb(device), 1),
     }

@@ -14,11 +14,13 @@ from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.throughput import Throughput
-from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import FileImages
+from ssl_lightning.data.base import DataModule, Drawn, Loaded
+from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.draw import View
+from ssl_lightning.data.draw import Views as ImageViews
 from ssl_lightning.data.labels import split
-from ssl_lightning.data.loader import Loader
-from ssl_lightning.data.views import View, Views
+from ssl_lightning.data.loader import Fetch, Loader
+from ssl_lightning.data.plan import Views
 from ssl_lightning.distributed import broadcast_object
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.launch import is_main_process
@@ -31,46 +33,59 @@ LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether the
 LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved
 
 
-def crop_and_flip(size: int, scale: tuple[float, float]) -> Views:
-    """The weak augmentation of supervised training: one random crop, flipped half of the time, no change of colour."""
-    return Views(View(size, scale=scale, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
+def crop_and_flip(size: int, scale: tuple[float, float]) -> ImageViews:
+    """Images' weak augmentation of supervised training: one random crop, flipped half of the time, no other colours."""
+    return ImageViews(View(size, scale=scale, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
 
 
 class LabelledData(DataModule):
-    """Chosen rows of another data module's labelled images: some to train on, others to pick the checkpoint on.
+    """Chosen rows of another data module's labelled items: some to train on, others to pick the checkpoint on.
 
     Args:
-        source: where the images come from.
+        source: where the items come from; what is to be known of them is asked there.
         rows: (N,) rows of `source.probe_set` to train on.
         picking: (M,) rows to pick on; may be empty.
-        views: how training images are drawn.
+        views: how training items are drawn.
         batch_size: per device.
     """
 
-    def __init__(self, source: DataModule, rows: Tensor, picking: Tensor, views: Views, batch_size: int) -> None:
+    def __init__(self, source: DataModule, rows: Tensor, picking: Tensor, views: Views | None, batch_size: int) -> None:
         super().__init__(
             views=views,
             batch_size=batch_size,
-            image_size=source.image_size,
-            mean=source.mean,
-            std=source.std,
             num_workers=source.num_workers,
-            engine=source.engine,
             seed=source.seed,
-            resident=source.resident,
             worker_timeout=source.worker_timeout,
-            eval_resize=source.eval_resize,
-            channels=source.channels,
         )
         self.source, self.rows, self.picking = source, rows, picking
+        self.drawn = source.drawing(views)  # the hooks, with these views
+        self.modality, self.noun, self.naive_name = source.modality, source.noun, source.naive_name  # type: ignore[misc]
 
     def fit_batch(self, devices: int) -> None:
-        """Make the batch smaller where there are fewer images than one batch on each device."""
+        """Make the batch smaller where there are fewer items than one batch on each device."""
         self.batch_size = max(1, min(self.batch_size, len(self.rows) // devices))
 
     def load(self) -> Loaded:
-        images = self.source.probe_set
-        return images.subset(self.rows), images.subset(self.picking)
+        items = self.source.probe_set
+        return items.subset(self.rows), items.subset(self.picking)
+
+    def train_fetch(self, items: Any) -> Fetch:
+        return self.drawn.train_fetch(items)
+
+    def eval_fetch(self, items: Any) -> Fetch:
+        return self.drawn.eval_fetch(items)
+
+    def training_views(self, raw: RawBatch) -> Drawn:
+        return self.drawn.training_views(raw)
+
+    def evaluation_views(self, raw: RawBatch) -> Drawn:
+        return self.drawn.evaluation_views(raw)
+
+    def padding_views(self, device: torch.device) -> list[Any]:
+        return self.drawn.padding_views(device)
+
+    def place(self, items: Any, device: torch.device) -> Any:
+        return self.drawn.place(items, device)
 
     def val_dataloader(self) -> list[Loader]:
         return [self._eval_loader(self.test_set, torch.arange(len(self.test_set)))]
@@ -91,10 +106,15 @@ def readable(data: DataModule, rows: Tensor) -> Tensor:
     A broken file is one in thousands of the whole set, but may be more than the tolerated share of a few labels. In
     large selections it is not, and looking at each file would cost as much as an epoch.
     """
-    if not isinstance(data.probe_set, FileImages) or len(rows) > LOOK_AT_MOST:
+    if data.probe_set.broken is None or len(rows) > LOOK_AT_MOST:
         return rows
-    found = extract(lambda x: x.mean(dim=(2, 3)), data.eval_loader("train", rows)).indices
+    found = extract(labels_only, data.eval_loader("train", rows)).indices
     return rows[torch.isin(rows, found)]
+
+
+def labels_only(view: Any) -> Tensor:
+    """Features (B, 1) of nothing: where labels and rows alone are wanted."""
+    return torch.zeros(len(view), 1)
 
 
 class KeepBest(Callback):
@@ -123,7 +143,7 @@ class Trained:
 
     top1: float
     steps: int
-    images: int  # seen, counted over all ranks and epochs
+    images: int  # items seen, counted over all ranks and epochs
     seconds: float  # of the training, by all the processes it took one after another
 
 
@@ -160,7 +180,7 @@ def train_and_test(
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
     logits = extract(module.to(device), data.source.eval_loader("test"), device)
-    need_finite(("test", logits))
+    need_finite(("test", logits), noun=data.noun)
     top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()
     return Trained(top1, fitter.global_step, throughput.images, throughput.seconds)
 

@@ -21,7 +21,7 @@ from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.resnet import resnet
 from ssl_lightning.models.vit import ViT
-from ssl_lightning.stages.common import check_batch, check_channels, judge_backbone
+from ssl_lightning.stages.common import check_batch, judge_backbone
 from ssl_lightning.stages.linear import Pixels
 from tests.data.deep import ramp, write_tiff
 
@@ -61,7 +61,7 @@ def test_five_channels_are_judged_pictured_and_loaded_again(tmp_path: Path) -> N
     bands(tmp_path / "r", 5)
     data = Folder(tmp_path / "r", channels=5, test_fraction=0.4, **LOADING)
     net = ConvNetSmall(4, in_channels=5)
-    check_channels(net, data)
+    data.check_network(net)
     found = judge_backbone(net.eval(), ConvNetSmall(4, in_channels=5), data, torch.device("cpu"))
     assert found["linear_top1"] is not None
     assert data.raw_pixels("test").shape[1] == 5 * 8 * 8
@@ -91,7 +91,7 @@ def test_networks_and_numbers_that_do_not_fit_are_one_line() -> None:
     data = DataModule(channels=1, image_size=8)
     assert data.mean == (pytest.approx(0.449),)
     with pytest.raises(UserError, match=r"takes images of 3 channels, and the data has 1; set data\.channels=3"):
-        check_channels(ConvNetSmall(4), data)
+        data.check_network(ConvNetSmall(4))
     with pytest.raises(UserError, match=r"data\.mean=\[0\.5, 0\.5\] has 2 numbers for 3 channels"):
         DataModule(mean=[0.5, 0.5])
     with pytest.raises(UserError, match=r"data\.mean=\[0\.5, 0\.5, 0\.5\] has 3 numbers for 1 channels"):

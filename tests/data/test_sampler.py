@@ -10,15 +10,15 @@ from tests.gloo import run_two
 
 
 def rows(sampler: TrainSampler | EvalSampler) -> list[list[int]]:
-    return [batch.tolist() for _, batch in sampler]
+    return [batch.tolist() for _, batch, _ in sampler]
 
 
 def order(seed: int, epoch: int) -> list[int]:
-    return torch.cat([batch for _, batch in TrainSampler(40, 8, seed, position=lambda: (epoch, 0))]).tolist()
+    return torch.cat([batch for _, batch, _ in TrainSampler(40, 8, seed, position=lambda: (epoch, 0))]).tolist()
 
 
 def test_an_epoch_is_full_batches_of_distinct_rows() -> None:
-    batches = [batch for _, batch in TrainSampler(23, 5, seed=3)]
+    batches = [batch for _, batch, _ in TrainSampler(23, 5, seed=3)]
     assert [len(b) for b in batches] == [5] * 4
     assert len(torch.cat(batches).unique()) == 20
 
@@ -35,7 +35,7 @@ def test_starting_late_gives_the_remaining_batches_and_the_full_length(start: in
     rest = TrainSampler(23, 5, seed=1, position=lambda: (2, start))
     assert rows(rest) == rows(whole)[start:]
     assert len(rest) == len(whole) == 4
-    assert all(epoch == 2 for epoch, _ in rest)
+    assert all(epoch == 2 for epoch, _, _ in rest)
 
 
 @pytest.mark.parametrize("world", [2, 3])

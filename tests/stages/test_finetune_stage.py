@@ -29,7 +29,7 @@ def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:
     assert found["finetune_top1"] > 0.8  # chance is 0.33
     assert found["labels"] == 60
     assert found["baselines"]["from_scratch"]["finetune_top1"] == scored(tmp_path / "out" / "from_scratch")
-    assert found["baselines"]["raw_pixels"]["linear_top1"] == finetune.linear_on_pixels(TinyData(labels_per_class=20))
+    assert found["baselines"]["raw_pixels"]["linear_top1"] == finetune.linear_on_naive(TinyData(labels_per_class=20))
     assert "picked on 12 of the labels, tested once" in found["protocol"]["finetune"]
     assert found["steps"] == 12 * (48 // 16)
 
@@ -131,7 +131,7 @@ def test_the_picking_split_is_seen_as_the_test_set_is() -> None:
     source = TinyData(labels_per_class=10, eval_resize=24)
     rows, held = training.picking_split(source, 0.2)
     data = training.LabelledData(source, rows, held, training.crop_and_flip(16, (0.3, 1.0)), 16)
-    assert (data.eval_view.size, data.eval_view.resize) == (16, 24)
+    assert (data.drawn.eval_view.size, data.drawn.eval_view.resize) == (16, 24)
     seen = data.on_after_batch_transfer(next(iter(data.val_dataloader()[0]))).views[0][0]
     wanted = next(iter(source.eval_loader("train", held[:1]))).views[0][0]
     assert torch.equal(seen, wanted)

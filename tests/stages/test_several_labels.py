@@ -14,7 +14,7 @@ from ssl_lightning.data.images import ImageSet
 from ssl_lightning.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
-from ssl_lightning.stages.common import judge_backbone, need_labels, same_images
+from ssl_lightning.stages.common import judge_backbone, need_labels, same_items
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 
@@ -64,10 +64,10 @@ def test_embed_writes_them_all(tmp_path: Path) -> None:
 def test_a_stage_scales_images_as_the_run_did(tmp_path: Path) -> None:
     data, found = TinyData(), judged(a_run(tmp_path / "run"))
     found.card["value_range"] = [-1024, 3071]
-    same_images(found, data)
+    same_items(found, data)
     assert data.value_range == (-1024, 3071)
     data.value_range = (0.0, 1.0)
-    same_images(found, data)
+    same_items(found, data)
     assert data.value_range == (0.0, 1.0)
     with pytest.raises(UserError, match="takes images of 3 channels, and the data has 1"):
-        same_images(found, TinyData(channels=1, mean=(0.4,), std=(0.3,)))
+        same_items(found, TinyData(channels=1, mean=(0.4,), std=(0.3,)))

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_lightning.data import label_file, layout, ranges
+from ssl_lightning.data import grouped, label_file, layout, ranges
 from ssl_lightning.data.broken import WholeSet, counted, say
 from ssl_lightning.data.datamodule import DataModule, Loaded
 from ssl_lightning.data.decode_cache import decoded_once
 from ssl_lightning.data.described import opening
 from ssl_lightning.data.folder_scan import Listing, list_images
 from ssl_lightning.data.images import BROKEN, FileImages
-from ssl_lightning.data.labels import split
 from ssl_lightning.errors import UserError
 
 FEW = 50  # files of a set that are looked at one by one before some are held out
@@ -43,6 +42,9 @@ class Folder(DataModule):
         label_column: the column of the table that holds the label; None: the only one, or several of 0 and 1.
         value_range: [lowest, highest] value, which become 0 and 255; None: bytes as they are, deeper images by the
             range that the set uses (`ranges.of_files`).
+        group: what must not be in both splits, such as the patient: a column of the table, a pattern of the file's path
+            with the field {group}, such as "{group}_*", or "folder", the folder that a file lies in.
+        held_out: groups to evaluate on, by name; None: as many as make `test_fraction`.
         loading: see `DataModule`.
     """
 
@@ -56,6 +58,8 @@ class Folder(DataModule):
         test: str | None = None,
         label_column: str | None = None,
         value_range: Sequence[float] | None = None,
+        group: str | None = None,
+        held_out: str | Sequence[str] | None = None,
         **loading: Any,
     ):
         super().__init__(**loading)
@@ -66,6 +70,10 @@ class Folder(DataModule):
         self.root, self.probe_root, self.labels, self.test_fraction = root, probe_root, labels, test_fraction
         self.train, self.test, self.label_column = train, test, label_column
         self.value_range = ranges.checked(value_range)
+        grouped.checked(group, held_out)
+        if group is not None and probe_root is not None:
+            raise UserError("data.group is of data.root; leave data.probe_root out")
+        self.group, self.held_out = group, held_out
 
     def load(self) -> Loaded:
         parts = self._parts()
@@ -106,13 +114,15 @@ class Folder(DataModule):
             return self._hold_out(_images(train, classes), train.root)
         if listing.same:
             _tell_of_shared(train, test)
+        if self.group is not None:
+            grouped.check_apart(grouped.of_files(self.group, [*train.files, *test.files]), len(train.files))
         return _images(train, classes), _images(test, classes if labelled else [])
 
     def _hold_out(self, images: FileImages, root: str) -> tuple[FileImages, FileImages]:
         images = _readable(images) if len(images) <= FEW else images
         if len(images) < 2:
             raise UserError(f"only one image under {root}; a training and an evaluation image are the least")
-        train, test = split(images.labels, self.test_fraction, self.seed)
+        train, test = self._divided(images.labels, self._groups(images.paths, root), root)
         kind = f"in {len(images.classes)} classes" if images.classes else "without labels"
         if len(test) == 0:
             raise UserError(
@@ -125,6 +135,14 @@ class Folder(DataModule):
         )
         return images.subset(train), images.subset(test)
 
+    def _groups(self, paths: list[str], root: str) -> tuple[Tensor, list[str]] | None:
+        if self.group is None:
+            return None
+        return grouped.of_files(self.group, [path.removeprefix(f"{root}/") for path in paths])
+
+    def _divided(self, labels: Tensor, found: tuple[Tensor, list[str]] | None, root: str) -> tuple[Tensor, Tensor]:
+        return grouped.hold_out(labels, found, self.test_fraction, self.seed, self.held_out, root)
+
     def _of_table(self, listing: Listing, table: str) -> tuple[FileImages, FileImages, FileImages]:
         """Labels from a table: images without are pretrained on, and neither evaluated on nor probed with."""
         splits = layout.find_splits(listing, self.train, self.test)
@@ -132,17 +150,21 @@ class Folder(DataModule):
         parts = [layout.once(part) for part in found_parts if part is not None]
         paths = [path for part in parts for path in part.paths()]
         inside = f"{listing.root}/"
-        found = label_file.read(table, listing.root, [p.removeprefix(inside) for p in paths], self.label_column)
+        names, column = [p.removeprefix(inside) for p in paths], grouped.column_of(self.group)
+        found = label_file.read(table, listing.root, names, self.label_column, group=column)
+        together = None if self.group is None else grouped.of_files(self.group, names, found.groups)
         whole = FileImages(paths, found.labels, found.classes).with_targets(found.targets, found.names)
         rows, first = torch.arange(len(paths)), len(parts[0].files)
         if len(parts) == 2 and bool(found.known[first:].any()):
             train, test = rows[:first], rows[first:]
+            if together is not None:
+                grouped.check_apart(together, first)
         else:
             if len(parts) == 2:
                 say(f"{table} has no label for {parts[1].root}: some images of {parts[0].root} are held out instead.")
             rows = rows[:first]
-            usable = found.known[:first].nonzero().flatten()
-            test = usable[split(found.labels[usable], self.test_fraction, self.seed)[1]]
+            usable, labels = grouped.usable(found.labels[:first], together, found.known[:first])
+            test = usable[self._divided(labels, grouped.at(together, usable), str(self.root))[1]]
             train = rows[~torch.isin(rows, test)]
         test, probe = test[found.known[test]], train[found.known[train]]
         if len(test) == 0 or len(probe) == 0:

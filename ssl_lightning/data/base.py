@@ -1,0 +1,297 @@
+"""`DataModule`: what data of every modality shares: sets, labels, samplers, loaders, ranks, the place in a run.
+
+Nothing here knows what an item is. A modality gives its sets (`load`) and the hooks below; the one path from what a
+loader gives to what a method is given is `on_after_batch_transfer`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from ssl_lightning import distributed
+from ssl_lightning.core.batch import GLOBAL, Batch
+from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.items import ItemSet
+from ssl_lightning.data.labels import labelled_subset
+from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
+from ssl_lightning.data.plan import Views
+from ssl_lightning.data.position import Position
+from ssl_lightning.data.sampler import (
+    EVALUATE,
+    FILL,
+    NO_EPOCH,
+    DealtSampler,
+    EvalSampler,
+    Request,
+    TrainSampler,
+    permutation,
+)
+from ssl_lightning.errors import UserError
+
+Split = Literal["train", "test"]
+Loaded = tuple[Any, Any] | tuple[Any, Any, Any]  # sets: (train, test) or (train, test, probe)
+Drawn = tuple[list[Any], tuple[str, ...]]  # V views of B items, and the role of each; () = all global
+
+
+class DataModule(Position, LightningDataModule):
+    """Base of all data; a modality's module adds its hooks, and a source `load`.
+
+    Args:
+        views: how training views are drawn; None when nothing is trained (stages that only evaluate).
+        batch_size: items per device and step.
+        num_workers: processes that fetch; None = none for items in memory, else one per core, at most 8.
+        label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all. Training
+            batches bear these labels and no others.
+        bank_size: training items in the kNN bank during training; None = all.
+        query_size: evaluation items scored during training; None = all.
+        seed: of the shuffle, the views and all subsets.
+        worker_timeout: seconds after which processes that do not answer end the run.
+    """
+
+    modality: ClassVar[str] = ""  # one word, for the card
+    noun: ClassVar[str] = "item"  # what one of them is called in messages
+    naive_name: ClassVar[str] = "naive"  # the naive baseline's key in results.json
+
+    def __init__(
+        self,
+        views: Views | None = None,
+        batch_size: int = 256,
+        num_workers: int | None = None,
+        label_fraction: float | None = None,
+        labels_per_class: int | None = None,
+        bank_size: int | None = 5000,
+        query_size: int | None = None,
+        seed: int = 0,
+        worker_timeout: float = WORKER_TIMEOUT,
+    ):
+        super().__init__()
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.worker_timeout = worker_timeout
+        self.label_fraction, self.labels_per_class = label_fraction, labels_per_class
+        self.bank_size, self.query_size = bank_size, query_size
+        self._sets: tuple[Any, Any, Any] | None = None
+        self._loaders, self._start = list[Loader](), (0, 0)
+        self.views: Any = views  # `Views` of the modality, or None
+
+    # ---- what a modality gives
+
+    def load(self) -> Loaded:
+        """Returns (train, test) or (train, test, probe), each an `ItemSet`; called once.
+
+        `train` is pretrained on, `test` is what everything is scored on, and `probe` holds the labelled training
+        items of probes and kNN where these are not `train` itself.
+        """
+        raise NotImplementedError
+
+    def check_sets(self, sets: Sequence[Any]) -> None:
+        """Refuse sets that the arguments do not fit."""
+
+    def train_fetch(self, items: Any) -> Fetch:
+        """What makes a training batch of these items from a request, in this process or in a worker."""
+        return self.eval_fetch(items)
+
+    def eval_fetch(self, items: Any) -> Fetch:
+        """The same for evaluation, where nothing is random. Here: items in memory, as they are."""
+        return BatchFetch(items)
+
+    def training_views(self, raw: RawBatch) -> Drawn:
+        """The views of a training batch on the device it lies on, each a pure function of (seed, epoch, index)."""
+        raise NotImplementedError
+
+    def evaluation_views(self, raw: RawBatch) -> Drawn:
+        """The one deterministic view of an evaluation batch. Here: the items as they are."""
+        return [raw.items], ()
+
+    def padding_views(self, device: torch.device) -> list[Any]:
+        """The view of a batch of one item that counts for nothing and fills up a rank. Here: that of a test item."""
+        raw = self.eval_fetch(self.test_set)[Request(NO_EPOCH, torch.zeros(1, dtype=torch.int64), EVALUATE)]
+        return self.evaluation_views(self.transfer_batch_to_device(raw, device, 0))[0]
+
+    def naive_features(self, split: Split, indices: Tensor | None = None) -> Tensor:
+        """(N, D): what features must beat, in the order of `indices`, all rows on every rank."""
+        raise NotImplementedError
+
+    def card(self) -> dict[str, Any]:
+        """What a network needs to be fed as it was by this data, in plain values for the card in its weights file."""
+        return {"modality": self.modality} if self.modality else {}
+
+    def fed_as(self, card: dict[str, Any]) -> None:
+        """Feed a network as its card says, where the data do not say otherwise. Called before any item is read."""
+
+    def check_network(self, backbone: nn.Module) -> None:
+        """Refuse a network that cannot take these items."""
+
+    def show(self, item: Any) -> Tensor | None:
+        """A picture of one view of one item, bytes (H, W, 3); None where there is none."""
+        return None
+
+    def place(self, items: Any, device: torch.device) -> Any:
+        """The items of training, on the device where that saves their transfer."""
+        return items
+
+    def use_views(self, views: Any) -> None:
+        """Draw training views in this way from now on."""
+        self.views = views
+
+    def weak_views(self, scale: tuple[float, float]) -> Views | None:
+        """The weak augmentation of supervised training: one view; `scale` bounds the part of an item that is kept."""
+        return self.views
+
+    def naive_network(self) -> nn.Module | None:
+        """A module from a view to naive features, with an integer `out_dim`; None where there is none."""
+        return None
+
+    # ---- the sets
+
+    def _load(self) -> tuple[Any, Any, Any]:
+        if self._sets is None:
+            loaded = self.load()
+            self.check_sets(loaded)
+            self._sets = (loaded[0], loaded[1], loaded[2] if len(loaded) == 3 else loaded[0])
+        return self._sets
+
+    @property
+    def train_set(self) -> Any:
+        """The items that are pretrained on."""
+        return self._load()[0]
+
+    @property
+    def test_set(self) -> Any:
+        """The items that results are reported on."""
+        return self._load()[1]
+
+    @property
+    def probe_set(self) -> Any:
+        """The training items of probes and kNN; `train_set` unless the source says otherwise."""
+        return self._load()[2]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in label order; [] when unlabelled."""
+        return list(self.probe_set.classes)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def has_labels(self) -> bool:
+        """True when both the probe's training items and the test items are labelled."""
+        return bool(self.probe_set.labelled and self.test_set.labelled)
+
+    def prepare_data(self) -> None:  # downloads and caches are made by one process; the others then find them
+        self._load()
+
+    def setup(self, stage: str) -> None:
+        self._load()
+        self._start = (0, 0)  # a checkpoint's own position is loaded after this
+
+    def labelled_indices(self, split: Split = "train") -> Tensor:
+        """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
+        if split == "test":
+            return labelled_subset(self.test_set.labels)
+        return labelled_subset(self.probe_set.labels, self.label_fraction, self.labels_per_class, self.seed)
+
+    # ---- loaders
+
+    def train_dataloader(self) -> Loader:
+        if self.views is None:
+            raise UserError("this data has no views to train on; choose some with views=, for example views=sym")
+        items = self._with_usable_labels(self.train_set)
+        ranks = distributed.rank(), distributed.world_size()
+        sampler = TrainSampler(len(items), self.batch_size, self.seed, *ranks, self.position, self.noun)
+        return self._loader(items, self.train_fetch(self.place(items, self._device())), sampler)
+
+    def val_dataloader(self) -> list[Loader]:
+        """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it. All ranks get
+        equally many batches; what only fills up has label and index -1."""
+        bank = self._subset(self.probe_set, self.bank_size, "bank")
+        queries = self._subset(self.test_set, self.query_size, "queries")
+        return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
+
+    def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
+        """Batches of the evaluation view on the CPU: each row of `indices` once over all ranks, or, when they are not
+        `shared`, once on every rank. A rank may have no batch at all."""
+        items = self._split(split)
+        loader = self._eval_loader(items, self._rows(items, indices), shared, even=False)
+        loader.finish = self.on_after_batch_transfer
+        return loader
+
+    def each(self, split: Split, indices: Tensor | None = None, fetch: Fetch | None = None) -> Loader:
+        """Raw batches of these rows in order, all of them on every rank; by `eval_fetch` unless told otherwise."""
+        items = self._split(split)
+        sampler = EvalSampler(self._rows(items, indices), self.batch_size)
+        return self._loader(items, fetch or self.eval_fetch(items), sampler)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Turns a `RawBatch` into a `Batch` on the device it lies on; anything else passes through."""
+        if not isinstance(batch, RawBatch):
+            return batch
+        with torch.no_grad():
+            if batch.purpose == FILL:
+                none = batch.labels.new_full((1,), -1)
+                return Batch(self.padding_views(none.device), none, none)
+            drawn = self.evaluation_views if batch.purpose == EVALUATE else self.training_views
+            views, roles = drawn(batch)
+        return Batch(views, batch.labels, batch.indices, roles)
+
+    @property
+    def global_count(self) -> int:
+        """How many global views of an item are trained on."""
+        return 0 if self.views is None else self.views.roles().count(GLOBAL)
+
+    def teardown(self, stage: str) -> None:
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    def drawing(self, views: Views | None) -> Self:
+        """A copy with the same items that draws these views."""
+        other = copy.copy(self)
+        other._load = self._load  # type: ignore[method-assign]  # the sets are read once
+        other.use_views(views)
+        return other
+
+    def _split(self, split: Split) -> Any:
+        if split not in ("train", "test"):
+            raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
+        return self.probe_set if split == "train" else self.test_set
+
+    @staticmethod
+    def _rows(items: Any, indices: Tensor | None) -> Tensor:
+        return torch.arange(len(items)) if indices is None else indices
+
+    def _with_usable_labels(self, items: Any) -> Any:
+        """The training items, -1 for each label that `labelled_indices` does not give out."""
+        if items is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
+            return items
+        return items.labelled_at(self.labelled_indices("train"))
+
+    def _subset(self, items: Any, size: int | None, name: str) -> Tensor:
+        whole = size is None or size >= len(items)
+        return torch.arange(len(items)) if whole else permutation(len(items), name, self.seed)[:size].sort().values
+
+    def _eval_loader(self, items: Any, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
+        ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
+        sampler = DealtSampler(rows, self.batch_size, *ranks, even)
+        return self._loader(items, self.eval_fetch(items), sampler)
+
+    def _loader(self, items: ItemSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:
+        workers = self.num_workers
+        if getattr(fetch, "at_once", False):
+            workers = 0  # one index operation per batch: a worker would only add the copy
+        elif workers is None:
+            workers = 0 if items.in_memory and isinstance(sampler, EvalSampler) else automatic_workers()
+        pin = self._device().type == "cuda"
+        loader = Loader(fetch, sampler, workers, pin, items.broken, timeout=self.worker_timeout)
+        self._loaders.append(loader)
+        return loader
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

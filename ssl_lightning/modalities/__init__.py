@@ -1,0 +1,1 @@
+"""What an item is, one folder for each kind: loaded, batched, viewed, evaluated, drawn."""

@@ -1,0 +1,129 @@
+"""A modality of a user's own goes through the real stages, and the rooms that know no modality mention none."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_lightning import load_backbone
+from ssl_lightning.__main__ import main
+from ssl_lightning.core.batch import Padded
+from ssl_lightning.data import base, loader, sampler
+from tests.contracts import series
+
+CONF = Path(__file__).parent / "conf"
+OWN = ["--config-dir", str(CONF), "trusted_packages=[tests]"]
+SMALL = [
+    "method.projector.hidden_dim=16",
+    "method.projector.out_dim=8",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+]
+IMAGES = r"image|pixel|channel|\bmean\b|\bstd\b|normali|uint8|jpe?g|\bPIL\b|decod|resiz|colou?r|height|width"
+
+
+@pytest.mark.parametrize("module", [base, loader, sampler])
+def test_what_is_shared_knows_no_images(module: object) -> None:
+    text = Path(str(module.__file__)).read_text()  # type: ignore[attr-defined]
+    assert re.findall(IMAGES, text, re.IGNORECASE) == []
+
+
+def test_a_modality_is_small_and_edits_nothing() -> None:
+    assert len(Path(series.__file__).read_text().splitlines()) < 60
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained run; each stage on it has its own folder below."""
+    folder = tmp_path_factory.mktemp("series")
+    assert main([*OWN, "data=series", "name=run", f"runs_dir={folder}", *SMALL]) == 0
+    return folder
+
+
+def results(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_it_is_pretrained_on_and_judged_beside_its_own_naive_baseline(runs: Path) -> None:
+    found = results(runs / "run")
+    assert {"knn_top1", "linear_top1", "quality", "samples_per_second"} <= found.keys()
+    assert set(found["baselines"]) == {"random_init", "naive"}  # type: ignore[call-overload]
+    assert "images_per_second" not in found
+    assert found["quality"]["alignment"] is not None  # type: ignore[index]
+    assert not (runs / "run" / "views.png").exists()  # it draws no pictures
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("knn", "knn_top1"), ("linear", "linear_top1"), ("embed", "samples"), ("export", "out_dim")],
+)
+def test_each_stage_takes_it(stage: str, key: str, runs: Path) -> None:
+    assert main([*OWN, f"stage={stage}", f"ckpt={runs}/run", "data=series", f"name={stage}", f"runs_dir={runs}"]) == 0
+    assert key in results(runs / stage)
+
+
+@pytest.mark.parametrize("more", [["stage=finetune"], ["stage=linear", "stage.augmented=true"]])
+def test_it_is_trained_on_with_labels(more: list[str], runs: Path) -> None:
+    name = more[0].removeprefix("stage=") + "-trained"
+    short = ["stage.epochs=2", f"name={name}", f"runs_dir={runs}"]
+    assert main([*OWN, *more, f"ckpt={runs}/run", "data=series", "trainer.log_every_n_steps=1", *short]) == 0
+    assert results(runs / name)["labels"] == 64
+
+
+def test_its_backbone_is_loaded_and_its_card_says_the_modality(runs: Path) -> None:
+    net = load_backbone(str(runs / "run"), trusted=["tests"])
+    assert net(Padded(torch.zeros(2, 9, 1), torch.tensor([9, 4]))).shape == (2, 8)
+    from ssl_lightning.checkpoint import resolve_ckpt
+
+    assert (resolve_ckpt(runs / "run").card or {})["modality"] == "series"
+
+
+def test_a_network_of_another_modality_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"ckpt={runs}/run", "stage=knn", "data=shapes", "data.size=64", "data.test_size=32", f"runs_dir={runs}"]
+    assert main([*OWN, *words, "name=refused"]) == 2
+    assert "was trained on series and the data is image" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_goes_on_exactly(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped within the second epoch: the weights and the curves are those of the run without a stop."""
+    words = [*OWN, "data=series", f"runs_dir={runs}", *SMALL, "stage.judge=false"]
+    often = [*words, "callbacks.checkpoint.every_n_steps=1"]
+    assert main([*often, "name=whole"]) == 0
+    step = series.SeriesData.training_views
+    seen = []
+
+    def dies(self: series.SeriesData, raw: object) -> base.Drawn:
+        seen.append(raw)
+        if len(seen) == 7:
+            raise RuntimeError("stopped here")
+        return step(self, raw)
+
+    monkeypatch.setattr(series.SeriesData, "training_views", dies)
+    with pytest.raises(RuntimeError, match="stopped here"):
+        main([*often, "name=cut"])
+    assert (runs / "cut" / "checkpoints" / "last.ckpt").exists()
+    monkeypatch.setattr(series.SeriesData, "training_views", step)
+    assert main([*often, "name=cut"]) == 0
+    one, other = (load_backbone(str(runs / name), trusted=["tests"]).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    shutil.rmtree(runs / "cut")
+
+
+def test_two_ranks_are_dealt_the_batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(rank: int, world: int) -> list[list[list[int]]]:
+        monkeypatch.setattr("ssl_lightning.distributed.rank", lambda: rank)
+        monkeypatch.setattr("ssl_lightning.distributed.world_size", lambda: world)
+        data = series.SeriesData(size=44, views=series.CropAndNoise(), batch_size=8 // world)
+        loaders = [data.train_dataloader(), *data.val_dataloader()]
+        batches = [[data.on_after_batch_transfer(raw) for raw in loader] for loader in loaders]
+        return [[batch.indices.tolist() for batch in loader] for loader in batches]
+
+    (whole, *judged), (train0, *eval0), (train1, *eval1) = rows(0, 1), rows(0, 2), rows(1, 2)
+    for batch, *parts in zip(whole, train0, train1, strict=True):
+        assert batch == [row for pair in zip(*parts, strict=True) for row in pair]
+    for one, part0, part1 in zip(judged, eval0, eval1, strict=True):
+        assert len(part0) == len(part1)
+        assert sorted(r for b in part0 + part1 for r in b if r >= 0) == sorted(r for batch in one for r in batch)
