@@ -15,7 +15,7 @@ FLOORS = [
     ["sweep"],
     ["build"],
     ["compose trainers ledger config_loader words", "typed", "stages"],
-    ["methods", "inherit"],
+    ["methods", "inherit", "modalities"],
     ["callbacks", "data", "table arguments conditions"],
     ["slips"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],
