@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from lightning.pytorch.loggers import Logger
     from torch import nn
 
-    from ssl_lightning.data.datamodule import DataModule
+    from ssl_lightning.data.base import DataModule
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
     from ssl_lightning.trainers import TrainerFactory

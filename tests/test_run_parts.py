@@ -12,7 +12,7 @@ from torch import nn
 
 from ssl_lightning.allowed import STAGE_TAKES
 from ssl_lightning.build import Parts, compose
-from ssl_lightning.data.datamodule import DataModule
+from ssl_lightning.data.base import DataModule
 from ssl_lightning.instantiate import load
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.run_folder import RunFolder
