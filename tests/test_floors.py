@@ -16,7 +16,7 @@ FLOORS = [
     ["build"],
     ["run_parts"],
     ["compose trainers ledger config_loader words", "typed", "stages"],
-    ["methods", "inherit"],
+    ["methods", "inherit", "modalities"],
     ["callbacks", "data", "table arguments conditions"],
     ["slips"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],

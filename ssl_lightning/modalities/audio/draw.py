@@ -44,18 +44,18 @@ class AudioView:
 
     length: int
     count: int = 1
-    crop: Pair = (0.6, 1.0)
-    speed: Pair = (1.0, 1.0)
+    crop: tuple[float, float] = (0.6, 1.0)
+    speed: tuple[float, float] = (1.0, 1.0)
     shift: bool = True
-    gain: Pair = (-6.0, 6.0)
+    gain: tuple[float, float] = (-6.0, 6.0)
     noise_p: float = 0.0
-    noise_snr: Pair = (10.0, 40.0)
+    noise_snr: tuple[float, float] = (10.0, 40.0)
     mix_p: float = 0.0
     mix: float = 0.4
     resize_p: float = 0.0
-    time_scale: Pair = (0.6, 1.5)
-    freq_scale: Pair = (0.6, 1.5)
-    canvas: Pair = (1.0, 1.5)
+    time_scale: tuple[float, float] = (0.6, 1.5)
+    freq_scale: tuple[float, float] = (0.6, 1.5)
+    canvas: tuple[float, float] = (1.0, 1.5)
     time_masks: int = 0
     time_mask: float = 0.2
     freq_masks: int = 0

@@ -63,19 +63,19 @@ def resample(x: Tensor, rate: int, to: int, first: int = 0, count: int | None = 
     if up == down:
         first -= begins
         return x[first : first + count].float()
+    if count <= 0:
+        return torch.empty(0)
     side = reach(rate, to)
     places = (first + torch.arange(count, dtype=torch.int64)) * down
     base, phase = places // up - begins, places % up  # sample base + phase / up
     kernels = _kernels(up, down)
-    short = max(0, int(base[-1]) + side + 1 - len(x)) if count else 0
-    before = max(0, side - int(base[0])) if count else 0
+    short = max(0, int(base[-1]) + side + 1 - len(x))
+    before = max(0, side - int(base[0]))
     windows = torch.nn.functional.pad(x.float(), (before, short)).unfold(0, 2 * side, 1)
     start = base - side + 1 + before  # >= 1
     step = max(1, CHUNK // (2 * side))
-    parts = [
-        (windows[start[i : i + step]] * kernels[phase[i : i + step]]).sum(1) for i in range(0, max(count, 1), step)
-    ]
-    return torch.cat(parts) if count else x.new_empty(0, dtype=torch.float32)
+    parts = [(windows[start[i : i + step]] * kernels[phase[i : i + step]]).sum(1) for i in range(0, count, step)]
+    return torch.cat(parts)
 
 
 LOBES = 8  # zero crossings of the sinc for clips of a batch, under a Hann window

@@ -177,16 +177,20 @@ class Recordings:
             raise UserError(
                 f"only one recording under {self.root}; one to train on and one to evaluate on are the least"
             )
-        if self._group is not None:
-            held_out = [self.held_out] if isinstance(self.held_out, str) else self.held_out
-            which = clips.groups[rows], clips.labels[rows], self.test_fraction, self.seed
-            train, test = groups.group_split(*which, held_out, clips.group_names)
-            names = [clips.group_names[i] for i in clips.groups[rows][test].unique().tolist() if i >= 0]
-            say(f"{self.root}: held out for evaluation, with all of their recordings: {named(names, 8)}.")
-            return rows[train], rows[test]
         usable = rows[known[rows]]
-        test = usable[split(clips.labels[usable], self.test_fraction, self.seed)[1]]
-        return rows[~torch.isin(rows, test)], test
+        if self._group is None:
+            test = usable[split(clips.labels[usable], self.test_fraction, self.seed)[1]]
+            return rows[~torch.isin(rows, test)], test
+        held_out = [self.held_out] if isinstance(self.held_out, str) else self.held_out
+        which = clips.groups[usable], clips.labels[usable], self.test_fraction, self.seed
+        test = usable[groups.group_split(*which, held_out, clips.group_names)[1]]
+        of = clips.groups[test].unique()
+        of = of[of >= 0]
+        if len(of):
+            names = named([clips.group_names[i] for i in of.tolist()], 8)
+            say(f"{self.root}: held out for evaluation, with all of their recordings: {names}.")
+        # What these groups have without a label is left out, too.
+        return rows[~(torch.isin(rows, test) | torch.isin(clips.groups[rows], of))], test
 
     def _check_apart(self, train: ClipSet, test: ClipSet) -> None:
         ours, theirs = ({clips.group_names[i] for i in clips.groups.tolist() if i >= 0} for clips in (train, test))
