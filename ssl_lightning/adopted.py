@@ -72,7 +72,8 @@ def adopted(backbone: nn.Module) -> nn.Module:
             raise UserError(f"{name} says out_dim={backbone.out_dim} and gives features {width} wide; set it to that")
     if way != Way():
         backbone.register_forward_hook(functools.partial(_hook, way))
-    backbone.out_dim = width  # type: ignore[assignment]
+    net: Any = backbone
+    net.out_dim = width
     return backbone
 
 

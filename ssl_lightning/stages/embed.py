@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssl_lightning.checkpoint import save_atomic
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.images import ImageSet
 from ssl_lightning.distributed import barrier, is_main
@@ -66,7 +67,7 @@ def run(
         judged, watch,
         files=files,
         images=images,
-        out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        out_dim=out_dim(judged.backbone),
         quality=measured,
         verdict=words,
         protocol={"embed": "evaluation view, frozen backbone in evaluation mode, float32"},
