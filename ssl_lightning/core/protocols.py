@@ -263,11 +263,11 @@ def check_size(network: nn.Module, size: Size) -> None:
     check_strict(network, size)
 
 
-def check_divides(sides: Sequence[int], size: Size) -> None:
+def check_divides(sides: Sequence[int], size: Size, unit: str = "px") -> None:
     """Refuses views that are not cut into whole patches."""
     for side, length in zip(sides, per_axis(size, len(sides))):
         if length % side:
-            words = f"patches of {shown(sides)} px do not divide views of {shown(size)} px"
+            words = f"patches of {shown(sides)} {unit} do not divide views of {shown(size)} {unit}"
             raise UserError(f"{words}; change one of the two (views.*)")
 
 

@@ -84,6 +84,7 @@ class DenseCL(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
+        map_encoder(backbone, "DenseCL")
         dim = out_dim(backbone)
         head = DenseHead(projector(dim), dense_projector(dim))
         self.head = head

@@ -22,6 +22,7 @@ class PatchTokens:
     and `read` has to agree with it.
     """
 
+    unit = "px"  # of what a size counts
     patch_embed: Any
     blocks: Any
     norm: Any
@@ -139,7 +140,7 @@ class PatchTokens:
         if own and per_axis(size, len(native)) != tuple(native):
             self.refuse_size(size, native)
         if not getattr(self.patch_embed, "dynamic_img_pad", False):
-            check_divides(self.strides, size)
+            check_divides(self.strides, size, self.unit)
         check_strict(self, size)
 
     def refuse_size(self, size: Size, native: Sequence[int]) -> None:
