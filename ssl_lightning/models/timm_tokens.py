@@ -6,6 +6,7 @@ by a class below its own.
 
 from typing import Any
 
+from timm.layers import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -89,8 +90,8 @@ def with_tokens(network: nn.Module) -> nn.Module:
 
 
 def _on_whole_patches(network: Any) -> bool:
-    proj, size = getattr(network.patch_embed, "proj", None), getattr(network.patch_embed, "patch_size", None)
-    whole = isinstance(proj, nn.Conv2d) and proj.kernel_size == proj.stride == size
-    if not whole or not isinstance(getattr(network, "patch_drop", None), nn.Identity | None):
+    if type(network.patch_embed) is not PatchEmbed or not isinstance(
+        getattr(network, "patch_drop", None), nn.Identity | None
+    ):
         return False
     return all(hasattr(block, "mlp") and hasattr(block, "attn") for block in network.blocks)
