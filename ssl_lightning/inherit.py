@@ -35,6 +35,7 @@ OPTION_OF = {
     card.TIMM: "timm",
     "ssl_lightning.models.vit.ViT": "vit_tiny",
     "ssl_lightning.models.convnet.ConvNetSmall": "convnet_small",
+    "ssl_lightning.models.transformer1d.Transformer1d": "transformer1d",
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.adopted import adopted
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.param_groups import layer_decay
@@ -51,7 +52,7 @@ class Finetuner(LightningModule):
         if mixup < 0 or not 0 <= label_smoothing < 1:
             raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
         self.backbone = adopted(backbone).requires_grad_(not frozen)
-        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        dim = out_dim(backbone)
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
         self.head = nn.Linear(dim, num_classes)

@@ -119,10 +119,10 @@ def _only_child(module: nn.Module) -> tuple[str, nn.Module] | None:
     return holders[0] if alone and list(holders[0][1].children()) else None
 
 
-def _timm_numbers(backbone: nn.Module) -> dict[str, int]:
+def _timm_numbers(backbone: Any) -> dict[str, int]:
     from timm.models import group_parameters  # only a timm model comes here, and timm takes half a second to import
 
-    found = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    found = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     names = [name for name, _ in backbone.named_parameters()]
     used = sorted({found[name] for name in names})  # a dropped classifier leaves a hole in the count
     return {name: used.index(found[name]) for name in names}
