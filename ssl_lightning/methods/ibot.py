@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.core.protocols import centering, out_dim, projecting_head, prototype_head, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
