@@ -56,8 +56,8 @@ class Colorization(SSLMethod):
             raise UserError("colourisation predicts colours: it takes images of 3 channels (data.channels=3)")
         if cells < 1:
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
-        self.bins = bins
-        self.channels = 2 if bins is None else len(bins.centers)  # type: ignore[arg-type]
+        self.bins: Any = bins
+        self.channels = 2 if bins is None else len(self.bins.centers)
         self.head = nn.Conv2d(map_dim(backbone), self.channels * cells**2, 1)
         self.loss = self.scoring(loss, *(("scores", "targets") if bins is None else ("scores", "codes", "weights")))
         self.cells = cells
@@ -86,10 +86,9 @@ class Colorization(SSLMethod):
         """True a and b (R, 2) -> what the loss takes beside the scores."""
         if self.bins is None:
             return [ab / AB_RANGE]
-        bins: Any = self.bins
-        codes = bins.encode(ab)
-        bins.count(codes)
-        return [codes, bins.weights(codes)]
+        codes = self.bins.encode(ab)
+        self.bins.count(codes)
+        return [codes, self.bins.weights(codes)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         grey, lab = self.grey(batch.views[0])
@@ -105,7 +104,7 @@ class Colorization(SSLMethod):
         grey, lab = self.grey(x)
         _, scores = self.predict(grey)
         rows = scores.permute(0, 2, 3, 1).flatten(0, 2)
-        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # type: ignore[operator]  # (R, 2)
+        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # (R, 2)
         small = ab.view(len(x), *scores.shape[-2:], 2).permute(0, 3, 1, 2).to(lab)
         colours = interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
         coloured = lab_to_rgb(torch.cat([lab[:, :1], colours], 1))

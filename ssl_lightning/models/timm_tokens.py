@@ -90,8 +90,6 @@ def with_tokens(network: nn.Module) -> nn.Module:
 
 
 def _on_whole_patches(network: Any) -> bool:
-    if type(network.patch_embed) is not PatchEmbed or not isinstance(
-        getattr(network, "patch_drop", None), nn.Identity | None
-    ):
-        return False
-    return all(hasattr(block, "mlp") and hasattr(block, "attn") for block in network.blocks)
+    drop = getattr(network, "patch_drop", None)
+    whole = type(network.patch_embed) is PatchEmbed and isinstance(drop, nn.Identity | None)
+    return whole and all(hasattr(block, "mlp") and hasattr(block, "attn") for block in network.blocks)
