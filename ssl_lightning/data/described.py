@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssl_lightning.card import INPUT
 from ssl_lightning.data.broken import counted, named
 from ssl_lightning.data.images import ImageSet
 from ssl_lightning.errors import UserError
@@ -41,12 +42,10 @@ def check_channels(images: Sequence[ImageSet], channels: int) -> None:
 
 def card_of(data: DataModule) -> dict[str, Any]:
     """What a network needs to be fed as it was by `data`, in plain values for the card in its weights file."""
-    card: dict[str, Any] = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
-    if data.channels != 3:
-        card["channels"] = data.channels
-    if data.value_range is not None:
-        card["value_range"] = list(data.value_range)
-    return card
+    told = {name: getattr(data, name) for name in INPUT}
+    if data.channels == 3:
+        del told["channels"]
+    return {name: list(v) if isinstance(v, tuple | list) else v for name, v in told.items() if v is not None}
 
 
 def labels_per_image(data: DataModule) -> int:

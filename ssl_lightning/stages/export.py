@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning.card import TIMM_OURS
+from ssl_lightning.card import INPUT, TIMM_OURS
 from ssl_lightning.checkpoint import save_atomic, save_backbone
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.described import card_of
@@ -13,7 +13,7 @@ from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
-FROM_CARD = ("image_size", "mean", "std", "channels", "value_range", "method", "data")
+FROM_CARD = (*INPUT, "method", "data")
 
 
 def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
