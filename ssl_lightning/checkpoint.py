@@ -131,8 +131,7 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
-    fed = ("image_size", "mean", "std", "channels", "value_range")
-    card = {key: data[key] for key in fed if data.get(key) is not None}
+    card = {key: data[key] for key in cards.INPUT if data.get(key) is not None}
     named = {key: choices[key] for key in ("method", "data") if key in choices}
     return cards.described({"backbone": untrained(config["backbone"]), **card, **named}, str(file))
 

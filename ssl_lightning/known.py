@@ -18,7 +18,7 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import find_run
 
 # What the network expects of an image, whatever the data.
-OF_THE_NETWORK = ("image_size", "mean", "std", "channels", "in_channels")
+OF_THE_NETWORK = (*card.INPUT, "in_channels")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def of(ref: str) -> Known | None:
     if told is not None and told["backbone"].get("_target_") != node.get("_target_"):
         choices.pop("backbone", None)  # a stage's folder, whose weights are of another network than its config names
     if told is None and node:
-        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if key in data}}
+        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None}}
         told = card.described(told, f"{run}/config.yaml")
     return Known(ref, told or {}, data, choices)
 
