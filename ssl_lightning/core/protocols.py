@@ -9,13 +9,12 @@ A method asks once, by a function (`token_encoder(backbone, "MAE")`), and gets a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.as_map import MapOfImages, MapOfTokens
 from ssl_lightning.errors import UserError
 
 Size = int | Sequence[int]  # of a view along each axis, in pixels or samples; one number for all axes
@@ -188,62 +187,10 @@ def map_encoder(network: nn.Module, who: str = "this method") -> MapEncoder:
             raise UserError(f"{who} needs of its network what MapEncoder lists; it lacks strides")
         return cast(MapEncoder, network)
     if has_tokens(network):
-        return _MapOfTokens(network)
+        return MapOfTokens(network)
     if hasattr(network, "forward_features"):
-        return _MapOfImages(network)
+        return MapOfImages(network)
     raise UserError(f"{who} needs a ViT, or a network with a feature map (feature_map, or forward_features)")
-
-
-class _Map:
-    def __init__(self, network: Any) -> None:
-        self.network = network
-
-    @property
-    def out_dim(self) -> int:
-        return out_dim(self.network)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.network(x)
-
-
-class _MapOfTokens(_Map):
-    """The tokens of the patches, laid out on their grid."""
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.network.strides
-
-    def feature_map(self, x: Tensor) -> Tensor:
-        patches = self.network.split(self.network.tokens(x))[1]
-        return patches.transpose(1, 2).unflatten(2, places_of(x, self.strides))
-
-
-class _MapOfImages(_Map):
-    """A convolutional network of images that gives its map by `forward_features`."""
-
-    @property
-    def strides(self) -> tuple[int, int]:
-        """As timm's networks state them; others are asked with an image of 64 px."""
-        stages = getattr(self.network, "feature_info", None)
-        if isinstance(stages, list) and stages and isinstance(stages[-1], dict) and "reduction" in stages[-1]:
-            return (int(stages[-1]["reduction"]),) * 2
-        network = copy.deepcopy(self.network).eval()
-        first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-        with torch.no_grad():
-            x = torch.zeros(1, first.in_channels if first else 3, 64, 64).to(next(network.parameters()))
-            found = _MapOfImages(network).feature_map(x)
-        return 64 // found.shape[2], 64 // found.shape[3]
-
-    def feature_map(self, x: Tensor) -> Tensor:
-        found = self.network.forward_features(x)
-        if found.ndim == 4 and found.shape[1] != self.out_dim and found.shape[3] == self.out_dim:
-            found = found.permute(0, 3, 1, 2)  # timm's Swin has channels last
-        return found
-
-
-def places_of(x: Tensor, strides: Sequence[int]) -> tuple[int, ...]:
-    """How many places the map of items (B, C, ...) has along each axis."""
-    return tuple(length // stride for length, stride in zip(x.shape[2:], strides, strict=True))
 
 
 def patch_sides(network: nn.Module) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_lightning.card import INPUT
 from ssl_lightning.data.base import DataModule, Drawn, Loaded, Split
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.depth import Range
