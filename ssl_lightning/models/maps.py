@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core.protocols import has_map, has_tokens, map_encoder, out_dim, per_axis, places_of, token_encoder
+from ssl_lightning.core.as_map import places_of
+from ssl_lightning.core.protocols import has_map, has_tokens, map_encoder, out_dim, per_axis, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.models.channels import in_channels
 

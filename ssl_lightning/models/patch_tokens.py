@@ -8,7 +8,8 @@ import torch
 from timm.layers import Attention
 from torch import Tensor
 
-from ssl_lightning.core.protocols import Size, check_divides, check_strict, per_axis, places_of, shown
+from ssl_lightning.core.as_map import places_of
+from ssl_lightning.core.protocols import Size, check_divides, check_strict, per_axis, shown
 from ssl_lightning.errors import UserError
 from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.masking import patchify, take, unpatchify

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ssl_lightning.core.protocols import attends, has_tokens, places_of, token_encoder
+from ssl_lightning.core.as_map import places_of
+from ssl_lightning.core.protocols import attends, has_tokens, token_encoder
 
 
 def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
