@@ -56,9 +56,9 @@ class Colorization(SSLMethod):
             raise UserError("colourisation predicts colours: it takes images of 3 channels (data.channels=3)")
         if cells < 1:
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
-        self.bins: Any = bins
-        centers: Any = getattr(bins, "centers", ())
-        self.channels = 2 if bins is None else len(centers)
+        classes: Any = bins
+        self.bins = classes
+        self.channels = 2 if bins is None else len(classes.centers)
         self.head = nn.Conv2d(map_dim(backbone), self.channels * cells**2, 1)
         self.loss = self.scoring(loss, *(("scores", "targets") if bins is None else ("scores", "codes", "weights")))
         self.cells = cells
