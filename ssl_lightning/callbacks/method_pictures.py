@@ -56,8 +56,13 @@ class MethodPictures(Watcher):
                 indices=torch.cat([piece.indices for piece in self._found]),
             )
             self._found.clear()
-            for name, columns in pl_module.pictures(few).items():
+            pictures = pl_module.pictures(few)
+            for name, columns in pictures.items() if _are_images(few.views) else ():
                 show(columns, self.folder / f"{name}.png", trainer, self.rows)
+
+
+def _are_images(views: list[Any]) -> bool:
+    return all(getattr(view, "ndim", 0) == 4 for view in views)
 
 
 def rows_of(batch: Any, places: Tensor) -> Any:
