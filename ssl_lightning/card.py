@@ -23,6 +23,8 @@ ENCODERS = (
     "ssl_lightning.models.convnet.ConvNetSmall",
     "ssl_lightning.models.vit.ViT",
     "ssl_lightning.models.resnet.resnet",
+    "ssl_lightning.models.audio.MelConvNet",
+    "ssl_lightning.models.audio.WaveConvNet",
     TIMM,
 )
 TIMM_OURS = ("_target_", "name", "image_size", "pretrained", "in_channels")

@@ -157,7 +157,7 @@ def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) ->
     """A line for what the command line says of the images against what the network was trained with."""
     told = {**found.data, **found.card}
     now = _plain(raw, "data", resolve=True)
-    keys = {*keys} & {*known.OF_THE_NETWORK}
+    keys = {*keys} & {*known.of_the_network(found.card)}
     if "test_fraction" in now and now.get("root") == found.data.get("root"):
         keys |= {"seed", "test_fraction"}  # which images are held out
     other = [

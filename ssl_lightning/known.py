@@ -20,6 +20,14 @@ from ssl_lightning.run_folder import find_run
 # What the network expects of an image, whatever the data.
 OF_THE_NETWORK = ("image_size", "mean", "std", "channels", "in_channels")
 
+NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of what a card says
+
+
+def of_the_network(card: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a card that say how the network is fed: of another modality than images, all that data have, too."""
+    own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
+    return (*OF_THE_NETWORK, *own)
+
 
 @dataclass(frozen=True)
 class Known:
