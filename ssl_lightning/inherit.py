@@ -133,7 +133,8 @@ def _sized(
 ) -> tuple[str, ...]:
     """Set what is taken and what the network expects, where nobody has given another; returns the lines on it."""
     there = {*_plain(raw, "data"), *(taken or {})}
-    taken = {**(taken or {}), **{k: found.card[k] for k in known.OF_THE_NETWORK if k in found.card and k in there}}
+    fed = known.of_the_network(found.card, there)
+    taken = {**(taken or {}), **{k: found.card[k] for k in fed if k in found.card and k in there}}
     wanted = {key: value for key, value in taken.items() if key not in typed and key not in given}
     said = _put(raw, "data", wanted, found)
     return (*said, *_contradictions(raw, found, taken.keys() - wanted.keys()))
@@ -157,7 +158,7 @@ def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) ->
     """A line for what the command line says of the images against what the network was trained with."""
     told = {**found.data, **found.card}
     now = _plain(raw, "data", resolve=True)
-    keys = {*keys} & {*known.of_the_network(found.card)}
+    keys = {*keys} & {*known.of_the_network(found.card, now)}
     if "test_fraction" in now and now.get("root") == found.data.get("root"):
         keys |= {"seed", "test_fraction"}  # which images are held out
     other = [

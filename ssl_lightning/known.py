@@ -23,10 +23,13 @@ OF_THE_NETWORK = ("image_size", "mean", "std", "channels", "in_channels")
 NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of what a card says
 
 
-def of_the_network(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of a card that say how the network is fed: of another modality than images, all that data have, too."""
+def of_the_network(card: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a card that say how the network is fed: of another modality than images, all of them.
+
+    None where `data`, as configured, lack some of the latter: they are of another kind, which is said later.
+    """
     own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
-    return (*OF_THE_NETWORK, *own)
+    return (*OF_THE_NETWORK, *own) if {*own} <= data.keys() else ()
 
 
 @dataclass(frozen=True)

@@ -213,13 +213,13 @@ class AudioDataModule(DataModule):
         try:
             with evaluating(backbone), torch.no_grad():
                 backbone(torch.zeros(2, *self.shape).to(like))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, UserError) as error:
             what, fix = "log-mels (1, bands, frames)", "mel_convnet"
             if self.representation == "wave":
                 what, fix = "waves (1, samples)", "wave_convnet"
             why = str(error).splitlines()[0][:160]
             raise UserError(
-                f"this network does not take {what} = {self.shape} ({why}); choose backbone={fix}, or another data.length"
+                f"this network does not take {what} = {self.shape} ({why}); choose backbone={fix} or another data.length"
             ) from error
 
     def show(self, item: Tensor) -> Tensor:
