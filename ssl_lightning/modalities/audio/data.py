@@ -219,7 +219,7 @@ class AudioDataModule(DataModule):
                 what, fix = "waves (1, samples)", "wave_convnet"
             why = str(error).splitlines()[0][:160]
             raise UserError(
-                f"this network does not take {what} = {self.shape} ({why}); choose backbone={fix} or another data.length"
+                f"this network does not take {what} = {self.shape} ({why}); choose backbone={fix}, or other data.length"
             ) from error
 
     def show(self, item: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Audio as data of a run: views that depend on (seed, epoch, clip) alone, ranks, labels, groups, broken files, cards."""
+"""Audio as data of a run: views that depend on (seed, epoch, clip) alone, ranks, labels, groups, files, cards."""
 
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,8 @@ def test_two_ranks_see_the_views_of_one(monkeypatch: pytest.MonkeyPatch) -> None
     for batch, *parts in zip(whole, first, second, strict=True):
         assert batch.indices.tolist() == [i for pair in zip(*(p.indices.tolist() for p in parts)) for i in pair]
     one, other = by_index(sounds(), whole), by_index(sounds(), [*first, *second])
-    assert one.keys() == other.keys() and len(one) == 40
+    assert one.keys() == other.keys()
+    assert len(one) == 40
     for row, views in one.items():
         for a, b in zip(views, other[row], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -122,7 +123,8 @@ def test_roles_are_those_of_the_views() -> None:
 def test_what_is_mixed_in_is_the_partner_of_the_clip() -> None:
     data = sounds()
     fetch = data.train_fetch(data.train_set)
-    assert isinstance(fetch, ClipFetch) and fetch.partners is not None
+    assert isinstance(fetch, ClipFetch)
+    assert fetch.partners is not None
     raw = fetch[Request(3, torch.tensor([4, 9]))]
     partners = fetch.partners(torch.tensor([4, 9]), 3)
     assert len(partners) == len(raw.items.others) == 2
@@ -210,7 +212,8 @@ def test_a_broken_file_is_counted_and_the_next_one_takes_its_place(
     data.train_set.broken.whole = broken.WholeSet(1000, "recording")  # of which ten may be broken
     bad = next(i for i, p in enumerate(data.train_set.paths) if p.endswith("3_a_1.wav"))
     raw = data.train_fetch(data.train_set)[Request(0, torch.tensor([bad]))]
-    assert raw.broken.tolist() == [bad] and raw.indices.tolist() == [bad + 1]
+    assert raw.broken.tolist() == [bad]
+    assert raw.indices.tolist() == [bad + 1]
     views = data.on_after_batch_transfer(raw).views
     assert all(torch.equal(a, b) for a, b in zip(views, drawn(data, [bad + 1], 0), strict=True))
     assert len(list(data.each("train"))) == 5
@@ -235,7 +238,9 @@ def test_a_card_says_what_a_network_is_fed_and_is_followed() -> None:
     assert "mean" not in data.card()  # nothing has been looked at
     data.setup("fit")
     card = data.card()
-    assert card["modality"] == "audio" and card["mels"] == 8 and card["length"] == LENGTH
+    assert card["modality"] == "audio"
+    assert card["mels"] == 8
+    assert card["length"] == LENGTH
     other = sounds(size=12)
     other.fed_as(card)
     assert other.normal == data.normal
@@ -285,6 +290,8 @@ def test_weak_views_and_pictures() -> None:
     weak = data.drawing(data.weak_views((0.5, 1.0)))
     views = drawn(weak, [0, 1], 0)
     assert [tuple(v.shape) for v in views] == [(2, 1, 8, 32)]
-    assert weak.views is not data.views and weak.train_set is data.train_set
+    assert weak.views is not data.views
+    assert weak.train_set is data.train_set
     picture = data.show(views[0][0])
-    assert picture.dtype == torch.uint8 and picture.shape[2] == 3
+    assert picture.dtype == torch.uint8
+    assert picture.shape[2] == 3
