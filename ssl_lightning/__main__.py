@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from ssl_lightning import arguments
-from ssl_lightning.errors import Interrupted, UserError
+from ssl_lightning.errors import Interrupted, UserError, plain
 from ssl_lightning.signals import CTRL_C, WATCH, announce
 
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         from ssl_lightning import secrets
 
         secrets.mask_words(sys.argv[1:] if argv is None else argv)  # what is typed under a secret's name is known now
-        print(f"error: {secrets.hide(str(error))}", file=sys.stderr)
+        print(f"error: {plain(secrets.hide(str(error)))}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
         from ssl_lightning.launch import is_main_process

@@ -72,7 +72,8 @@ def adopted(backbone: nn.Module) -> nn.Module:
             raise UserError(f"{name} says out_dim={backbone.out_dim} and gives features {width} wide; set it to that")
     if way != Way():
         backbone.register_forward_hook(functools.partial(_hook, way))
-    backbone.out_dim = width  # type: ignore[assignment]
+    net: Any = backbone
+    net.out_dim = width
     return backbone
 
 
@@ -112,7 +113,8 @@ def images(net: nn.Module, size: int) -> Tensor:
 def _size(net: Any) -> int:
     """A size of images, in pixels, that the network takes. Raises UserError where it takes none of them."""
     config = getattr(net, "default_cfg", None) or {}
-    stated = [getattr(net, "image_size", None), getattr(net, "img_size", None)]
+    embed = getattr(net, "patch_embed", None)  # of a transformer of timm's
+    stated = [getattr(net, "image_size", None), getattr(net, "img_size", None), getattr(embed, "img_size", None)]
     stated += [(config.get("input_size") or (None,))[-1]] if isinstance(config, Mapping) else []
     stated = [size[-1] if isinstance(size, tuple | list) and size else size for size in stated]
     first = None

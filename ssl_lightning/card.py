@@ -22,6 +22,7 @@ TIMM = "ssl_lightning.models.timm.timm_backbone"
 ENCODERS = (
     "ssl_lightning.models.convnet.ConvNetSmall",
     "ssl_lightning.models.vit.ViT",
+    "ssl_lightning.models.transformer1d.Transformer1d",
     "ssl_lightning.models.resnet.resnet",
     "ssl_lightning.models.audio.MelConvNet",
     "ssl_lightning.models.audio.WaveConvNet",
@@ -29,6 +30,8 @@ ENCODERS = (
 )
 TIMM_OURS = ("_target_", "name", "image_size", "pretrained", "in_channels")
 NODE = ("_target_", "_partial_")
+# What decides how an image becomes the network's input, by the names of the data's arguments; `None` is left out.
+INPUT = ("image_size", "eval_resize", "mean", "std", "channels", "value_range")
 MOST_BYTES, MOST_VALUES, DEEPEST = 100_000, 2_000, 8
 LARGEST = 1_000_000  # of a number; a backbone's sizes are in the thousands
 
@@ -52,12 +55,14 @@ def described(card: Any, ref: str) -> dict[str, Any]:
     for name in ("method", "data"):
         if not isinstance(card.get(name) or "", str) or not str(card.get(name) or "").isprintable():
             raise UserError(f"the card in {ref} has a {name} that is no name: {shown(card[name])}")
-    size = card.get("image_size")
-    if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
-        raise UserError(f"the card in {ref} has an image_size that is none: {shown(size)}")
     modality = card.get("modality")
     if modality is not None and not (isinstance(modality, str) and modality.isidentifier()):
         raise UserError(f"the card in {ref} has a modality that is no word: {shown(modality)}")
+    for name in ("image_size", "eval_resize", "channels"):
+        size = card.get(name)
+        if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
+            what = "a number of channels" if name == "channels" else f"an {name}"
+            raise UserError(f"the card in {ref} has {what} that is none: {shown(size)}")
     for name in ("mean", "std", "value_range"):
         values = card.get(name)
         if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ssl_lightning import card as cards
 from ssl_lightning import foreign, lookalike, plain_yaml
 from ssl_lightning.adopted import adopted
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.errors import UserError, did_you_mean
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.run_folder import find_run
@@ -51,7 +52,7 @@ def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | 
     `config` is the backbone's plain config node (`_target_` and arguments); `card` takes image_size, mean, std, method,
     data and whatever else is worth knowing, as plain JSON values.
     """
-    whole = {"backbone": untrained(config), "out_dim": int(backbone.out_dim), **card}  # type: ignore[arg-type]
+    whole = {"backbone": untrained(config), "out_dim": out_dim(backbone), **card}
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.state_dict().items()}
     metadata = {"format": "pt", "card": json.dumps(whole)}
     return save_atomic(lambda path: save_safetensors(state, path, metadata), Path(folder) / FILE)
@@ -130,8 +131,7 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         return None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
-    fed = ("image_size", "mean", "std", "channels", "value_range")
-    card = {key: data[key] for key in fed if data.get(key) is not None}
+    card = {key: data[key] for key in cards.INPUT if data.get(key) is not None}
     named = {key: choices[key] for key in ("method", "data") if key in choices}
     return cards.described({"backbone": untrained(config["backbone"]), **card, **named}, str(file))
 

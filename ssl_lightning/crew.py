@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ssl_lightning import secrets
-from ssl_lightning.errors import UserError
+from ssl_lightning.errors import UserError, plain
 from ssl_lightning.hub import SILENCE, Hub, mute
 from ssl_lightning.launch import LOOPBACK, OWN, Launch
 from ssl_lightning.signals import WATCH
@@ -113,7 +113,7 @@ class Crew:
             yield self
             WATCH.farewell = None
         except UserError as error:
-            self.end("user", MISTAKE, f"error: {error}")
+            self.end("user", MISTAKE, f"error: {plain(str(error))}")
         except BaseException as error:
             if WATCH.stopped(error):
                 self.end("stopped", *interrupted(error))

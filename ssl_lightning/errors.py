@@ -38,3 +38,8 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the option most like `name`, or "" where none is alike."""
     best = nearest(name, options)
     return f" Did you mean '{best}'?" if best else ""
+
+
+def plain(text: str) -> str:
+    """A message on one line, whatever the names in it are: a terminal's commands and line breaks are written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -7,8 +7,10 @@ is missing or left over is told to the caller.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.bounded import MOST_REPEATED
 from ssl_lightning.dialects import DIALECTS, State, last_names
 from ssl_lightning.errors import UserError
-from ssl_lightning.inert import Thing, tensor_of
+from ssl_lightning.harmless import NUMBERS
+from ssl_lightning.inert import Thing
 from ssl_lightning.positions import settle
 
 # Parts of a file that hold tensors and no network.
@@ -40,7 +44,6 @@ INSIDE = re.compile(r"(layer\d*|layers|blocks?|stages?|features|resblocks|downsa
 LATER = frozenset(("momentum", "ema", "k", "key", "shadow", "target", "old", "slow", "avg", "averaged", "swa"))
 _NONE = torch.empty(0)
 MOST_VALUES, DEEPEST = 200_000, 12
-MOST_REPEATED = 2**31  # numbers of tensors that are larger than their bytes, together
 
 
 @dataclass
@@ -110,6 +113,27 @@ def _opened(thing: Thing) -> Mapping[str, Any] | Tensor | None:
         off = off if isinstance(off, set) else set()
         return {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items() if k not in off}
     return tensor_of(thing) if thing.args or thing.state else thing.items
+
+
+def tensor_of(thing: Thing) -> Tensor | None:
+    """The numbers of a numpy array that a file holds, or None for what is none."""
+    match (thing.path.rpartition(".")[2], thing.args, thing.state):
+        case ("_reconstruct", _, (_, tuple(shape), Thing() as kind, False, bytes(content))):
+            return _array(content, kind, shape)
+        case ("_frombuffer", (bytes(content), Thing() as kind, tuple(shape), "C"), _):
+            return _array(content, kind, shape)
+    return None
+
+
+def _array(content: bytes, kind: Thing, shape: tuple[Any, ...]) -> Tensor | None:
+    kinds = {"f2": "Half", "f4": "Float", "f8": "Double", "i8": "Long", "i4": "Int", "u1": "Byte", "b1": "Bool"}
+    name, order = kind.args[0] if kind.args else None, kind.state[1] if isinstance(kind.state, tuple) else "<"
+    if name not in kinds or order not in ("<", "|", "=") or not all(type(n) is int and n > 0 for n in shape):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bytes are not to be written to; a copy of each could fill the memory
+        flat = torch.frombuffer(content, dtype=NUMBERS[kinds[name]])
+    return flat.reshape(shape) if flat.numel() == math.prod(shape) else None
 
 
 # ---- which of it a backbone is

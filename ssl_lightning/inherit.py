@@ -1,5 +1,6 @@
 """What a config takes from its `ckpt=`: a stage that judges takes the data, sizes and normalisation of the run, a
-training takes the network. What the command line says itself wins, and where it contradicts the card a line says so.
+training takes the network and the values that it expects of images. What the command line says itself wins, and where
+it contradicts the card a line says so.
 
 The run, the card and the names in them may be somebody else's: they are read as plain values, nothing of what they say
 is trusted, no secret and no reference (`${...}`) comes from there, and what is taken passes the checks of any config.
@@ -24,6 +25,7 @@ Place = Callable[[DictConfig], Path]
 # What belongs to the training or the machine and not to the images; `_target_` comes with the choice of the data.
 NOT_OF_THE_IMAGES: tuple[str, ...] = ("views", "batch_size", "num_workers", "worker_timeout", "engine", "resident")
 NOT_OF_THE_IMAGES += ("bank_size", "query_size")
+FED = ("channels", "mean", "std", "value_range")  # what a training takes of the images from the network's card
 INSTEAD = {"label_fraction": "labels_per_class", "labels_per_class": "label_fraction"}  # one rules the other out
 # Data that are downloaded into their root when absent; a root is taken from a run only where one of these lies.
 FETCHED = {
@@ -35,6 +37,7 @@ OPTION_OF = {
     card.TIMM: "timm",
     "ssl_lightning.models.vit.ViT": "vit_tiny",
     "ssl_lightning.models.convnet.ConvNetSmall": "convnet_small",
+    "ssl_lightning.models.transformer1d.Transformer1d": "transformer1d",
 }
 
 
@@ -55,10 +58,10 @@ def composed(
     if look is None or found is None:
         raw = raw if raw is not None else compose(words)
         begun = _begun(raw, place) if "method" in given else None
-        return _started(begun, words, compose, config_dir) if begun else (raw, ())
+        return _started(begun, words, raw, compose, place, config_dir) if begun else (raw, ())
     if "judged" in given:
         return _judged(found, words, look, compose, config_dir)
-    return _started(found, words, compose, config_dir)
+    return _started(found, words, look, compose, place, config_dir)
 
 
 def _look(words: list[str], compose: Compose) -> DictConfig | None:
@@ -134,7 +137,8 @@ def _sized(
     """Set what is taken and what the network expects, where nobody has given another; returns the lines on it."""
     there = {*_plain(raw, "data"), *(taken or {})}
     fed = known.of_the_network(found.card, there)
-    taken = {**(taken or {}), **{k: found.card[k] for k in fed if k in found.card and k in there}}
+    named = [key for key in fed if key in found.card and key in there and key != "value_range"]
+    taken = {**(taken or {}), **{key: found.card[key] for key in named}}  # the range: `stages.common.same_images`
     wanted = {key: value for key, value in taken.items() if key not in typed and key not in given}
     said = _put(raw, "data", wanted, found)
     return (*said, *_contradictions(raw, found, taken.keys() - wanted.keys()))
@@ -164,7 +168,7 @@ def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) ->
     other = [
         f"data.{key}={known.shown(now[key])} ({known.shown(told[key])} there)"
         for key in sorted(keys & told.keys() & now.keys())
-        if not _same(now[key], told[key])
+        if not _same(now[key], told[key]) and (key != "value_range" or now[key] is not None)
     ]
     return (f"not as {_of(found)} was trained: {', '.join(other)}",) if other else ()
 
@@ -173,13 +177,13 @@ def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) ->
 
 
 def _started(
-    found: known.Known, words: list[str], compose: Compose, config_dir: Path | None
+    found: known.Known, words: list[str], look: DictConfig, compose: Compose, place: Place, config_dir: Path | None
 ) -> tuple[DictConfig, tuple[str, ...]]:
     """The network of the card, at the size of this command's images, unless `backbone=` chooses one."""
     typed, node = _typed(words, "backbone"), found.card.get("backbone")
     if not isinstance(node, dict) or "" in typed:
         raw = compose(words)
-        return raw, _normalised(raw, found)
+        return raw, _fed(raw, found, words, look, compose, place)
     node = {key: value for key, value in node.items() if key not in ("pretrained", "weights")}
     option = found.choices.get("backbone")
     if not _is_option(option, "backbone", config_dir):
@@ -199,12 +203,26 @@ def _started(
     trusted = OmegaConf.to_container(raw).get("trusted_packages")  # type: ignore[union-attr]
     packages = trusted if isinstance(trusted, list | str) else []
     card.check_node(_plain(raw, "backbone", resolve=True), packages, f"the card of {_of(found)}")
-    return raw, _normalised(raw, found)
+    return raw, _fed(raw, found, words, look, compose, place)
 
 
-def _normalised(raw: DictConfig, found: known.Known) -> tuple[str, ...]:
-    """The data are those of the command; a line where it normalises them in another way than the weights know."""
-    return _contradictions(raw, found, {"mean", "std"})
+def _fed(
+    raw: DictConfig, found: known.Known, words: list[str], look: DictConfig, compose: Compose, place: Place
+) -> tuple[str, ...]:
+    """The data are those of the command, with the channels and values that the weights know, unless it gives others.
+
+    A run that was begun before goes on with its own.
+    """
+    stored, there = places.config_of(place(raw)), _plain(raw, "data", resolve=True)
+    begun = places.is_config(stored) and stored.get("ckpt") == str(raw.ckpt) and raw.get("resume") != "never"
+    told = stored.get("data") if begun else found.card
+    told = told if isinstance(told, dict) else {}
+    given = _typed(words, "data") | _of_experiments(words, look, compose)[0]
+    taken = {key: told[key] for key in FED if key in told and key in there and key not in given}
+    if not begun and {**there, **taken}.get("channels", 3) != found.card.get("channels", 3):
+        taken = {}  # other images, which the network itself refuses
+    said = _put(raw, "data", taken, found)
+    return (*said, *_contradictions(raw, found, FED))
 
 
 # ---- small things ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from ssl_lightning.errors import UserError
 from ssl_lightning.run_folder import find_run
 
 # What the network expects of an image, whatever the data.
-OF_THE_NETWORK = ("image_size", "mean", "std", "channels", "in_channels")
+OF_THE_NETWORK = (*card.INPUT, "in_channels")
 
 NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of what a card says
 
 
-def of_the_network(card: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, ...]:
     """The keys of a card that say how the network is fed: of another modality than images, all of them.
 
-    None where `data`, as configured, lack some of the latter: they are of another kind, which is said later.
+    None where `data`, the keys of those that are configured, lack some of the latter: they are of another kind, which is said later.
     """
     own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
-    return (*OF_THE_NETWORK, *own) if {*own} <= data.keys() else ()
+    return (*OF_THE_NETWORK, *own) if {*own} <= {*data} else ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def of(ref: str) -> Known | None:
     if told is not None and told["backbone"].get("_target_") != node.get("_target_"):
         choices.pop("backbone", None)  # a stage's folder, whose weights are of another network than its config names
     if told is None and node:
-        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if key in data}}
+        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None}}
         told = card.described(told, f"{run}/config.yaml")
     return Known(ref, told or {}, data, choices)
 

@@ -44,7 +44,7 @@ SHARE, PART, BELOW_ONE, UP_TO_ONE = Range(0, 1), Range(0, 1, "low high"), Range(
 OR_ALL = Range(-1)  # -1: without an end
 
 _OURS = {
-    ONE: """channels in_channels eval_resize EvalView.resize ends
+    ONE: """channels in_channels length eval_resize EvalView.resize ends
         batch_size bank_size query_size labels_per_class every_n_steps every_n_epochs every_n_batches
         keep_every_n_epochs patience rows k chunk count width dim depth heads in_dim hidden_dim out_dim bottleneck_dim
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets

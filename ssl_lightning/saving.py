@@ -6,10 +6,8 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import secrets
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssl_lightning import torch_files
+from ssl_lightning.bounded import TooMuch
 from ssl_lightning.errors import UserError
 from ssl_lightning.inert import Refused
 
@@ -144,9 +143,7 @@ def _is_whole(file: BinaryIO) -> bool:
     file.seek(0)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            # torch packs nothing: an archive that unpacks to more than it is would fill the memory, or take for ever
-            if sum(part.file_size for part in archive.infolist()) > size:
-                return False
+            torch_files.check_archive(archive, size)
             if not stamped:  # of another program, or an older version of this one
                 return archive.testzip() is None
     elif not stamped:
@@ -186,32 +183,29 @@ def existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, strict: bool = False) -> Any:
     """Read a checkpoint onto the CPU without running any code it may hold; what is no plain value is an `inert.Thing`.
 
-    Raises UserError when the file is absent, truncated, damaged, not a checkpoint, or names what `inert` does not know.
+    Args:
+        strict: refuse what holds such things.
+
+    Raises:
+        UserError: the file is absent, truncated, damaged, not a checkpoint, names what `inert` does not know, or stands
+            for far more than it holds.
     """
     path = existing(path)
     try:
         with open(path, "rb") as file:  # opened once: another run may put a new file in its place
             if not _is_whole(file):
                 raise zipfile.BadZipFile
-            file.seek(0)
-            archived = file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(file)
-            file.seek(0)
-            if not archived:  # of an old file torch fills what is not there with what lay in the memory
-                return torch_files.read(file)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of other protocols, of programs: both are answered below
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError):  # torch's reader takes no more than it writes itself
-                return torch_files.read(file)
+            return torch_files.read(file, strict)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; change its permissions") from error
     except MemoryError:  # says nothing of the file
         raise
     except Exception as error:  # a foreign file fails inside the reader in a dozen ways; all mean the same to the user
+        if isinstance(error, TooMuch):
+            raise UserError(f"{path} {error}; save the network's state_dict alone") from error
         if isinstance(error, Refused):
             fix = "save its plain state_dict instead"
             raise UserError(f"{path} holds {error}, which could run code on loading; {fix}") from error

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint import metadata as kinds
 
-from ssl_lightning import saving
+from ssl_lightning import saving, torch_files
+from ssl_lightning.bounded import Bounded, TooMuch
 from ssl_lightning.errors import UserError
 
 PLAIN = {
@@ -36,14 +38,15 @@ def checked(path: Path | None, strategy: Strategy) -> Path | None:
     if path.is_dir():
         check_folder(path)
     else:
-        saving.load(path)
+        saving.load(path, strict=True)
     return path
 
 
 def check_folder(path: Path) -> None:
     """Raise a UserError for a sharded checkpoint that holds more than plain types."""
     try:
-        found = _Unpickler(io.BytesIO((path / ".metadata").read_bytes())).load()
+        described = (path / ".metadata").read_bytes()
+        found = _Unpickler(io.BytesIO(described), len(described)).load()
         for index, part in found.storage_data.items():
             if not isinstance(found.state_dict_metadata.get(index.fqn), kinds.TensorStorageMetadata):
                 _check_value(path, part)
@@ -51,12 +54,33 @@ def check_folder(path: Path) -> None:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; use an earlier checkpoint") from error
+    except TooMuch as error:
+        raise UserError(f"{path} {error}; use an earlier checkpoint") from error
     except Exception as error:  # a foreign file fails inside the reader in a dozen ways
         raise UserError(f"{path} is damaged, or holds Python objects, which could run code on loading") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Bounded):
     """Knows the classes of torch's own description of a sharded checkpoint, and nothing else."""
+
+    def load_reduce(self) -> None:
+        self.allowance.copy(self.stack[-1], *self.stack[-1])
+        super().load_reduce()
+
+    def load_newobj(self) -> None:
+        self.allowance.copy(self.stack[-1], *self.stack[-1])
+        super().load_newobj()
+
+    def load_build(self) -> None:
+        self.allowance.copy(self.stack[-1])
+        super().load_build()
+
+    steps: ClassVar[dict[int, Callable[..., None]]] = {
+        **Bounded.steps,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.BUILD[0]: load_build,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in PLAIN:
@@ -73,4 +97,6 @@ def _check_value(path: Path, part: Any) -> None:
         raise pickle.UnpicklingError("packed in a way that is not looked into")
     with open(path / part.relative_path, "rb") as file:
         file.seek(part.offset)
-        torch.load(io.BytesIO(file.read(part.length)), map_location="cpu", weights_only=True)
+        value = file.read(part.length)
+    torch_files.read(io.BytesIO(value), strict=True)
+    torch.load(io.BytesIO(value), map_location="cpu", weights_only=True)

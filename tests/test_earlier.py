@@ -12,6 +12,7 @@ from ssl_lightning.__main__ import main
 from ssl_lightning.compose import Config
 from ssl_lightning.data.datamodule import DataModule
 from ssl_lightning.data.draw import View
+from ssl_lightning.data.sources.folder import Folder
 from ssl_lightning.earlier import CORRECTED, LATER, WITHIN, as_begun
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.models.decoder import MAEDecoder
@@ -23,7 +24,7 @@ from ssl_lightning.run_folder import RunFolder, differences
 from tests.recipes import NAMES, composed
 
 PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
-WHOSE = [DataModule, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT]
+WHOSE = [DataModule, Folder, Folder, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT]
 
 
 def without(node: Any, pattern: list[str]) -> Any:

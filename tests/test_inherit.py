@@ -181,18 +181,19 @@ def test_nothing_is_downloaded_to_where_a_run_says(data: str, inside: str, tmp_p
 
 
 def test_a_card_alone_gives_size_and_normalisation_and_known_data(tmp_path: Path) -> None:
-    def exported(data: str) -> str:
-        card = {"image_size": 40, "mean": [0.1] * 3, "std": [0.2] * 3, "method": "simclr", "data": data}
-        return f"ckpt={save_backbone(ConvNetSmall(3), NODE, tmp_path / data, **card)}"
+    def of(data: str) -> str:
+        card = {"image_size": 40, "eval_resize": 46, "mean": [0.1] * 3, "std": [0.2] * 3, "method": "simclr"}
+        return exported(tmp_path / data, data=data, **card)
 
-    known = compose(["stage=knn", exported("cifar100")])
+    known = compose(["stage=knn", of("cifar100")])
     assert known.choices["data"] == "cifar100"
-    assert (known.values["data"]["image_size"], known.values["data"]["std"]) == (40, [0.2] * 3)
-    photos = compose(["stage=knn", exported("folder")])  # nobody knows where
+    data = known.values["data"]
+    assert (data["image_size"], data["eval_resize"], data["std"]) == (40, 46, [0.2] * 3)
+    photos = compose(["stage=knn", of("folder")])  # nobody knows where
     assert photos.choices["data"] == "shapes"
     assert photos.values["data"]["image_size"] == 40
     assert photos.said[-1].endswith("learned from data=folder; this is on other data")
-    assert compose(["stage=knn", exported("../x")]).choices["data"] == "shapes"
+    assert compose(["stage=knn", of("../x")]).choices["data"] == "shapes"
 
 
 def test_timm_s_normalisation_counts_and_the_size_of_networks_that_take_one_alone() -> None:
@@ -213,9 +214,48 @@ def test_a_training_takes_the_network_and_the_data_are_the_command_s() -> None:
     assert found.choices["backbone"] == "vit_small"
     assert found.choices["data"] == "shapes"
     assert found.stored["ckpt"] == "runs/a"
-    assert "data.mean=[0.5, 0.5, 0.5] ([0.1, 0.2, 0.3] there)" in found.said[-1]
     changed = compose([ckpt, "method=dino", "backbone.drop_path=0.1"]).values["backbone"]
     assert (changed["drop_path"], changed["depth"]) == (0.1, 2)
+
+
+def exported(folder: Path, **card: Any) -> str:
+    return f"ckpt={save_backbone(ConvNetSmall(3), NODE, folder, **card)}"
+
+
+def test_a_training_gives_the_weights_the_values_that_they_know(tmp_path: Path) -> None:
+    """Mean, std and the range of values: as in their training, unless the command says otherwise."""
+    ckpt = exported(tmp_path / "x", image_size=40, mean=[0.1] * 3, std=[0.2] * 3, value_range=[0, 4095], eval_resize=48)
+    words = [ckpt, "data=folder", "data.root=photos"]
+    data = compose(words).values["data"]
+    assert (data["mean"], data["std"], data["value_range"]) == ([0.1] * 3, [0.2] * 3, [0, 4095])
+    assert (data["image_size"], data["eval_resize"]) == (224, None)  # the network is built for the size of these images
+    assert "data.value_range=[0, 4095]" in compose(words).said[0]
+    found = compose([*words, "data.mean=[0.3,0.3,0.3]", "data.value_range=[0,255]"])
+    assert (found.values["data"]["mean"], found.values["data"]["value_range"]) == ([0.3] * 3, [0, 255])
+    assert "data.mean=[0.3, 0.3, 0.3] ([0.1, 0.1, 0.1] there)" in found.said[-1]
+    assert "data.value_range=[0, 255] ([0, 4095] there)" in found.said[-1]
+    again = compose([*words, "backbone=resnet18"]).values["data"]
+    assert again["mean"] == [0.1] * 3
+    shapes = compose([ckpt]).values["data"]  # 8 bits by their nature: there is no such key
+    assert shapes["mean"] == [0.1] * 3
+    assert "value_range" not in shapes
+
+
+def test_a_training_on_images_of_other_channels_is_refused_by_its_network(tmp_path: Path) -> None:
+    grey = exported(tmp_path / "x", mean=[0.1], std=[0.2], channels=1)
+    assert compose([grey, "data=folder", "data.root=photos"]).values["data"]["channels"] == 1
+    assert compose([grey, "data=cifar10"]).values["data"]["mean"] == compose(["data=cifar10"]).values["data"]["mean"]
+
+
+def test_a_training_begun_with_other_values_goes_on_with_them(tmp_path: Path) -> None:
+    """Earlier versions left the mean to the data."""
+    ckpt = exported(tmp_path / "x", mean=[0.1] * 3, std=[0.2] * 3)
+    words = [ckpt, "data=cifar10", "name=a"]
+    before = a_run(*words, "data.mean=[0.4,0.4,0.4]")
+    assert compose(words).values["data"]["mean"] == [0.4] * 3
+    assert compose([*words, "resume=never"]).values["data"]["mean"] == [0.1] * 3
+    assert compose([*words[:2], "name=b"]).values["data"]["mean"] == [0.1] * 3
+    assert before == "ckpt=runs/a"
 
 
 def test_a_typed_backbone_wins_over_the_card_s() -> None:

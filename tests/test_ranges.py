@@ -16,7 +16,7 @@ from ssl_lightning.errors import UserError
 from tests.every_key import with_value
 
 PACKAGE = Path(ranges.__file__).parent
-ROOMS = ("methods", "losses", "models", "optim", "callbacks", "data", "evaluation", "stages", "modalities")
+ROOMS = ("methods", "losses", "models", "optim", "callbacks", "data", "evaluation", "parts", "stages", "modalities")
 FREE = ("mean", "value_range", "gain", "noise_snr")  # numbers of any size are right here
 # Classes that no config names: loops, batches, results, and what the data module makes.
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"

@@ -50,11 +50,10 @@ class MethodPictures(Watcher):
             places = torch.arange(min(share, len(batch.labels)), device=batch.labels.device)
             self._found.append(rows_of(batch, places * len(batch.labels) // len(places)))
         if batch_idx == batches - 1:
-            views, labels, indices = zip(*self._found, strict=True)
             few = batch._replace(
-                views=[concat(same) for same in zip(*views, strict=True)],
-                labels=torch.cat(labels),
-                indices=torch.cat(indices),
+                views=[concat(same) for same in zip(*(piece.views for piece in self._found), strict=True)],
+                labels=torch.cat([piece.labels for piece in self._found]),
+                indices=torch.cat([piece.indices for piece in self._found]),
             )
             self._found.clear()
             for name, columns in pl_module.pictures(few).items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from ssl_lightning import distributed
-from ssl_lightning.errors import UserError
+from ssl_lightning.errors import UserError, plain
 
 BROKEN_LIMIT = 0.01  # share of a whole set's files that may be broken; one may be in any case
 
@@ -14,7 +14,7 @@ BROKEN_LIMIT = 0.01  # share of a whole set's files that may be broken; one may 
 def say(message: str) -> None:
     """One line to the user, from the first process only."""
     if distributed.is_main():
-        print(message, file=sys.stderr, flush=True)
+        print(plain(message), file=sys.stderr, flush=True)
 
 
 def named(names: Iterable[str], most: int = 3) -> str:
@@ -23,7 +23,7 @@ def named(names: Iterable[str], most: int = 3) -> str:
     >>> named("abcde")
     'a, b, c and 2 more'
     """
-    found = list(names)
+    found = [name if len(name) <= 120 else f"{name[:117]}..." for name in names]
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return f"{', '.join(found[:most])}{more}"
 

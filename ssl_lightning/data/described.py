@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -59,11 +59,6 @@ def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
             f"this backbone takes images of {found} channels, and the data has {channels}; "
             f"set data.channels={found}, or take a backbone that was trained on such images"
         ) from error
-
-
-def card_of(data: DataModule) -> dict[str, Any]:
-    """What a network needs to be fed as it was by `data`, in plain values for the card in its weights file."""
-    return data.card()
 
 
 def labels_per_image(data: DataModule) -> int:

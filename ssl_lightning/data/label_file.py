@@ -3,10 +3,12 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,9 @@ PATHS += ("audio", "audio_path", "audio_file", "wav", "recording", "clip")
 BETWEEN = "|"  # several labels in one cell
 YES_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "-1", "-1.0", ""))
 YES = frozenset(("1", "1.0", "true", "yes"))
+MOST_LINE = 2**20  # characters
+MOST_CELLS = 40_000_000
+MOST_LABELS, MOST_TARGETS = 2**16, 2**30  # different ones where each image has several, and times the images
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def read(
         say(f"{path}: paths that are no {kind.word} under {root} ({len(missing)}): {named(missing)}.")
     if not found:
         raise UserError(
-            f"{path}: none of its {len(rows)} paths is {_a(kind.word)} under {root} ({rows[0][place]} first)"
+            f"{path}: none of its {len(rows)} paths is {_a(kind.word)} under {root} ({named([rows[0][place]])} first)"
         )
     bare = [name for name in files if name not in found]
     if bare:
@@ -94,16 +99,19 @@ def _rows(path: Path, known: set[str], root: str, kind: Kind) -> tuple[list[list
         inside = Path(root) / path
         meant = f"did you mean data.labels={inside}?" if inside.is_file() else "give data.labels=FILE.csv"
         raise UserError(f"the table of labels {path.absolute()} does not exist; {meant}")
+    rows, cells = [], 0
     try:
-        text = path.read_text("utf-8-sig")
+        lines = _lines(path)
+        first = next(lines, "")
+        separator = max(",;\t", key=first.count)
+        for row in csv.reader(chain([first], lines), delimiter=separator):
+            if any(row):
+                rows.append([cell.strip() for cell in row])
+                cells += len(row)
+                if cells > MOST_CELLS:
+                    raise UserError(f"{path} has more than {MOST_CELLS:,} cells; keep the columns that are needed")
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} cannot be read as text ({error}); save the table as UTF-8") from error
-    first = text.split("\n", 1)[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        rows = [
-            [cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)
-        ]
     except csv.Error as error:
         raise UserError(f"{path} is no table ({error}); save it with a path and a label in each row") from error
     if not rows:
@@ -126,6 +134,19 @@ def _rows(path: Path, known: set[str], root: str, kind: Kind) -> tuple[list[list
     return (rows[1:], rows[0]) if has_header else (rows, [])
 
 
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a table. Raises UserError for what is none: a line as long as a book, or NUL bytes."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        number = 0
+        while line := file.readline(MOST_LINE + 1):
+            number += 1
+            if len(line) > MOST_LINE:
+                raise UserError(f"{path}: line {number} is longer than {MOST_LINE:,} characters; write a row in a line")
+            if "\0" in line:
+                raise UserError(f"{path}: line {number} has NUL bytes, which no text has; save the table as UTF-8")
+            yield line
+
+
 def _path_column(header: list[str]) -> int:
     lowered = [name.lower() for name in header]
     return next((lowered.index(name) for name in PATHS if name in lowered), 0)
@@ -135,7 +156,7 @@ def _named_column(path: Path, header: list[str], column: str, place: int, key: s
     others = [i for i in range(len(header)) if i != place]
     names = [header[i] for i in others]
     if column not in names:
-        what = f"has the columns {', '.join(names)}" if names else "has no header"
+        what = f"has the columns {named(names, 8)}" if names else "has no header"
         raise UserError(f"{path} {what}, so {key}={column} is none.{did_you_mean(column, names)}")
     return others[names.index(column)]
 
@@ -151,7 +172,7 @@ def _label_columns(
     if len(others) > 1:
         odd = next((i for i in others if any(row[i].lower() not in YES_NO for row in rows)), None)
         if odd is not None:
-            what = f"column '{header[odd]}'" if header else f"column {odd + 1}"
+            what = f"column '{named([header[odd]])}'" if header else f"column {odd + 1}"
             raise UserError(
                 f"{path} has several columns beside the path, and {what} is not 0 and 1 alone; choose the label with "
                 f"data.label_column={(names or ['NAME'])[0]}, or leave only columns of 0 and 1"
@@ -197,6 +218,9 @@ def _unambiguous(files: Sequence[str]) -> dict[str, str | None]:
 def _file_of(cell: str, root: str, short: dict[str, str | None]) -> str | None:
     cell = cell.replace("\\", "/").removeprefix("./")
     cell = cell.removeprefix(root.rstrip("/") + "/")
+    if ".." in cell.split("/"):  # back into the root, or out of it
+        inside, full = (os.path.normpath(path) for path in (root, os.path.join(root, cell)))
+        return short.get(os.path.relpath(full, inside))
     return short.get(cell) or (short.get(cell.rpartition("/")[2]) if "/" in cell else None)
 
 
@@ -208,15 +232,17 @@ def _labels(
 ) -> Labels:
     if len(columns) > 1:
         names = tuple(header[i] for i in columns) if header else tuple(str(i) for i in range(len(columns)))
-        blank = [-1] * len(columns)
-        rows = [[int(found[f][i].lower() in YES) for i in columns] if f in found else blank for f in files]
-        return _several(rows, names)
+        ones = {f: [n for n, i in enumerate(columns) if row[i].lower() in YES] for f, row in found.items()}
+        return _several(path, ones, files, names)
     cells = {name: row[columns[0]] for name, row in found.items()}
     if any(BETWEEN in cell for cell in cells.values()):
-        sets = {name: {part.strip() for part in cell.split(BETWEEN)} - {""} for name, cell in cells.items()}
-        names = tuple(in_order({part for parts in sets.values() for part in parts}))
-        blank = [-1] * len(names)
-        return _several([[int(n in sets[f]) for n in names] if f in sets else blank for f in files], names)
+        different: set[str] = set()
+        for cell in cells.values():
+            different |= _parts(cell)
+            _check_several(path, len(different), len(files))
+        names = tuple(in_order(different))
+        place = {name: i for i, name in enumerate(names)}
+        return _several(path, {f: [place[n] for n in _parts(cell)] for f, cell in cells.items()}, files, names)
     classes = in_order({cell for cell in cells.values() if cell})
     if not classes:
         raise UserError(f"{path} has no label in its rows; give a path and a label in each")
@@ -224,9 +250,29 @@ def _labels(
     return Labels(torch.tensor([number.get(cells.get(name, ""), -1) for name in files]), classes)
 
 
-def _several(rows: list[list[int]], names: tuple[str, ...]) -> Labels:
-    targets = torch.tensor(rows, dtype=torch.int8)
-    return Labels(torch.full((len(rows),), -1), [], targets, names)
+def _parts(cell: str) -> set[str]:
+    return {part.strip() for part in cell.split(BETWEEN)} - {""}
+
+
+def _check_several(path: Path, labels: int, images: int) -> None:
+    """Refuse a table of labels by images that would fill the memory."""
+    most = min(MOST_LABELS, MOST_TARGETS // max(images, 1))
+    if labels > most:
+        raise UserError(
+            f"{path} has more than {most:,} different labels for {counted(images)}, several for each; leave those that "
+            "are needed, or give one label for each image"
+        )
+
+
+def _several(path: Path, ones: dict[str, list[int]], files: Sequence[str], names: tuple[str, ...]) -> Labels:
+    """From the numbers of each image's labels; an image that is not in `ones` has no row."""
+    _check_several(path, len(names), len(files))
+    targets = np.full((len(files), len(names)), -1, np.int8)
+    for row, file in zip(targets, files, strict=True):
+        if file in ones:
+            row[:] = 0
+            row[ones[file]] = 1
+    return Labels(torch.full((len(files),), -1), [], torch.from_numpy(targets), names)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -33,7 +34,7 @@ class BarlowTwins(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.loss = self.scoring(loss, "z1", "z2")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_lightning import ddp
 from ssl_lightning.adopted import adopted
 from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch, concat, stack_shape
+from ssl_lightning.core.protocols import check_size
 from ssl_lightning.core.watched import EmbedOutput, StepOutput
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
@@ -66,7 +67,7 @@ class SSLMethod(LightningModule):
     ) -> None:
         super().__init__()
         self.seed = seed
-        self.backbone = adopted(backbone)
+        self.backbone = _asked(adopted(backbone))
         self._sizes: tuple[int, ...] = ()  # of the views that were checked last
         self.optimizer_recipe = optimizer
         self._decayed: frozenset[str] | None = None
@@ -197,19 +198,15 @@ class SSLMethod(LightningModule):
         small = min((size for size, role in zip(sizes, roles) if role == GLOBAL), default=0)
         if sizes and small < sizes[0]:
             raise UserError(f"a global view of {small} px is smaller than the first, of {sizes[0]} px; change views.*")
-        if sizes:
-            self.check_views(sizes)
         if LOCAL in roles and not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
+        if sizes:
+            self.check_views(sizes)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         """Refuses sizes of views (their sides in pixels, in order) that this method or its network cannot use."""
-        patch = getattr(self.backbone, "patch_size", 1)
-        if any(size % patch for size in sizes):
-            odd = next(size for size in sizes if size % patch)
-            raise UserError(f"patches of {patch} px do not divide views of {odd} px; change one of the two (views.*)")
-        if len(set(sizes)) > 1 and getattr(getattr(self.backbone, "patch_embed", None), "strict_img_size", False):
-            raise UserError("this ViT takes one image size only; for local views give +backbone.dynamic_img_size=true")
+        for size in sizes:
+            check_size(self.backbone, size)
 
     def configure_optimizers(self) -> Any:
         """One optimizer step sees batch_size x devices x nodes x accumulation images: the recipe scales by that."""
@@ -231,6 +228,15 @@ class SSLMethod(LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         share = share_of_window(self.trainer)
         super().backward(loss if share == 1 else loss * share, *args, **kwargs)
+
+
+def _asked(backbone: nn.Module) -> nn.Module:
+    """The backbone; a transformer of timm's can be asked for its tokens."""
+    if not type(backbone).__module__.startswith("timm."):
+        return backbone
+    from ssl_lightning.models.timm_tokens import with_tokens  # timm takes half a second to import
+
+    return with_tokens(backbone)
 
 
 def _with_batch(step: Callable[..., Any]) -> Callable[..., Any]:

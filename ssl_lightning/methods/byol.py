@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 
@@ -39,8 +40,8 @@ class BYOL(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        self.predictor = predictor(out_dim(self.projector))
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = self.scoring(loss, "p", "t")
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import map_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.lab import lab_to_rgb, rgb_to_lab
-from ssl_lightning.models.maps import check_map, feature_map, has_map
-from ssl_lightning.models.vit import ViT
+from ssl_lightning.models.maps import check_map, feature_map, map_dim
 
 AB_RANGE = 110.0  # a and b are divided by it where they are regressed
 
@@ -28,7 +28,7 @@ class Colorization(SSLMethod):
     In evaluation the network sees images in colour, as any other.
 
     Args:
-        backbone: a `ViT`, or a network with `forward_features` to a map (B, D, h, w), with `out_dim`.
+        backbone: a `TokenEncoder` or a `MapEncoder` of images, e.g. a `ViT` or a `ResNet`.
         loss: with `bins` scores (R, Q), codes (R, Q) and weights (R,) of R pixels to a scalar, e.g. `ColorLoss`;
             without them predicted and true a and b (R, 2) over 110, e.g. `torch.nn.MSELoss` (equation 1).
         mean, std: by which the images were normalised.
@@ -51,16 +51,15 @@ class Colorization(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        if not has_map(backbone):
-            raise UserError("colourisation needs a ViT or a network with a feature map (forward_features)")
+        map_encoder(backbone, "colourisation")
         if in_channels(backbone) != 3 or len(mean) != 3:
             raise UserError("colourisation predicts colours: it takes images of 3 channels (data.channels=3)")
         if cells < 1:
             raise UserError(f"cells is {cells}; each place of the map predicts 1 x 1 colours or more")
-        self.bins = bins
-        self.channels = 2 if bins is None else len(bins.centers)  # type: ignore[arg-type]
-        width = backbone.embed_dim if isinstance(backbone, ViT) else int(backbone.out_dim)  # type: ignore[arg-type]
-        self.head = nn.Conv2d(width, self.channels * cells**2, 1)
+        self.bins: Any = bins
+        centers: Any = getattr(bins, "centers", ())
+        self.channels = 2 if bins is None else len(centers)
+        self.head = nn.Conv2d(map_dim(backbone), self.channels * cells**2, 1)
         self.loss = self.scoring(loss, *(("scores", "targets") if bins is None else ("scores", "codes", "weights")))
         self.cells = cells
         self.mean: Tensor
@@ -88,10 +87,9 @@ class Colorization(SSLMethod):
         """True a and b (R, 2) -> what the loss takes beside the scores."""
         if self.bins is None:
             return [ab / AB_RANGE]
-        bins: Any = self.bins
-        codes = bins.encode(ab)
-        bins.count(codes)
-        return [codes, bins.weights(codes)]
+        codes = self.bins.encode(ab)
+        self.bins.count(codes)
+        return [codes, self.bins.weights(codes)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         grey, lab = self.grey(batch.views[0])
@@ -107,7 +105,7 @@ class Colorization(SSLMethod):
         grey, lab = self.grey(x)
         _, scores = self.predict(grey)
         rows = scores.permute(0, 2, 3, 1).flatten(0, 2)
-        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # type: ignore[operator]  # (R, 2)
+        ab = rows * AB_RANGE if self.bins is None else self.bins.decode(rows)  # (R, 2)
         small = ab.view(len(x), *scores.shape[-2:], 2).permute(0, 3, 1, 2).to(lab)
         colours = interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
         coloured = lab_to_rgb(torch.cat([lab[:, :1], colours], 1))

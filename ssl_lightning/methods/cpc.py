@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import check_tiles
@@ -58,10 +59,10 @@ class CPC(SSLMethod):
                 f"cpc got tile_size={tile_size}, stride={stride}, offsets={list(offsets)}; the first two must be 1 or "
                 "more, the offsets two rising numbers from 1"
             )
-        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        dim = out_dim(backbone)
         self.context = context(dim)
         self.offsets = range(offsets[0], offsets[1] + 1)
-        width = int(self.context.out_dim)  # type: ignore[arg-type]
+        width = out_dim(self.context)
         self.predictors = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.offsets)  # W_k of equation 3
         self.loss = self.scoring(loss, "predictions", "targets")
         self.tile_size, self.stride = tile_size, stride

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2202.03555
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from torch.nn.functional import layer_norm
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.masking import BLOCK_DRAWS, block_mask, hidden_count
-from ssl_lightning.models.vit import ViT, attention_pictures
+from ssl_lightning.models.token_pictures import attention_pictures
 
 
 class Data2Vec(SSLMethod):
@@ -28,7 +30,7 @@ class Data2Vec(SSLMethod):
     authors' runs on images took the blocks' outputs, relative positions and a last normalisation of the mean.
 
     Args:
-        backbone: a `ViT`.
+        backbone: a `TokenEncoder`, e.g. `ViT`.
         loss: predictions and targets of the R hidden patches, both (R, D), to a scalar, e.g. `torch.nn.SmoothL1Loss`.
         teacher: how the teacher follows.
         target_blocks: of how many of the last blocks the target is the mean: 6 in the paper. All, if there are fewer.
@@ -53,46 +55,45 @@ class Data2Vec(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not isinstance(backbone, ViT):
-            raise UserError("data2vec hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
-        if backbone.grid < 2 or not 0 < mask_ratio < 1:
+        encoder = token_encoder(backbone, "data2vec")
+        self.grid = encoder.grid
+        if prod(self.grid) < 2 or not 0 < mask_ratio < 1:
             raise UserError(
-                f"mask_ratio is {mask_ratio} on a grid of {backbone.grid} x {backbone.grid} patches; the ratio must "
+                f"mask_ratio is {mask_ratio} on a grid of {' x '.join(map(str, self.grid))} patches; the ratio must "
                 "lie between 0 and 1 (0.6 is usual), and the patches be smaller than the image"
             )
         if target_blocks < 1:
             raise UserError(f"target_blocks is {target_blocks}; the target is made of 1 block or more")
         self.teacher = Teacher(teacher, backbone)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.embed_dim))
-        self.head = nn.Linear(backbone.embed_dim, backbone.embed_dim)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.token_dim))
+        self.head = nn.Linear(encoder.token_dim, encoder.token_dim)
         self.loss = self.scoring(loss, "predictions", "targets")
         self.target_blocks = target_blocks
-        self.hidden = hidden_count(backbone.grid**2, mask_ratio)
+        self.hidden = hidden_count(prod(self.grid), mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+        token_encoder(self.backbone).check_size(sizes[0], own=True)
 
     def mask(self, batch: Batch) -> Tensor:
         """(B, N) bool, True = hidden, equally many in each image."""
-        grid = int(self.backbone.grid)  # type: ignore[arg-type]
-        draw = self.draw(batch, BLOCK_DRAWS + grid**2)
-        return block_mask(grid, torch.full_like(batch.indices, self.hidden), draw)
+        draw = self.draw(batch, BLOCK_DRAWS + prod(self.grid))
+        return block_mask(self.grid, torch.full_like(batch.indices, self.hidden), draw)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        backbone: Any = self.backbone
+        encoder = token_encoder(self.backbone)
         x, mask = batch.views[0], self.mask(batch)
-        tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
-        predictions = self.head(backbone.split(tokens)[1][mask])  # (R, D)
+        tokens = encoder.tokens(x, hidden=mask, mask_token=self.mask_token)
+        predictions = self.head(encoder.split(tokens)[1][mask])  # (R, D)
         targets = self.targets(x)[mask]
         loss = self.loss(widen(predictions), targets)
-        features = backbone.read(tokens)  # (B, D)
+        features = encoder.read(tokens)  # (B, D)
         return self.output(loss, features, features, target_std=targets.std(0).mean())
 
     @torch.no_grad()
     def targets(self, x: Tensor) -> Tensor:
         """The mean over the teacher's last blocks of what their MLPs say, each token normalised: (B, N, D)."""
-        teacher: Any = self.teacher.networks[0]
+        teacher = token_encoder(self.teacher.networks[0])
         said = [widen(teacher.split(state)[1]) for state in teacher.block_states(x)[-self.target_blocks :]]
         return torch.stack([layer_norm(state, state.shape[-1:]) for state in said]).mean(0)
 

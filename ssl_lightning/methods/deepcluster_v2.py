@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.sampler import hashed_seed
 from ssl_lightning.distributed import broadcast, gather_rows
 from ssl_lightning.errors import UserError
@@ -68,8 +69,8 @@ class DeepClusterV2(SSLMethod):
                 f"deepcluster_v2 got heads={heads}, iterations={iterations}, temperature={temperature}; "
                 "give 1 or more of the first two, and a temperature above 0"
             )
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        dim = int(self.projector.out_dim)  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        dim = out_dim(self.projector)
         self.temperature, self.iterations = temperature, iterations
         self.register_buffer("memory", normalize(torch.randn(2, memory_size, dim), dim=2))
         self.register_buffer("centroids", normalize(torch.randn(heads, prototypes, dim), dim=2))

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import map_encoder, out_dim, per_axis
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -22,14 +23,14 @@ from ssl_lightning.parts.queue import Queue
 
 
 class FeatureMap(nn.Module):
-    """A backbone's features before the mean over places: (B, 3, H, W) -> (B, D, h, w)."""
+    """A backbone's features before the mean over places: (B, C, ...) -> (B, D, *places)."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.backbone.forward_features(x)  # type: ignore[operator]
+        return map_encoder(self.backbone).feature_map(x)
 
 
 class DenseHead(nn.Module):
@@ -51,12 +52,17 @@ def match(features: Tensor, other: Tensor) -> Tensor:
         return (a.transpose(1, 2) @ b).argmax(2)
 
 
+def mean_of(places: Tensor) -> Tensor:
+    """The mean of a map (B, D, *places): (B, D)."""
+    return places.mean(tuple(range(2, places.ndim)))
+
+
 class DenseCL(SSLMethod):
     """Section 3 of the paper: eq. 1 of whole images plus eq. 2 of places, each with a queue of its own.
 
     Args:
-        backbone: images -> features (B, D), with `out_dim`, and `forward_features` -> (B, D, h, w), as the ResNets,
-            `ConvNetSmall` and timm's convolutional networks have it. Its features are the mean of that map.
+        backbone: a `MapEncoder`, or a network with `forward_features` -> (B, D, h, w), as the ResNets, `ConvNetSmall`
+            and timm's convolutional networks have it. Its features are the mean of that map.
         projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
         dense_projector: the same for each place, layer by layer a 1x1 convolution, without BatchNorm.
         loss: scores queries, their keys and a queue, e.g. `InfoNCE`.
@@ -78,28 +84,31 @@ class DenseCL(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        map_encoder(backbone, "DenseCL")
+        dim = out_dim(backbone)
         head = DenseHead(projector(dim), dense_projector(dim))
         self.head = head
         self.teacher = Teacher(teacher, FeatureMap(backbone), head)
         self.loss, self.weight = self.scoring(loss, "q", "k", "queue"), weight
-        self.queue = Queue(queue_size, int(head.projector.out_dim))  # type: ignore[arg-type]
-        self.dense_queue = Queue(queue_size, int(head.dense_projector.out_dim))  # type: ignore[arg-type]
+        self.queue = Queue(queue_size, out_dim(head.projector))
+        self.dense_queue = Queue(queue_size, out_dim(head.dense_projector))
 
     @torch.no_grad()
     def check_views(self, sizes: Sequence[int]) -> None:
         """Also refuses a backbone whose features are not the mean of a feature map: a ViT, or one with more layers."""
         super().check_views(sizes)
         net = copy.deepcopy(self.backbone).eval()
-        x = torch.randn(2, in_channels(net), sizes[0], sizes[0]).to(next(net.parameters()))
-        places = net.forward_features(x) if hasattr(net, "forward_features") else x.flatten(2)  # type: ignore[operator]
-        if places.ndim != 4 or not torch.allclose(places.mean((2, 3)), net(x), rtol=1e-3, atol=1e-4):
+        encoder = map_encoder(net, "DenseCL")
+        size = per_axis(sizes[0], len(encoder.strides))
+        x = torch.randn(2, in_channels(net), *size).to(next(net.parameters()))
+        mean, features = mean_of(encoder.feature_map(x)), encoder(x)
+        if mean.shape != features.shape or not torch.allclose(mean, features, rtol=1e-3, atol=1e-4):
             fix = "choose a ResNet or convnet_small"
             raise UserError(f"densecl needs a backbone whose features are the mean of its feature map; {fix}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x1, x2 = batch.global_views
-        features = self.backbone.forward_features(x1)  # type: ignore[operator]  # (B, D, h, w)
+        features = map_encoder(self.backbone).feature_map(x1)  # (B, D, h, w)
         q, dense_q = self.head(features)  # (B, P), (B, S, P)
         other, (k, dense_k) = self.teacher.states(x2)  # (B, D, h, w), as above
         place = match(features.detach(), other)  # (B, S)
@@ -109,4 +118,4 @@ class DenseCL(SSLMethod):
         self.queue.push(normalize(k))
         self.dense_queue.push(normalize(dense_k.mean(1)))
         loss = (1 - self.weight) * whole + self.weight * dense
-        return self.output(loss, features.mean((2, 3)), q, k, dense=dense.detach())
+        return self.output(loss, mean_of(features), q, k, dense=dense.detach())

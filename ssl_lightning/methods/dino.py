@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch, concat
+from ssl_lightning.core.protocols import out_dim, projecting_head, prototype_head
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.center import Center
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.vit import attention_pictures
+from ssl_lightning.models.token_pictures import attention_pictures
 from ssl_lightning.optim.schedules import ramp
 
 
@@ -57,9 +58,9 @@ class DINO(SSLMethod):
         super().__init__(backbone, **optim)
         if not min(teacher_temperature, warmup_teacher_temperature) > 0:
             raise UserError("dino's teacher temperatures must be above 0; the paper has 0.04 to 0.07")
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.center = Center(int(self.projector.out_dim), center_momentum)  # type: ignore[arg-type]
+        self.center = Center(out_dim(self.projector), center_momentum)
         self.loss = self.scoring(loss, "scores", "targets")
         self.temperatures = (warmup_teacher_temperature, teacher_temperature, warmup_epochs)
         self.frozen_epochs = frozen_epochs
@@ -76,12 +77,12 @@ class DINO(SSLMethod):
         entropy = -(targets * targets.clamp_min(1e-12).log()).sum(1).mean()
         seen = torch.cat(features[:2])
         with torch.no_grad():
-            z = self.projector.project(seen).chunk(2)  # type: ignore[operator]  # (B, P) each
+            z = projecting_head(self.projector).project(seen).chunk(2)  # (B, P) each
         return self.output(loss, seen, *z, teacher_entropy=entropy, teacher_temperature=temperature)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.current_epoch < self.frozen_epochs:
-            self.projector.forget_last_gradient()  # type: ignore[operator]
+            prototype_head(self.projector).forget_last_gradient()
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Of a ViT: where the teacher's class token looks, and its patch tokens as colours."""

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ssl_lightning.adopted import adopted
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.errors import UserError
-from ssl_lightning.optim.param_groups import layer_decay
+from ssl_lightning.optim.param_groups import decayed_names, layer_decay, spared_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
 
 
@@ -51,7 +52,7 @@ class Finetuner(LightningModule):
         if mixup < 0 or not 0 <= label_smoothing < 1:
             raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
         self.backbone = adopted(backbone).requires_grad_(not frozen)
-        dim = int(backbone.out_dim)  # type: ignore[arg-type]
+        dim = out_dim(backbone)
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
         self.head = nn.Linear(dim, num_classes)
@@ -59,8 +60,23 @@ class Finetuner(LightningModule):
         nn.init.zeros_(self.head.bias)
         self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
         self.mixup, self.label_smoothing = mixup, label_smoothing
+        self._decayed: frozenset[str] | None = None  # of the backbone's parameters
         self._seen: list[Tensor] = []  # of a validation: (correct, summed loss, images) of each batch
         self.picking = (0.0, 0.0)  # of the last validation: (top1, -loss), the higher the better
+
+    def setup(self, stage: str) -> None:
+        """Who has weight decay goes by names that are fixed here, before a strategy that shards makes tensors flat."""
+        self._decayed = decayed_names(self.backbone.named_parameters(), not_decayed=spared_names(self.backbone))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._decayed is not None:
+            checkpoint["decayed"] = sorted(self._decayed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run goes on with the weight decay it began with: older ones decided by the shape alone."""
+        names = checkpoint.get("decayed")
+        shapes = decayed_names(self.backbone.named_parameters())
+        self._decayed = shapes if names is None else frozenset(map(str, names))
 
     def train(self, mode: bool = True) -> "Finetuner":
         """A frozen backbone never trains: not after a validation, and not where a run goes on amid an epoch."""
@@ -110,7 +126,7 @@ class Finetuner(LightningModule):
         batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
         rate, decay = self.recipe.lr(global_batch), self.recipe.weight_decay
-        groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay)
+        groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay, self._decayed)
         return self.recipe.build_groups(groups, global_batch, *steps)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

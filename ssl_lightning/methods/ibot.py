@@ -5,6 +5,7 @@ their own, Sinkhorn-Knopp and KoLeo it is DINOv2: Oquab et al. 2023, https://arx
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch, concat
+from ssl_lightning.core.protocols import centering, out_dim, projecting_head, prototype_head, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.masking import BLOCK_DRAWS, block_mask
-from ssl_lightning.models.vit import ViT, attention_pictures
+from ssl_lightning.models.token_pictures import attention_pictures
 from ssl_lightning.optim.schedules import ramp
 
 
@@ -27,7 +29,7 @@ class IBOT(SSLMethod):
     patches' centre is that of the hidden ones, as in DINOv2's code (iBOT's takes all).
 
     Args:
-        backbone: a `ViT`.
+        backbone: a `TokenEncoder` with a class token, e.g. `ViT`.
         projector: called with the tokens' width, gives the module from tokens to scores (B, K), with `out_dim` = K,
             `project` and `forget_last_gradient`, e.g. `DINOHead`.
         patch_projector: the same for patches (DINOv2); None for one head for both (iBOT).
@@ -70,11 +72,11 @@ class IBOT(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not isinstance(backbone, ViT):
-            raise UserError("iBOT hides patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
-        if backbone.cls_token is None:
+        encoder = token_encoder(backbone, "iBOT")
+        if not encoder.has_class_token:
             raise UserError("iBOT learns from the class token; set backbone.class_token=true")
-        if backbone.grid < 2:
+        self.grid, width = encoder.grid, encoder.token_dim
+        if prod(self.grid) < 2:
             raise UserError("iBOT hides some patches and shows others; take patches smaller than the image")
         if not min(teacher_temperature, warmup_teacher_temperature) > 0:
             raise UserError("the teacher temperatures must be above 0; the papers have 0.04 to 0.07")
@@ -82,13 +84,13 @@ class IBOT(SSLMethod):
             raise UserError(
                 f"mask_probability={mask_probability} must lie in 0 to 1, mask_ratio={list(mask_ratio)} between 0 and 1"
             )
-        self.projector = projector(backbone.embed_dim)
-        self.patch_projector = None if patch_projector is None else patch_projector(backbone.embed_dim)
+        self.projector = projector(width)
+        self.patch_projector = None if patch_projector is None else patch_projector(width)
         of_patches = [] if self.patch_projector is None else [self.patch_projector]
         self.teacher = Teacher(teacher, backbone, self.projector, *of_patches)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(backbone.embed_dim))
-        self.center = center(int(self.projector.out_dim))  # type: ignore[arg-type]
-        self.patch_center = center(int((self.patch_projector or self.projector).out_dim))  # type: ignore[arg-type]
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.center = center(out_dim(self.projector))
+        self.patch_center = center(out_dim(self.patch_projector or self.projector))
         self.loss = self.scoring(loss, "scores", "targets")
         self.patch_loss = self.scoring(patch_loss, "scores", "targets", "mask")
         self.spread, self.spread_weight = spread, spread_weight
@@ -98,26 +100,26 @@ class IBOT(SSLMethod):
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+        token_encoder(self.backbone).check_size(sizes[0], own=True)
 
     def mask(self, batch: Batch) -> Tensor:
         """(2B, N) bool over the patches of both global views, True = hidden."""
-        grid = int(self.backbone.grid)  # type: ignore[arg-type]
+        patches = prod(self.grid)
         masks = []
         for view in range(2):
-            draw = self.draw(batch, 2 + BLOCK_DRAWS + grid**2, stream=view)
+            draw = self.draw(batch, 2 + BLOCK_DRAWS + patches, stream=view)
             low, high = self.mask_ratio
-            hidden = ((low + draw[:, 1] * (high - low)) * grid**2).long().clamp(1, grid**2 - 1)  # (B,)
+            hidden = ((low + draw[:, 1] * (high - low)) * patches).long().clamp(1, patches - 1)  # (B,)
             hidden = torch.where(draw[:, 0] < self.mask_probability, hidden, 0)
-            masks.append(block_mask(grid, hidden, draw[:, 2:]))
+            masks.append(block_mask(self.grid, hidden, draw[:, 2:]))
         return torch.cat(masks)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        backbone: Any = self.backbone
+        encoder = token_encoder(self.backbone)
         x, mask = concat(batch.global_views), self.mask(batch)  # (2B, N)
-        tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
-        prefix, patches = backbone.split(tokens)
-        local = self.features_of(batch.local_views, lambda view: backbone.tokens(view)[:, 0])
+        tokens = encoder.tokens(x, hidden=mask, mask_token=self.mask_token)
+        prefix, patches = encoder.split(tokens)
+        local = self.features_of(batch.local_views, lambda view: encoder.tokens(view)[:, 0])
         classes = [*prefix[:, 0].chunk(2), *local]  # (B, D) each, global views first
         scores = self.projector(torch.cat(classes)).chunk(len(classes))  # (B, K) each
         patch_scores = (self.patch_projector or self.projector)(patches[mask])  # (R, K)
@@ -127,28 +129,30 @@ class IBOT(SSLMethod):
             loss = loss + self.spread_weight * sum(self.spread(view) for view in classes[:2])
         entropy = -(answers * answers.clamp_min(1e-12).log()).sum(1).mean()
         with torch.no_grad():
-            z = self.projector.project(torch.cat(classes[:2])).chunk(2)  # type: ignore[operator]  # (B, P) each
-        seen = backbone.read(tokens)  # (2B, D)
+            z = projecting_head(self.projector).project(torch.cat(classes[:2])).chunk(2)  # (B, P) each
+        seen = encoder.read(tokens)  # (2B, D)
         return self.output(loss, seen, *z, teacher_entropy=entropy, teacher_temperature=temperature)
 
     @torch.no_grad()
     def answers(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
         """The teacher's, who sees the whole views: (2B, K) of class tokens, (R, K) of what is hidden; temperature."""
-        backbone, *heads = self.teacher.networks
-        tokens = backbone.tokens(x)  # type: ignore[operator]
-        scores = heads[0](tokens[:, 0]), heads[-1](backbone.split(tokens)[1][mask])  # type: ignore[operator]
+        network, *heads = self.teacher.networks
+        encoder = token_encoder(network)
+        tokens = encoder.tokens(x)
+        scores = heads[0](tokens[:, 0]), heads[-1](encoder.split(tokens)[1][mask])
         start, end, epochs = self.temperatures
         temperature = ramp(start, end, self.current_epoch, epochs)
         found = []
-        for center, score in zip((self.center, self.patch_center), scores, strict=True):
-            found.append(center.sharpen(score, temperature))  # type: ignore[operator]
-            center.update(score)  # type: ignore[operator]
+        centers = centering(self.center), centering(self.patch_center)
+        for center, score in zip(centers, scores, strict=True):
+            found.append(center.sharpen(score, temperature))
+            center.update(score)
         return found[0], found[1], temperature
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.current_epoch < self.frozen_epochs:
             for head in filter(None, (self.projector, self.patch_projector)):
-                head.forget_last_gradient()  # type: ignore[operator]
+                prototype_head(head).forget_last_gradient()
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Where the teacher's class token looks, and its patch tokens as colours."""

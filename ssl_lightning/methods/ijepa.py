@@ -5,6 +5,7 @@ https://arxiv.org/abs/2301.08243
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch.nn.functional import layer_norm
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import TokenEncoder, token_encoder
 from ssl_lightning.distributed import reduce
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.masking import block_places, block_size, context_places
-from ssl_lightning.models.vit import ViT, patch_pictures, take
+from ssl_lightning.models.masking import block_places, block_size, context_places, take
+from ssl_lightning.models.token_pictures import patch_pictures
 
 
 class IJEPA(SSLMethod):
@@ -32,7 +34,7 @@ class IJEPA(SSLMethod):
     authors' network has none.
 
     Args:
-        backbone: a `ViT`; the context encoder.
+        backbone: a `TokenEncoder`, e.g. `ViT`; the context encoder.
         predictor: called with the backbone, gives the module from context tokens to tokens of the targets.
         loss: predictions and targets, both (B, M, T, D), to a scalar, e.g. `torch.nn.SmoothL1Loss`, the authors'.
         teacher: how the target encoder follows; momentum rises from 0.996 to 1 in the paper.
@@ -43,7 +45,7 @@ class IJEPA(SSLMethod):
         **optim: `optimizer`, an OptimizerRecipe.
 
     Raises:
-        UserError: no `ViT`, or more targets than its grid has places.
+        UserError: a backbone without tokens, or more targets than its grid has places.
     """
 
     features_are_readout = False
@@ -54,7 +56,7 @@ class IJEPA(SSLMethod):
     def __init__(
         self,
         backbone: nn.Module,
-        predictor: Callable[[ViT], nn.Module],
+        predictor: Callable[[TokenEncoder], nn.Module],
         loss: Callable[[Tensor, Tensor], Tensor],
         teacher: EMATeacher,
         targets: int = 4,
@@ -65,54 +67,63 @@ class IJEPA(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not isinstance(backbone, ViT):
-            raise UserError("I-JEPA masks a vision transformer; choose backbone=vit_tiny, vit_small or vit_base")
-        if not 1 <= targets < backbone.grid**2:
+        encoder = token_encoder(backbone, "I-JEPA")
+        self.grid, self.targets = encoder.grid, targets
+        if not 1 <= targets < prod(self.grid):
             raise UserError(
-                f"{targets} targets on a grid of {backbone.grid} x {backbone.grid} leave nothing to see; lower "
+                f"{targets} targets on a grid of {' x '.join(map(str, self.grid))} leave nothing to see; lower "
                 "method.targets or take smaller patches"
             )
-        self.predictor = predictor(backbone)
+        self.predictor = predictor(encoder)
         self.teacher = Teacher(teacher, backbone)
         self.loss = self.scoring(loss, "predictions", "targets")
-        self.grid, self.targets = backbone.grid, targets
         self.target_scale, self.target_aspect, self.context_scale = target_scale, target_aspect, context_scale
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+        token_encoder(self.backbone).check_size(sizes[0], own=True)
 
     def blocks(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Places of the context (B, K) and of the targets (B, M, T)."""
+        patches = prod(self.grid)
         a, b, c = self.draw_for(torch.tensor([step]), 3, stream=1)[0].tolist()  # on the CPU
         size = block_size(self.grid, self.target_scale, self.target_aspect, (a, b))
-        while self.targets * size[0] * size[1] >= self.grid**2:  # on a small grid: something must be left to see
-            size = (size[0], size[1] - 1) if size[1] > 1 else (size[0] - 1, 1)
+        while self.targets * prod(size) >= patches:  # on a small grid: something must be left to see
+            size = smaller(size)
         around = block_size(self.grid, self.context_scale, (1.0, 1.0), (c, 0.0))
-        draw = self.draw(batch, 2 * self.targets + 2 + self.grid**2)
-        corners, lots = draw[:, : 2 * self.targets + 2].unflatten(1, (-1, 2)), draw[:, 2 * self.targets + 2 :]
+        axes = len(self.grid)
+        places = axes * (self.targets + 1)  # a number for each axis of each block
+        draw = self.draw(batch, places + patches)
+        corners, lots = draw[:, :places].unflatten(1, (-1, axes)), draw[:, places:]
         targets = block_places(self.grid, size, corners[:, 1:])  # (B, M, T)
         order, inside = context_places(targets, block_places(self.grid, around, corners[:, 0]), lots)
         count = -int(reduce(-inside.min(), "max"))  # the fewest of any image on any rank
         return order[:, : max(count, 1)].sort(1).values, targets
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        x = batch.views[0]
+        x, encoder = batch.views[0], token_encoder(self.backbone)
         visible, places = self.blocks(batch, self.global_step)
-        tokens = self.backbone.tokens(x, visible)  # type: ignore[operator]
-        predictions = self.predictor(self.backbone.split(tokens)[1], visible, places)  # type: ignore[operator]
+        tokens = encoder.tokens(x, visible)
+        predictions = self.predictor(encoder.split(tokens)[1], visible, places)
         loss = self.loss(widen(predictions), self.answers(x, places))
-        features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
+        features = encoder.read(tokens)  # (B, D)
         return self.output(loss, features, features)
 
     @torch.no_grad()
     def answers(self, x: Tensor, places: Tensor) -> Tensor:
         """What the teacher, which sees the whole image, says of the places (B, M, T): (B, M, T, D), normalised."""
-        teacher: Any = self.teacher.networks[0]
+        teacher = token_encoder(self.teacher.networks[0])
         patches = widen(teacher.split(teacher.tokens(x))[1])  # (B, N, D)
         patches = layer_norm(patches, patches.shape[-1:])
         return take(patches, places.flatten(1)).unflatten(1, places.shape[1:])
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """The target encoder's patch tokens as colours; its class token has no loss, and no attention to show."""
-        return {"patch_pca": patch_pictures(self.judged, batch.views[0])}
+        x = batch.views[0]
+        return {"patch_pca": patch_pictures(self.judged, x)} if x.ndim == 4 else {}
+
+
+def smaller(size: tuple[int, ...]) -> tuple[int, ...]:
+    """A block one patch shorter, on the last of its axes where it can be."""
+    axis = max(number for number, length in enumerate(size) if length > 1)
+    return (*size[:axis], size[axis] - 1, *size[axis + 1 :])

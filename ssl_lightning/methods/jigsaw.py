@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import DRAWS, Tiles
 from ssl_lightning.models.tiles import distant_permutations
@@ -47,11 +48,11 @@ class Jigsaw(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        self.projector = projector(9 * int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(9 * out_dim(backbone))
         self.loss = self.scoring(loss, "scores", "permutations")
         self.tiles = Tiles(tile_size, drop_colors)
         self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
-        orders = distant_permutations(int(self.projector.out_dim))  # type: ignore[arg-type]
+        orders = distant_permutations(out_dim(self.projector))
         self.register_buffer("permutations", orders, persistent=False)
 
     def check_views(self, sizes: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.sampler import hashed_seed
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
@@ -45,7 +46,7 @@ class LeJEPA(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         if not 0 <= weight <= 1 or directions < 1:
             raise UserError(f"lejepa got weight={weight}, directions={directions}; give 0 to 1, and 1 or more")
         self.loss, self.weight = self.scoring(loss, "z", "directions"), weight

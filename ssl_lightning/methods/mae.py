@@ -4,16 +4,17 @@ He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", https://arxi
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import TokenEncoder, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
-from ssl_lightning.models.vit import ViT
+from ssl_lightning.models.masking import hidden_count, random_places
 
 
 class MAE(SSLMethod):
@@ -22,7 +23,7 @@ class MAE(SSLMethod):
     An image's mask is a function of seed, epoch and its index alone: the same on any rank, and after a resume.
 
     Args:
-        backbone: a `ViT`; features are its readout, in training that of the visible patches.
+        backbone: a `TokenEncoder`, e.g. `ViT`; features are its readout, in training that of the visible patches.
         decoder: called with the backbone, gives the module from visible tokens to the pixels of all patches.
         loss: scores predicted against true patches where the mask is True, e.g. `MaskedPixelLoss`.
         mask_ratio: share of patches that are hidden, above 0 and below 1; 0.75 in the paper.
@@ -37,52 +38,50 @@ class MAE(SSLMethod):
     def __init__(
         self,
         backbone: nn.Module,
-        decoder: Callable[[ViT], nn.Module],
+        decoder: Callable[[TokenEncoder], nn.Module],
         loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         mask_ratio: float = 0.75,
         seed: int = 0,
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not isinstance(backbone, ViT):
-            raise UserError(
-                "MAE drops patches from a vision transformer; choose backbone=vit_tiny, vit_small or vit_base"
-            )
-        if backbone.grid < 2:
+        encoder = token_encoder(backbone, "MAE")
+        patches = prod(encoder.grid)
+        if patches < 2:
             raise UserError("MAE hides some patches and shows others; take patches smaller than the image")
         if not 0 < mask_ratio < 1:
             raise UserError(f"mask_ratio is {mask_ratio}; it must be above 0 and below 1 (0.75 is usual)")
-        self.decoder = decoder(backbone)
+        self.decoder = decoder(encoder)
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
-        self.hidden = hidden_count(backbone.grid**2, mask_ratio)
+        self.hidden = hidden_count(patches, mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+        token_encoder(self.backbone).check_size(sizes[0], own=True)
 
     def predict(self, x: Tensor, draw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images and uniform numbers (B, N) -> tokens (B, R + K, D), pixels of all patches (B, N, C), mask (B, N)."""
+        """Items and uniform numbers (B, N) -> tokens (B, R + K, D), pixels of all patches (B, N, C), mask (B, N)."""
         visible, mask = random_places(draw, self.hidden)
-        tokens = self.backbone.tokens(x, visible)  # type: ignore[operator]
+        tokens = token_encoder(self.backbone).tokens(x, visible)
         return tokens, self.decoder(tokens, visible), mask
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        x = batch.views[0]
-        patches = patchify(x, self.backbone.patch_size)  # type: ignore[arg-type]  # (B, N, C)
+        x, encoder = batch.views[0], token_encoder(self.backbone)
+        patches = encoder.patchify(x)  # (B, N, C)
         draw = self.draw(batch, patches.shape[1])
         tokens, prediction, mask = self.predict(x, draw)
         loss = self.loss(prediction, patches, mask)
-        features = self.backbone.read(tokens)  # type: ignore[operator]  # (B, D)
+        features = encoder.read(tokens)  # (B, D)
         return self.output(loss, features, features)
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
-        """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, 3, H, W) each."""
-        x, size = batch.views[0], int(self.backbone.patch_size)  # type: ignore[arg-type]
-        patches = patchify(x, size)
+        """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, C, H, W) each."""
+        x, encoder = batch.views[0], token_encoder(self.backbone)
+        patches = encoder.patchify(x)
         _, prediction, mask = self.predict(x, self.draw(batch, patches.shape[1], epoch=0))
         if getattr(self.loss, "norm_target", False):  # back from each patch's own mean and deviation, known to us alone
             deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
             prediction = prediction * deviation + patches.mean(-1, keepdim=True)
         hidden = mask[:, :, None]
         seen, filled = patches.masked_fill(hidden, 0.0), torch.where(hidden, prediction.to(patches.dtype), patches)
-        return {"reconstruction": [x, unpatchify(seen, size), unpatchify(filled, size)]}
+        return {"reconstruction": [x, encoder.unpatchify(seen), encoder.unpatchify(filled)]}

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.parts.queue import Queue
@@ -48,11 +49,11 @@ class MoCo(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = self.scoring(loss, "q", "k", "queue")
         self.symmetric = symmetric
-        self.queue = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.queue = Queue(queue_size, out_dim(self.projector))
 
     def keys(self, x: Tensor) -> Tensor:
         return normalize(self.teacher(x))  # (B, P)

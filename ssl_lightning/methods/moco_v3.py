@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -41,12 +42,13 @@ class MoCoV3(SSLMethod):
         **optim: Any,
     ) -> None:
         if freeze_patch_embed:
-            if not hasattr(backbone, "patch_embed"):
+            embedding = getattr(backbone, "patch_embed", None)
+            if not isinstance(embedding, nn.Module):
                 raise UserError("method.freeze_patch_embed is for ViTs: this backbone has no patch_embed; set it false")
-            backbone.patch_embed.requires_grad_(False)  # type: ignore[union-attr, operator]
+            embedding.requires_grad_(False)
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        self.predictor = predictor(out_dim(self.projector))
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = self.scoring(loss, "q", "k", "no queue")
 

@@ -4,6 +4,7 @@ Assran et al. 2022, "Masked Siamese Networks for Label-Efficient Learning", http
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.masking import hidden_count, random_places
-from ssl_lightning.models.vit import ViT, attention_pictures
+from ssl_lightning.models.token_pictures import attention_pictures
 
 
 class MSN(SSLMethod):
@@ -25,7 +27,7 @@ class MSN(SSLMethod):
     and index. Judged and exported is the teacher.
 
     Args:
-        backbone: a `ViT`.
+        backbone: a `TokenEncoder`, e.g. `ViT`.
         projector: called with D, gives the module from features to projections (B, P), with `out_dim`.
         loss: anchors (M, B, P), targets (B, P) and prototypes (K, P) to a scalar, e.g. `MSNLoss`.
         teacher: how the teacher follows.
@@ -52,30 +54,30 @@ class MSN(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not isinstance(backbone, ViT):
-            raise UserError("MSN drops patches of a ViT; choose backbone=vit_tiny, vit_small or vit_base")
-        if prototypes < 2 or backbone.grid < 2 or not 0 < mask_ratio < 1:
+        grid = token_encoder(backbone, "MSN").grid
+        if prototypes < 2 or prod(grid) < 2 or not 0 < mask_ratio < 1:
             raise UserError(
-                f"MSN got prototypes={prototypes}, mask_ratio={mask_ratio} and {backbone.grid} x {backbone.grid} "
+                f"MSN got prototypes={prototypes}, mask_ratio={mask_ratio} and {' x '.join(map(str, grid))} "
                 "patches; it takes 2 or more of the first, a ratio between 0 and 1, and patches smaller than the image"
             )
-        self.projector = projector(backbone.out_dim)
+        self.projector = projector(out_dim(backbone))
         self.teacher = Teacher(teacher, backbone, self.projector)
-        self.prototypes = nn.Parameter(torch.empty(prototypes, int(self.projector.out_dim)))  # type: ignore[arg-type]
+        self.prototypes = nn.Parameter(torch.empty(prototypes, out_dim(self.projector)))
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
         self.prototypes.no_decay = True  # type: ignore[attr-defined]  # what runs from before `not_decayed` go by
         self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
-        self.hidden = hidden_count(backbone.grid**2, mask_ratio)
+        self.hidden = hidden_count(prod(grid), mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        self.backbone.check_size(sizes[0])  # type: ignore[operator]
+        token_encoder(self.backbone).check_size(sizes[0], own=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        backbone: Any = self.backbone
+        encoder = token_encoder(self.backbone)
         whole, masked = batch.global_views
-        visible, _ = random_places(self.draw(batch, backbone.grid**2), self.hidden)
-        seen = backbone.read(backbone.tokens(masked, visible))  # (B, D)
+        draw = self.draw(batch, prod(encoder.grid))
+        visible, _ = random_places(draw, self.hidden)
+        seen = encoder.read(encoder.tokens(masked, visible))  # (B, D)
         features = [seen, *self.features_of(batch.local_views)]  # (B, D) each
         anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)
         targets = self.teacher(whole)  # (B, P)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.losses.forms import full_precision
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.parts.queue import Queue
@@ -40,10 +41,10 @@ class NNCLR(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        self.predictor = predictor(out_dim(self.projector))
         self.loss = self.scoring(loss, "q", "k", "no queue")
-        self.support = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.support = Queue(queue_size, out_dim(self.projector))
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:

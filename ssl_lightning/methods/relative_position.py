@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import DRAWS, Tiles
 
@@ -47,7 +48,7 @@ class RelativePosition(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        self.projector = projector(2 * int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(2 * out_dim(backbone))
         self.loss = self.scoring(loss, "scores", "sides")
         self.tiles = Tiles(tile_size, drop_colors)
 

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.parts.queue import Queue
@@ -38,10 +39,10 @@ class ReSSL(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.teacher = Teacher(teacher, backbone, self.projector)
         self.loss = self.scoring(loss, "z", "t", "queue")
-        self.queue = Queue(queue_size, int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.queue = Queue(queue_size, out_dim(self.projector))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         strong, weak = batch.global_views

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -26,7 +27,7 @@ class Rotation(SSLMethod):
 
     def __init__(self, backbone: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], **optim: Any) -> None:
         super().__init__(backbone, **optim)
-        self.head = nn.Linear(int(backbone.out_dim), 4)  # type: ignore[arg-type]
+        self.head = nn.Linear(out_dim(backbone), 4)
         self.loss = self.scoring(loss, "scores", "turns")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch, concat
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -30,7 +31,7 @@ class SimCLR(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.loss = self.scoring(loss, "z1", "z2")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:

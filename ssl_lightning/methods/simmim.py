@@ -6,32 +6,34 @@ the paper's Swin has a learned token behind its patch embedding instead.
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import has_tokens, map_encoder, out_dim, per_axis, shown, token_encoder
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.maps import check_map, feature_map, has_map
-from ssl_lightning.models.masking import hidden_count, patchify, random_places, unpatchify
-from ssl_lightning.models.vit import ViT
+from ssl_lightning.models.maps import check_map, feature_map
+from ssl_lightning.models.masking import enlarged, hidden_count, patchify, random_places, unpatchify
 
 
 class SimMIM(SSLMethod):
     """Section 3 of the paper. An image's mask is a function of seed, epoch and its index.
 
     Args:
-        backbone: a `ViT`, or a network with `forward_features` from images to a map (B, D, H / stride, W / stride).
+        backbone: a `TokenEncoder`, e.g. `ViT`, or a `MapEncoder`: a network with a map (B, D, H / stride, W / stride),
+            from `forward_features` or `feature_map`.
         loss: scores predicted against true patches where the mask is True, e.g. `MaskedPixelLoss`.
-        image_size: of the views, pixels.
+        image_size: of the views, pixels; a token encoder's own size counts.
         mask_size: side of the squares that are hidden, pixels; 32 in the paper. A multiple of what is predicted at once
             (a ViT's patch, another network's stride).
         mask_ratio: share that is hidden, above 0 and below 1; 0.6 in the paper.
-        stride: of a network that is no ViT.
+        stride: of the map of a network without tokens.
         seed: of the masks.
         **optim: `optimizer`, an OptimizerRecipe.
     """
@@ -45,7 +47,7 @@ class SimMIM(SSLMethod):
         self,
         backbone: nn.Module,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-        image_size: int = 224,
+        image_size: int | tuple[int, ...] = 224,
         mask_size: int = 32,
         mask_ratio: float = 0.6,
         stride: int = 32,
@@ -53,61 +55,77 @@ class SimMIM(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
-        if not has_map(backbone):
-            raise UserError("SimMIM needs a ViT or a network with a feature map (forward_features)")
-        self.patch_size = backbone.patch_size if isinstance(backbone, ViT) else stride
-        if mask_size % self.patch_size or image_size % mask_size or not 0 < mask_ratio < 1:
+        if has_tokens(backbone):
+            encoder = token_encoder(backbone)
+            self.sides, width = encoder.strides, encoder.token_dim
+            lengths = tuple(places * side for places, side in zip(encoder.grid, encoder.strides, strict=True))
+        else:
+            axes = len(map_encoder(backbone, "SimMIM").strides)
+            self.sides, width, lengths = (stride,) * axes, out_dim(backbone), per_axis(image_size, axes)
+        self.grid = tuple(length // side for length, side in zip(lengths, self.sides, strict=True))
+        if (
+            any(mask_size % side for side in self.sides)
+            or any(length % mask_size for length in lengths)
+            or not 0 < mask_ratio < 1
+        ):
             raise UserError(
-                f"SimMIM got mask_size={mask_size}, mask_ratio={mask_ratio} for images of {image_size} px predicted by "
-                f"{self.patch_size} px (a ViT's patch, or method.stride): images must divide by the first, the "
-                "first by the last, and the ratio lie between 0 and 1"
+                f"SimMIM got mask_size={mask_size}, mask_ratio={mask_ratio} for images of {shown(lengths)} px "
+                f"predicted by {shown(self.sides)} px (a ViT's patch, or method.stride): images must divide by the "
+                "first, the first by the last, and the ratio lie between 0 and 1"
             )
-        width = backbone.embed_dim if isinstance(backbone, ViT) else int(backbone.out_dim)  # type: ignore[arg-type]
-        self.head = nn.Linear(width, self.patch_size**2 * in_channels(backbone))
-        if isinstance(backbone, ViT):
+        self.head = nn.Linear(width, prod(self.sides) * in_channels(backbone))
+        if has_tokens(backbone):
             self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
-        if image_size // mask_size < 2:
+        self.squares = tuple(length // mask_size for length in lengths)
+        if prod(self.squares) < 2:
             raise UserError(
-                f"squares of {mask_size} px hide the whole image of {image_size} px; lower method.mask_size"
+                f"squares of {mask_size} px hide the whole image of {shown(lengths)} px; lower method.mask_size"
             )
-        self.squares, self.unit = image_size // mask_size, mask_size // self.patch_size
-        self.hidden = hidden_count(self.squares**2, mask_ratio)
+        self.units = [mask_size // side for side in self.sides]  # patches in a square, along each axis
+        self.hidden = hidden_count(prod(self.squares), mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
-        if isinstance(self.backbone, ViT):
-            self.backbone.check_size(sizes[0])
+        if has_tokens(self.backbone):
+            token_encoder(self.backbone).check_size(sizes[0], own=True)
             return
         with evaluating(self.backbone):
-            check_map(self.backbone, sizes[0], self.head.in_features, self.patch_size)
+            check_map(self.backbone, sizes[0], self.head.in_features, self.sides[0])
 
     def mask(self, batch: Batch, epoch: int | None = None) -> Tensor:
         """(B, N) bool over patches, True = hidden, in whole squares."""
-        mask = random_places(self.draw(batch, self.squares**2, epoch=epoch), self.hidden)[1].unflatten(
-            1, (self.squares, self.squares)
-        )
-        return mask.repeat_interleave(self.unit, 1).repeat_interleave(self.unit, 2).flatten(1)
+        draw = self.draw(batch, prod(self.squares), epoch=epoch)
+        return enlarged(random_places(draw, self.hidden)[1], self.squares, self.units)
 
     def predict(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) of the masked images, and the pixels of all patches (B, N, C)."""
-        if isinstance(self.backbone, ViT):
-            tokens = self.backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
-            return self.backbone.read(tokens), self.head(self.backbone.split(tokens)[1])
-        masked = unpatchify(patchify(x, self.patch_size).masked_fill(mask[:, :, None], 0.0), self.patch_size)
+        if has_tokens(self.backbone):
+            encoder = token_encoder(self.backbone)
+            tokens = encoder.tokens(x, hidden=mask, mask_token=self.mask_token)
+            return encoder.read(tokens), self.head(encoder.split(tokens)[1])
+        masked = self.whole(self.patches(x).masked_fill(mask[:, :, None], 0.0))
         features, places = feature_map(self.backbone, masked)  # (B, D, h, w)
         return features, self.head(places.flatten(2).transpose(1, 2))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Items -> what is predicted at once (B, N, C)."""
+        return patchify(x, self.sides)
+
+    def whole(self, patches: Tensor) -> Tensor:
+        """The inverse of `patches`."""
+        return unpatchify(patches, self.sides, self.grid)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
         mask = self.mask(batch)
         features, prediction = self.predict(x, mask)
-        loss = self.loss(prediction, patchify(x, self.patch_size), mask)
+        loss = self.loss(prediction, self.patches(x), mask)
         return self.output(loss, features, features)
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """The image, what the network sees of it, and that with the hidden squares as predicted: (B, 3, H, W) each."""
         x, mask = batch.views[0], self.mask(batch, epoch=0)[:, :, None]
-        patches, prediction = patchify(x, self.patch_size), self.predict(x, mask[:, :, 0])[1]
+        patches, prediction = self.patches(x), self.predict(x, mask[:, :, 0])[1]
         seen, filled = patches.masked_fill(mask, 0.0), torch.where(mask, prediction.to(patches.dtype), patches)
-        return {"reconstruction": [x, unpatchify(seen, self.patch_size), unpatchify(filled, self.patch_size)]}
+        return {"reconstruction": [x, self.whole(seen), self.whole(filled)]}

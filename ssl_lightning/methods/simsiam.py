@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 
@@ -37,8 +38,8 @@ class SimSiam(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        self.predictor = predictor(out_dim(self.projector))
         self.loss = self.scoring(loss, "p", "z")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch, concat
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
@@ -33,7 +34,7 @@ class SupCon(SSLMethod):
         **optim: Any,
     ) -> None:
         super().__init__(backbone, **optim)
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
         self.loss = self.scoring(loss, "z1", "z2", "labels")
 
     def on_fit_start(self) -> None:

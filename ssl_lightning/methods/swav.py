@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.distributed import rank, world_size
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import full_precision, widen
@@ -57,8 +58,8 @@ class SwAV(SSLMethod):
                 f"queue_size={queue_size}; epsilon must be above 0, iterations and prototypes 1 or more, "
                 "queue_size 0 or more"
             )
-        self.projector = projector(int(backbone.out_dim))  # type: ignore[arg-type]
-        dim = int(self.projector.out_dim)  # type: ignore[arg-type]
+        self.projector = projector(out_dim(backbone))
+        dim = out_dim(self.projector)
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.loss = self.scoring(loss, "scores", "codes")
         self.epsilon, self.iterations = epsilon, iterations

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.protocols import patch_sides, shown
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.models.channels import in_channels
@@ -12,9 +13,9 @@ from ssl_lightning.models.tiles import cut_tiles, drop_colors
 @torch.no_grad()
 def check_tiles(backbone: nn.Module, size: int) -> None:
     """Refuses a network that does not take tiles of `size` px: patches that do not divide them, or a fixed size."""
-    patch = getattr(backbone, "patch_size", 1)
-    if size % patch:
-        raise UserError(f"patches of {patch} px do not divide tiles of {size} px; change method.tile_size")
+    sides = patch_sides(backbone)
+    if any(size % side for side in sides):
+        raise UserError(f"patches of {shown(sides)} px do not divide tiles of {size} px; change method.tile_size")
     blank = torch.zeros(1, in_channels(backbone), size, size).to(next(backbone.parameters()))
     try:
         with evaluating(backbone):

@@ -7,8 +7,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.vit import ViT, sincos_positions
+from ssl_lightning.core.protocols import TokenEncoder
+from ssl_lightning.models.sincos import sincos_positions
 
 
 class MAEDecoder(nn.Module):
@@ -18,22 +18,24 @@ class MAEDecoder(nn.Module):
     follow, and each patch's token is made into its pixels. Linear layers start as in MAE's code (Xavier, uniform).
 
     Args:
-        backbone: the encoder, whose grid, patch size and width it fits.
+        backbone: the encoder, whose grid, patches and width it fits.
         dim, depth, heads: of the decoder; 512, 8 and 16 in the paper, for any encoder.
         eps: of its LayerNorms; 1e-6 in the authors' code.
     """
 
-    def __init__(self, backbone: ViT, dim: int = 512, depth: int = 8, heads: int = 16, eps: float = 1e-5) -> None:
+    def __init__(
+        self, backbone: TokenEncoder, dim: int = 512, depth: int = 8, heads: int = 16, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.prefix = backbone.num_prefix_tokens
-        self.narrow = nn.Linear(backbone.embed_dim, dim)
+        self.narrow = nn.Linear(backbone.token_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(backbone.grid, dim), persistent=False)  # (N, dim)
         norm: Any = partial(nn.LayerNorm, eps=eps)
         self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.norm = norm(dim)
-        self.pixels = nn.Linear(dim, backbone.patch_size**2 * in_channels(backbone))
+        self.pixels = nn.Linear(dim, backbone.patch_dim)
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -7,7 +7,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_lightning.models.vit import ViT, sincos_positions
+from ssl_lightning.core.protocols import TokenEncoder
+from ssl_lightning.models.sincos import sincos_positions
 
 
 class TokenPredictor(nn.Module):
@@ -19,16 +20,18 @@ class TokenPredictor(nn.Module):
         eps: of its LayerNorms; 1e-6 in the authors' code.
     """
 
-    def __init__(self, backbone: ViT, dim: int = 384, depth: int = 6, heads: int = 12, eps: float = 1e-5) -> None:
+    def __init__(
+        self, backbone: TokenEncoder, dim: int = 384, depth: int = 6, heads: int = 12, eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.narrow = nn.Linear(backbone.embed_dim, dim)
+        self.narrow = nn.Linear(backbone.token_dim, dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(backbone.grid, dim), persistent=False)  # (N, dim)
         norm: Any = partial(nn.LayerNorm, eps=eps)
         self.blocks = nn.Sequential(*[Block(dim, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.norm = norm(dim)
-        self.widen = nn.Linear(dim, backbone.embed_dim)
+        self.widen = nn.Linear(dim, backbone.token_dim)
 
     def forward(self, context: Tensor, visible: Tensor, targets: Tensor) -> Tensor:
         """Tokens (B, K, D) of the places `visible` (B, K), M blocks of places (B, M, T) -> predictions (B, M, T, D).

@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_lightning.allowed import TIMM_ARGUMENTS
 from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.models.timm_tokens import with_tokens
 
 
 def timm_backbone(
@@ -43,7 +44,7 @@ def timm_backbone(
         raise UserError(f"{name} has patches of {patch} px, which do not divide {size} px; change one of the two")
     # Where timm keeps a layer between pooling and classifier, the features are as wide as that layer.
     net.out_dim = getattr(net, "head_hidden_size", None) or net.num_features
-    return net
+    return with_tokens(net)
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:

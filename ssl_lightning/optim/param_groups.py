@@ -10,6 +10,8 @@ from ssl_lightning.errors import UserError
 Named = Iterable[tuple[str, nn.Parameter]]
 # What FSDP, activation checkpointing and torch.compile put into the names of a module that they wrap.
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+# Of a transformer; MAE (https://arxiv.org/abs/2111.06377) and BEiT spare them when they fine-tune.
+PLACES = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 def decayed_names(
@@ -22,6 +24,13 @@ def decayed_names(
     """
     shapes = {name: p.ndim > 1 and not getattr(p, "no_decay", False) for name, p in named_parameters if p.requires_grad}
     return frozenset(name for name, weight in shapes.items() if (weight or name in decayed) and name not in not_decayed)
+
+
+def spared_names(backbone: nn.Module) -> frozenset[str]:
+    """Who has no weight decay in fine-tuning, whatever the shape: what timm's models name, and `PLACES` in any."""
+    told = set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()  # type: ignore[operator]
+    names = (name for name, _ in backbone.named_parameters())
+    return frozenset(name for name in names if name in told or name.rpartition(".")[2] in PLACES)
 
 
 def unwrapped(name: str) -> str:
@@ -57,13 +66,19 @@ def split_decay(
 
 
 def layer_decay(
-    backbone: nn.Module, head: nn.Module, lr: float, decay: float, weight_decay: float
+    backbone: nn.Module,
+    head: nn.Module,
+    lr: float,
+    decay: float,
+    weight_decay: float,
+    decayed: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for fine-tuning: the head at `lr`, and the backbone's blocks as `block_groups` has them.
 
-    Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head".
+    Biases and norms have no weight decay. Each group bears a `name`: "block 3", "head". `decayed`: of the backbone's
+    parameters, as in `split_decay`.
     """
-    groups = block_groups(backbone, lr, decay)
+    groups = block_groups(backbone, lr, decay, decayed)
     if any(p.requires_grad for p in head.parameters()):
         groups += [{**group, "lr": lr, "name": "head"} for group in split_decay(head.named_parameters())]
     return [{"weight_decay": weight_decay, **group} for group in groups]
@@ -119,10 +134,10 @@ def _only_child(module: nn.Module) -> tuple[str, nn.Module] | None:
     return holders[0] if alone and list(holders[0][1].children()) else None
 
 
-def _timm_numbers(backbone: nn.Module) -> dict[str, int]:
+def _timm_numbers(backbone: Any) -> dict[str, int]:
     from timm.models import group_parameters  # only a timm model comes here, and timm takes half a second to import
 
-    found = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    found = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     names = [name for name, _ in backbone.named_parameters()]
     used = sorted({found[name] for name in names})  # a dropped classifier leaves a hole in the count
     return {name: used.index(found[name]) for name in names}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssl_lightning.checkpoint import save_atomic
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.distributed import barrier, is_main
@@ -67,7 +68,7 @@ def run(
         judged, watch,
         files=files,
         **{"images" if data.modality == IMAGE else "samples": counts},
-        out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        out_dim=out_dim(judged.backbone),
         quality=measured,
         verdict=words,
         protocol={"embed": "evaluation view, frozen backbone in evaluation mode, float32"},

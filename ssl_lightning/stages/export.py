@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl_lightning.card import TIMM_OURS
 from ssl_lightning.checkpoint import save_atomic, save_backbone
+from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.distributed import barrier, is_main
 from ssl_lightning.run_folder import RunFolder
@@ -28,7 +29,7 @@ def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
     file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
     if is_main():
         save_backbone(judged.backbone, node, run.path, **card)
-        card |= {"backbone": node, "out_dim": int(judged.backbone.out_dim), "parameters": parameters}  # type: ignore[arg-type]
+        card |= {"backbone": node, "out_dim": out_dim(judged.backbone), "parameters": parameters}
         card |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
         text = json.dumps(card, indent=2) + "\n"
         save_atomic(lambda temporary: temporary.write_text(text), run.path / "backbone.json")
@@ -37,7 +38,7 @@ def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
         judged, watch,
         data=str(judged.card.get("data") or "unknown"),  # what it learned from: no image is looked at here
         files=[str(file), str(run.path / "backbone.json")],
-        out_dim=int(judged.backbone.out_dim),  # type: ignore[arg-type]
+        out_dim=out_dim(judged.backbone),
         parameters=parameters,
     )  # fmt: skip
 

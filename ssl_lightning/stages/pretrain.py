@@ -4,15 +4,16 @@ import copy
 from typing import Any
 
 import torch
+from torch import nn
 
 from ssl_lightning import sharded
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.checkpoint import save_backbone
+from ssl_lightning.core.protocols import has_tokens
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.distributed import is_main
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.models.vit import ViT
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.stages.common import (
     Start,
@@ -64,8 +65,9 @@ def run(
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for network in (method.backbone, *(teacher for _, teacher in method.teacher_pairs())) if compile else ():
-        # A ViT is called by other names than its own as well (`tokens`); its blocks are what is to be compiled.
-        (network.blocks if isinstance(network, ViT) else network).compile()
+        # A token encoder is called by other names than its own as well (`tokens`): its blocks are to be compiled.
+        blocks = getattr(network, "blocks", None)
+        (blocks if has_tokens(network) and isinstance(blocks, nn.Sequential) else network).compile()
     fit = trainer()
     throughput = Throughput()
     fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """The smallest method and data that keep the contracts callbacks rely on: StepOutput, Batch, two evaluation loaders."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -10,12 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher, frozen_copy
-
-
-class Batch(NamedTuple):
-    views: list[Tensor]
-    labels: Tensor
-    indices: Tensor
+from ssl_lightning.core.batch import Batch
 
 
 class ToySet(torch.utils.data.Dataset):

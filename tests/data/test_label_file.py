@@ -1,5 +1,8 @@
 """Labels from a table: any order of columns, short names, several labels for an image, and what is wrong with it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +149,92 @@ def test_several_labels_train_and_are_kept(tmp_path: Path) -> None:
 def test_labels_that_look_like_numbers(odd: str) -> None:
     assert label_file.in_order(["10", odd, "9"]) == sorted(["10", odd, "9"])
     assert label_file.in_order(["10", "-1", "9"]) == ["-1", "9", "10"]
+
+
+# ---- tables that somebody else wrote
+
+
+@pytest.mark.parametrize(
+    ("cell", "file"),
+    [
+        ("a/../b/3.png", "b/3.png"),
+        ("../data/a/1.png", "a/1.png"),
+        ("/data/b/../a/2.png", "a/2.png"),
+        ("../../etc/3.png", None),  # not the 3.png in here
+        ("/data/../data2/a/1.png", None),
+        ("..", None),
+    ],
+)
+def test_a_way_back_stays_in_the_root_or_names_nothing(tmp_path: Path, cell: str, file: str | None) -> None:
+    other = next(name for name in FILES if name != file)
+    found = read(tmp_path, f"path,label\n{cell},x\n{other},y\n")
+    assert found.labels.tolist() == [
+        0 if name == file else -1 if name != other else len(found.classes) - 1 for name in FILES
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n1\0,x\n", "line 2 has NUL bytes, which no text has; save the table as UTF-8"),
+        ("path,label\n1,x\n".encode("utf-16-le").decode("latin1"), "line 1 has NUL bytes"),
+        ("path,label\n1,x\n2," + "y" * 2**21, "line 3 is longer than 1,048,576 characters"),
+        ("path,label\n1," + "y" * 200_000, "is no table .*field larger than field limit"),
+        ('path,label\n1,"x\n' + "2,y\n" * 100_000, "is no table .*field larger than field limit"),
+        ("path,label\n" + "x" * 5000 + ",y\n", r"none of its 1 paths is an image under /data \(x{117}\.\.\. first\)"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        read(tmp_path, text)
+    assert "\n" not in str(error.value)
+
+
+def test_many_cells_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_file, "MOST_CELLS", 6)
+    assert read(tmp_path, "path,label\n1,x\n2,y\n").classes == ["x", "y"]
+    with pytest.raises(UserError, match="has more than 6 cells; keep the columns that are needed"):
+        read(tmp_path, "path,label\n1,x\n2,y\n3,z\n")
+
+
+@pytest.mark.parametrize("text", ["1,a|b|c\n2,d|e\n", "path,a,b,c,d,e\n1,0,1,0,1,0\n"])
+def test_a_table_of_labels_by_images_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(label_file, "MOST_TARGETS", 15)
+    assert len(read(tmp_path, text).names) == 5
+    monkeypatch.setattr(label_file, "MOST_TARGETS", 14)
+    with pytest.raises(UserError, match=r"more than 4 different labels for 3 images, several for each; leave those"):
+        read(tmp_path, text)
+
+
+def test_a_table_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
+    """A gigabyte in one line, and 20,000 images with 20 labels of their own each, in little memory."""
+    (tmp_path / "line.csv").touch()
+    os.truncate(tmp_path / "line.csv", 2**30)  # zeros
+    with open(tmp_path / "line.csv", "r+b") as file:
+        file.write(b"path,label\n1,x\n2," + b"y" * 2**21)
+    rows = (f"{i}.png,{'|'.join(f'{i}-{k}' for k in range(20))}\n" for i in range(20_000))
+    (tmp_path / "many.csv").write_text("".join(rows))
+    program = """
+import resource, sys
+from ssl_lightning.data import label_file
+from ssl_lightning.errors import UserError
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (256 << 20),) * 2)
+for name in ("line", "many"):
+    try:
+        label_file.read(f"{sys.argv[1]}/{name}.csv", "/data", [f"{i}.png" for i in range(20_000)])
+    except UserError as error:
+        print(error)
+"""
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
+    line, many = done.stdout.splitlines()
+    assert "line.csv: line 3 is longer than" in line
+    assert "many.csv has more than 53,687 different labels for 20000 images" in many
+
+
+def test_what_a_table_names_reaches_the_terminal_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(tmp_path, "path,label\n1,x\n\x1b[2Jgone,y\n\u200b,z\n")
+    said = capsys.readouterr().err
+    assert r"\x1b[2Jgone, \u200b" in said
+    assert all(line.isprintable() for line in said.splitlines())

@@ -12,12 +12,16 @@ from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.data.views import View, Views
 from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.methods.simmim import SimMIM
-from ssl_lightning.optim.param_groups import split_decay
+from ssl_lightning.models.timm import timm_backbone
+from ssl_lightning.models.vit import ViT
+from ssl_lightning.optim.param_groups import spared_names, split_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import METHODS, config_of, tiny_method
+from tests.methods.test_finetuner import FakeTrainer
 from tests.stages.tiny_run import TinyData
 
 SPARED = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -128,3 +132,70 @@ def test_a_run_goes_on_with_the_decay_it_began_with(old: bool, tmp_path: Path) -
     spared = {id(p) for p in groups[1]["params"]}
     assert (id(method.mask_token) in spared) is old
     assert (id(method.backbone.pos_embed) in spared) is not old
+
+
+# ---- fine-tuning
+
+
+def mae_s(name: str, ndim: int, depth: int) -> tuple[int, bool]:
+    """(layer, whether it is decayed) in MAE's util/lr_decay.py, with the names that timm's ViT spares."""
+    spared = ndim == 1 or name in ("pos_embed", "cls_token", "dist_token", "reg_token")
+    if name in ("cls_token", "pos_embed", "reg_token") or name.startswith("patch_embed"):
+        return 0, not spared
+    return (int(name.split(".")[1]) + 1 if name.startswith("blocks") else depth + 1), not spared
+
+
+NETWORKS = {
+    "ours": lambda: ViT(image_size=16, patch_size=8, dim=12, depth=3, heads=1, registers=2, layer_scale=1e-5),
+    "timm's": lambda: timm_backbone("vit_tiny_patch16_224", image_size=32, depth=3, embed_dim=12, num_heads=1),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_fine_tuning_decays_what_mae_decays_at_mae_s_rates(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last norm aside, which learns with the last block here and with the head there."""
+    module = Finetuner(NETWORKS[network](), 3, recipe(), layer_decay=0.5)
+    module.setup("fit")
+    monkeypatch.setattr(Finetuner, "trainer", FakeTrainer())
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    found = {id(p): (group["initial_lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(found) == len(list(module.parameters()))
+    peak = found[id(module.head.weight)][0]
+    for name, p in module.backbone.named_parameters():
+        layer, decayed = mae_s(name, p.ndim, depth=3)
+        rate = peak * 0.5 ** (4 - (3 if name.startswith("norm.") else layer))
+        assert found[id(p)] == (pytest.approx(rate), 0.5 if decayed else 0.0), name
+
+
+def test_what_no_network_names_itself_is_spared_by_its_name_alone() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.ParameterDict({"pos_embed": torch.zeros(1, 2, 3), "embed": torch.zeros(2, 3)})
+
+    assert spared_names(Wrapped()) == {"net.pos_embed"}
+
+
+class OldFinetuner(Finetuner):
+    """Before positions were spared."""
+
+    def setup(self, stage: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_fine_tuning_goes_on_with_the_decay_it_began_with(old: bool, tmp_path: Path) -> None:
+    def train(kind: type[Finetuner], epochs: int, ckpt: Path | None = None) -> tuple[Finetuner, list[dict[str, Any]]]:
+        torch.manual_seed(0)
+        module = kind(ViT(image_size=4, patch_size=2, dim=12, depth=1, heads=1), 3, recipe(), layer_decay=0.5)
+        trainer = trainer_of(tmp_path, [Checkpoint(tmp_path)], max_epochs=epochs, limit_val_batches=0)
+        data = TinyData(views=Views(View(4, count=1)), image_size=4, num_workers=0)
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+        return module, trainer.optimizers[0].param_groups
+
+    train(OldFinetuner if old else Finetuner, 1)
+    module, groups = train(Finetuner, 2, tmp_path / "checkpoints" / "last.ckpt")
+    assert [group["name"] for group in groups][:2] == ["block 0"] * 2
+    decayed = {id(p) for p in groups[0]["params"]}
+    for p in (module.backbone.pos_embed, module.backbone.cls_token):
+        assert (id(p) in decayed) is old

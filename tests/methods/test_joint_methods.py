@@ -255,7 +255,7 @@ def test_views_it_cannot_use_are_refused(name: str) -> None:
 def test_a_vit_of_one_size_is_refused_local_views() -> None:
     method = tiny_method("swav")
     method.backbone.patch_embed = torch.nn.Identity()
-    method.backbone.patch_embed.strict_img_size = True
+    method.backbone.patch_embed.strict_img_size, method.backbone.patch_embed.img_size = True, (32, 32)
     with pytest.raises(UserError, match=r"\+backbone.dynamic_img_size=true"):
         accept(method, [32, 32, 16])
 

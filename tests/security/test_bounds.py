@@ -1,5 +1,6 @@
 """What a stranger's few lines may grow to, and where Lightning's own classes write and remove."""
 
+import argparse
 import json
 import pickle
 import warnings
@@ -157,3 +158,21 @@ def test_a_sharded_checkpoint_runs_no_code(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="could run code"):
             sharded.checked(path, strategy)
     assert not canary.exists()
+
+
+def test_a_sharded_checkpoints_description_stays_small(tmp_path: Path) -> None:
+    copies = b"ctorch\nSize\nq\x00](" + b"K\x01" * 100_000 + b"eq\x01(" + b"h\x00h\x01\x85R" * 10_000 + b"l"
+    for steps in (b"Nr\xff\xff\xff\x7f", copies, b"(" + b"}" * 6_000_000 + b"l"):
+        (tmp_path / ".metadata").write_bytes(b"\x80\x02" + steps + b".")
+        with pytest.raises(UserError, match=r"without measure|again and again|too long") as refused:
+            sharded.checked(tmp_path, FSDPStrategy())
+        assert "\n" not in str(refused.value)
+
+
+def test_one_file_for_a_sharded_strategy_holds_plain_values_alone(tmp_path: Path) -> None:
+    """FSDP unpickles it for real: what `saving.load` reads as text would be imported there."""
+    file = tmp_path / "file.ckpt"
+    torch.save({"state_dict": {}, "args": argparse.Namespace(a=1)}, file)
+    assert saving.load(file)["state_dict"] == {}
+    with pytest.raises(UserError, match="more than plain values, which could run code"):
+        sharded.checked(file, FSDPStrategy())

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from tests.security import test_config_sources, test_files, test_folders, test_secrets
+from tests.security import test_config_sources, test_files, test_folders, test_growth, test_secrets
 from tests.security.attacks_cards import CARDS, RUNS
 from tests.security.attacks_names import EXPERIMENTS, NAMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
-MODULES = (test_config_sources, test_secrets, test_folders, test_files)
+MODULES = (test_config_sources, test_secrets, test_folders, test_files, test_growth)
 
 
 def target(payload: Any) -> str:

@@ -12,7 +12,6 @@ from ssl_lightning.__main__ import main
 from ssl_lightning.build import compose
 from ssl_lightning.checkpoint import resolve_ckpt
 from ssl_lightning.data.base import Drawn
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio.data import AudioDataModule
 
 FEW = ["data.size=48", "data.test_size=24", "data.batch_size=16", "data.seconds=0.4", "data.sample_rate=4000"]
@@ -121,5 +120,13 @@ def test_waves_have_networks_and_views_of_their_own() -> None:
     config = compose(["data=audio_wave", "data.root=sounds", "experiment=cpu"])
     assert (config.choices["backbone"], config.choices["views"]) == ("wave_convnet", "audio_wave")
     assert config.values["data"]["representation"] == "wave"
-    with pytest.raises(UserError, match="a network that gives tokens"):
-        compose(["method=mae", "data=audio_wave", "data.root=sounds"])
+    masked = compose(["method=mae", "data=audio_wave", "data.root=sounds", "experiment=cpu"])
+    assert (masked.choices["backbone"], masked.choices["views"]) == ("transformer1d", "audio_wave_one")
+    assert masked.values["backbone"]["patch_size"] == 160
+
+
+@pytest.mark.parametrize("method", ["mae", "data2vec"])
+def test_masked_methods_get_patches_of_log_mels(method: str) -> None:
+    config = compose([f"method={method}", "data=tones"])
+    assert (config.choices["backbone"], config.choices["views"]) == ("vit_mel", "audio_one")
+    assert config.values["backbone"]["image_size"] == [64, 96]
