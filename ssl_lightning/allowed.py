@@ -91,6 +91,7 @@ DATA = Slot(
 )
 VIEWS = Slot("ssl_lightning.data.plan.Views", _VIEWS)
 VIEW = Slot("ssl_lightning.data.draw.View", _VIEWS)
+AUDIO_VIEW = Slot("ssl_lightning.modalities.audio.draw.AudioView", _VIEWS)
 RECIPE = Slot("ssl_lightning.optim.recipe.OptimizerRecipe", {"ssl_lightning.optim.recipe": ALL})
 SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.schedules": ALL})
 TEACHER = Slot(
@@ -101,7 +102,7 @@ _STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
 SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
-SLOTS += (METHOD, DATA, VIEWS, VIEW, RECIPE, SCHEDULE, TEACHER, PROBE)
+SLOTS += (METHOD, DATA, VIEWS, VIEW, AUDIO_VIEW, RECIPE, SCHEDULE, TEACHER, PROBE)
 ANYWHERE = (*SLOTS, STAGE)
 BY_BASE = {slot.base: slot for slot in SLOTS}
 # What each group of the config takes at its top; what lies deeper is told by the constructor's annotations.

@@ -24,6 +24,8 @@ ENCODERS = (
     "ssl_lightning.models.vit.ViT",
     "ssl_lightning.models.transformer1d.Transformer1d",
     "ssl_lightning.models.resnet.resnet",
+    "ssl_lightning.models.audio.MelConvNet",
+    "ssl_lightning.models.audio.WaveConvNet",
     TIMM,
 )
 TIMM_OURS = ("_target_", "name", "image_size", "pretrained", "in_channels")

@@ -136,7 +136,8 @@ def _sized(
 ) -> tuple[str, ...]:
     """Set what is taken and what the network expects, where nobody has given another; returns the lines on it."""
     there = {*_plain(raw, "data"), *(taken or {})}
-    named = [key for key in known.OF_THE_NETWORK if key in found.card and key in there and key != "value_range"]
+    fed = known.of_the_network(found.card, there)
+    named = [key for key in fed if key in found.card and key in there and key != "value_range"]
     taken = {**(taken or {}), **{key: found.card[key] for key in named}}  # the range: `stages.common.same_images`
     wanted = {key: value for key, value in taken.items() if key not in typed and key not in given}
     said = _put(raw, "data", wanted, found)
@@ -161,7 +162,7 @@ def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) ->
     """A line for what the command line says of the images against what the network was trained with."""
     told = {**found.data, **found.card}
     now = _plain(raw, "data", resolve=True)
-    keys = {*keys} & {*known.OF_THE_NETWORK}
+    keys = {*keys} & {*known.of_the_network(found.card, now)}
     if "test_fraction" in now and now.get("root") == found.data.get("root"):
         keys |= {"seed", "test_fraction"}  # which images are held out
     other = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,17 @@ from ssl_lightning.run_folder import find_run
 
 # What the network expects of an image, whatever the data.
 OF_THE_NETWORK = (*card.INPUT, "in_channels")
+
+NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of what a card says
+
+
+def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, ...]:
+    """The keys of a card that say how the network is fed: of another modality than images, all of them.
+
+    None where `data`, the keys of those that are configured, lack some of the latter: they are of another kind, which is said later.
+    """
+    own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
+    return (*OF_THE_NETWORK, *own) if {*own} <= {*data} else ()
 
 
 @dataclass(frozen=True)

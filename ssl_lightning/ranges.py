@@ -50,16 +50,16 @@ _OURS = {
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
-        DeviceAudioViews.count AudioEvalView.length""",
+        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length""",
     TWO: "knots WMSELoss.size View.size LocalView.size",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho
-        MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high""",
+        MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high""",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
-        LogMel.hop LogMel.floor""",
+        LogMel.hop LogMel.floor Audio.window Audio.hop Tones.window Tones.hop""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
         noise_p mix_p resize_p mix time_mask freq_mask""",
@@ -68,7 +68,7 @@ _OURS = {
     UP_TO_ONE: "label_fraction layer_decay crop_scale backbone_rate View.scale LocalView.scale TiCoLoss.beta crop",
     Range(0, 0.5): "hue",
     Range(0, 16): "time_masks freq_masks",
-    Range(0, 2**32 - 1): "seed image_seed",
+    Range(0, 2**32 - 1): "seed image_seed sound_seed",
 }
 _TRAINER = {
     ONE: "num_nodes check_val_every_n_epoch accumulate_grad_batches",

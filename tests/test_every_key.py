@@ -10,6 +10,10 @@ from tests.every_key import outcome, wrong_values
 SMALL = ["data.size=64", "data.test_size=16", "data.batch_size=16", "trainer.accelerator=cpu"]
 CONFIGS = {
     "contrastive": [*SMALL, "backbone.width=4", "method.projector.hidden_dim=8", "method.projector.out_dim=4"],
+    "audio": [
+        *SMALL,
+        *("data=tones", "backbone.width=4", "backbone.out_dim=8", "method.projector.hidden_dim=8"),
+    ],
     "masked": [*SMALL, "method=mae", "backbone.dim=12", "backbone.depth=1", "method.decoder.dim=12"],
 }
 

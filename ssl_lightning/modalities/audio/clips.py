@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -39,8 +39,12 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
         paths: the file of each clip, or None.
         sample_rate: Hz.
         most: of a longer clip a part of so many samples is taken.
+        in_memory: whether a clip costs next to nothing to fetch. broken: counts files that cannot be read, or None.
     """
 
+    noun: ClassVar[str] = "recording"
+    in_memory: bool = False
+    broken: BrokenFiles | None = None
     labels: Tensor
     classes: list[str]
     groups: Tensor
@@ -134,6 +138,8 @@ class ArrayClips(ClipSet):
         sample_rate, most: see `ClipSet`.
         scales: (N,) float32; a clip's samples times its scale (times 1 / 32768 if int16) are its values. None: 1.
     """
+
+    in_memory = True
 
     def __init__(
         self, samples: Tensor, lengths: Tensor, sample_rate: int, most: int | None = None, scales: Tensor | None = None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.data.counter import uniform
+from ssl_lightning.data.plan import Views
 from ssl_lightning.errors import UserError
 
 MOST_MASKS = 16
@@ -102,7 +103,7 @@ class LocalAudioView(AudioView):
 
 
 @dataclass
-class AudioViews:
+class AudioViews(Views):
     """The views of one clip: one or two kinds of global ones and, for multi-crop, a shorter local one."""
 
     global_1: AudioView

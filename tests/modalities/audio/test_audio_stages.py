@@ -1,0 +1,132 @@
+"""Audio through the real command line: pretraining, every stage on the run, a run that goes on, its encoder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssl_lightning import load_backbone
+from ssl_lightning.__main__ import main
+from ssl_lightning.build import compose
+from ssl_lightning.checkpoint import resolve_ckpt
+from ssl_lightning.data.base import Drawn
+from ssl_lightning.modalities.audio.data import AudioDataModule
+
+FEW = ["data.size=48", "data.test_size=24", "data.batch_size=16", "data.seconds=0.4", "data.sample_rate=4000"]
+FEW += ["data.length=1280", "data.mels=16", "data.window=0.05", "trainer.log_every_n_steps=1"]
+NET = ["backbone.width=4", "backbone.out_dim=8", "method.projector.hidden_dim=16", "method.projector.out_dim=8"]
+SMALL = [*FEW, *NET]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained run; each stage on it has its own folder beside."""
+    folder = tmp_path_factory.mktemp("audio")
+    assert main(["data=tones", "name=run", f"runs_dir={folder}", "trainer.max_epochs=2", *SMALL]) == 0
+    return folder
+
+
+def test_it_is_judged_beside_random_weights_and_mel_statistics(runs: Path) -> None:
+    found = results(runs / "run")
+    assert set(found["baselines"]) == {"random_init", "mel_statistics"}
+    assert found["quality"]["alignment"] is not None
+    assert (runs / "run" / "views.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["stage=knn"], "knn_top1"),
+        (["stage=linear"], "linear_top1"),
+        (["stage=embed"], "samples"),
+        (["stage=export"], "out_dim"),
+        (["stage=finetune", "stage.epochs=1"], "labels"),
+        (["stage=linear", "stage.augmented=true", "stage.epochs=1"], "labels"),
+    ],
+)
+def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs: Path) -> None:
+    """Neither data= nor any of its sizes is typed."""
+    name = words[0].removeprefix("stage=") + str(len(words))
+    assert main([*words, f"ckpt={runs}/run", f"name={name}", f"runs_dir={runs}", "trainer.log_every_n_steps=1"]) == 0
+    assert key in results(runs / name)
+
+
+def test_two_lines_give_the_encoder_and_its_card_says_how_it_is_fed(runs: Path) -> None:
+    net = load_backbone(str(runs / "run"))
+    assert net(torch.zeros(2, 1, 16, 32)).shape == (2, 8)
+    card = resolve_ckpt(runs / "run").card or {}
+    assert {key: card[key] for key in ("modality", "sample_rate", "length", "representation", "mels", "window")} == {
+        "modality": "audio", "sample_rate": 4000, "length": 1280, "representation": "logmel", "mels": 16,
+        "window": 0.05,
+    }  # fmt: skip
+    assert len(card["mean"]) == len(card["std"]) == 1
+    assert card["std"][0] > 0
+    assert results(runs / "run")["method"] == card["method"] == "simclr"
+
+
+def test_other_data_are_fed_as_the_card_says(runs: Path) -> None:
+    """A folder of one's own with the run's network: rate, bands and normalisation are those of its training."""
+    config = compose(["stage=knn", f"ckpt={runs}/run", "data=audio", "data.root=sounds"]).values["data"]
+    card = resolve_ckpt(runs / "run").card or {}
+    assert {key: config[key] for key in ("sample_rate", "length", "mels", "mean", "std")} == {
+        key: card[key] for key in ("sample_rate", "length", "mels", "mean", "std")
+    }
+    typed = compose(["stage=knn", f"ckpt={runs}/run", "data=audio", "data.root=sounds", "data.mels=40"]).values["data"]
+    assert typed["mels"] == 40
+
+
+def test_images_are_refused_for_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"ckpt={runs}/run", "stage=knn", "data=shapes", "data.size=64", "data.test_size=32", f"runs_dir={runs}"]
+    assert main([*words, "name=refused"]) == 2
+    assert "was trained on audio and the data is image" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_goes_on_exactly(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped within the second epoch: the weights are those of the run without a stop."""
+    words = ["data=tones", f"runs_dir={runs}", "trainer.max_epochs=2", *SMALL]
+    step, seen = AudioDataModule.training_views, []
+
+    def dies(self: AudioDataModule, raw: Any) -> Drawn:
+        seen.append(raw)
+        if len(seen) == 5:
+            raise RuntimeError("stopped here")
+        return step(self, raw)
+
+    monkeypatch.setattr(AudioDataModule, "training_views", dies)
+    often = [*words, "callbacks.checkpoint.every_n_steps=1", "name=cut"]
+    with pytest.raises(RuntimeError, match="stopped here"):
+        main(often)
+    assert (runs / "cut" / "checkpoints" / "last.ckpt").exists()
+    monkeypatch.setattr(AudioDataModule, "training_views", step)
+    assert main(often) == 0
+    one, other = (load_backbone(str(runs / name)).state_dict() for name in ("run", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("method", ["byol", "vicreg", "dino", "supcon"])
+def test_data_pick_networks_and_views_for_methods(method: str) -> None:
+    config = compose([f"method={method}", "data=audio", "data.root=sounds"])
+    assert config.choices["backbone"] == "mel_convnet"
+    assert config.choices["views"] == ("audio_local" if method == "dino" else "audio")
+
+
+def test_waves_have_networks_and_views_of_their_own() -> None:
+    config = compose(["data=audio_wave", "data.root=sounds", "experiment=cpu"])
+    assert (config.choices["backbone"], config.choices["views"]) == ("wave_convnet", "audio_wave")
+    assert config.values["data"]["representation"] == "wave"
+    masked = compose(["method=mae", "data=audio_wave", "data.root=sounds", "experiment=cpu"])
+    assert (masked.choices["backbone"], masked.choices["views"]) == ("transformer1d", "audio_wave_one")
+    assert masked.values["backbone"]["patch_size"] == 160
+
+
+@pytest.mark.parametrize("method", ["mae", "data2vec"])
+def test_masked_methods_get_patches_of_log_mels(method: str) -> None:
+    config = compose([f"method={method}", "data=tones"])
+    assert (config.choices["backbone"], config.choices["views"]) == ("vit_mel", "audio_one")
+    assert config.values["backbone"]["image_size"] == [64, 96]
