@@ -69,7 +69,7 @@ class AudioView:
             low, high = _RANGES.get(name, (-math.inf, math.inf))
             if len(pair) != 2 or not low < pair[0] <= pair[1] <= high:
                 raise UserError(f"a view's {name}={list(pair)} is no range; give [low, high] above {low} and to {high}")
-        if min(self.canvas) < 1:
+        if len(self.canvas) != 2 or min(self.canvas) < 1:
             raise UserError(f"a view's canvas={list(self.canvas)} does not hold the view; give [1, 1] or more")
         object.__setattr__(self, "canvas", (float(self.canvas[0]), float(self.canvas[1])))
         for name in _SHARES:
