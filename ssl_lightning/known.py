@@ -26,7 +26,8 @@ NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of wh
 def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, ...]:
     """The keys of a card that say how the network is fed: of another modality than images, all of them.
 
-    None where `data`, the keys of those that are configured, lack some of the latter: they are of another kind, which is said later.
+    None where `data`, the keys of the data as configured, lack some of the latter: these are of another kind, which is
+    said later.
     """
     own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
     return (*OF_THE_NETWORK, *own) if {*own} <= {*data} else ()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.protocols import has_tokens, token_encoder
 from ssl_lightning.data.base import DataModule, Drawn, Split
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.loader import WORKER_TIMEOUT
@@ -206,7 +207,7 @@ class AudioDataModule(DataModule):
             self._normal, self._drawer = _stated(card["mean"], card["std"]), None
 
     def check_network(self, backbone: nn.Module) -> None:
-        """Refuse a network that cannot take such inputs."""
+        """Refuse a network that cannot take such inputs, and one of tokens that is made for another size of them."""
         like = next(backbone.parameters(), torch.empty(0))
         if like.is_meta or isinstance(like, nn.parameter.UninitializedParameter):
             return
@@ -221,6 +222,15 @@ class AudioDataModule(DataModule):
             raise UserError(
                 f"this network does not take {what} = {self.shape} ({why}); choose backbone={fix}, or other data.length"
             ) from error
+        if has_tokens(backbone):
+            tokens = token_encoder(backbone)
+            own = tuple(places * side for places, side in zip(tokens.grid, tokens.strides, strict=True))
+            if own != self.shape[1:]:  # what masked methods hide is counted on this grid
+                key = "backbone.image_size" if len(own) == 2 else "backbone.length"
+                wanted = list(self.shape[1:]) if len(own) == 2 else self.length
+                raise UserError(
+                    f"this network is of inputs {own}, and the data give {self.shape[1:]}; set {key}={wanted}"
+                )
 
     def show(self, item: Tensor) -> Tensor:
         """A wave or a log-mel as a picture, bytes (H, W, 3)."""

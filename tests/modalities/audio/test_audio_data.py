@@ -21,6 +21,7 @@ from ssl_lightning.modalities.audio.fetch import ClipFetch
 from ssl_lightning.modalities.audio.sources import Audio, Tones
 from ssl_lightning.models.audio import MelConvNet, WaveConvNet
 from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.models.vit import ViT
 
 LENGTH = 1280
 MIXED = AudioView(LENGTH, count=2, mix_p=1.0, resize_p=0.5, noise_p=0.5)
@@ -65,9 +66,6 @@ def trained(data: AudioDataModule) -> list[Any]:
 def drawn(data: AudioDataModule, rows: list[int], epoch: int) -> list[torch.Tensor]:
     raw = data.train_fetch(data.train_set)[Request(epoch, torch.tensor(rows))]
     return list(data.on_after_batch_transfer(raw).views)
-
-
-# ---- views
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -133,9 +131,6 @@ def test_what_is_mixed_in_is_the_partner_of_the_clip() -> None:
             assert torch.equal(x[i, : lengths[i]], data.train_set.clip(row))
 
 
-# ---- evaluation
-
-
 @pytest.mark.parametrize("representation", ["logmel", "wave"])
 def test_the_evaluation_view_is_the_normalised_middle(representation: str) -> None:
     data = sounds(AudioViews(AudioView(LENGTH)), representation=representation)
@@ -169,9 +164,6 @@ def test_naive_features_are_of_the_same_part_of_a_clip() -> None:
         frames = max(1, min(len(clip), LENGTH) // data.mel.hop_samples)
         wanted = torch.cat((y[:, :frames].mean(1), y[:, :frames].std(1, correction=0)))
         torch.testing.assert_close(features.double(), wanted, rtol=1e-3, atol=1e-3)
-
-
-# ---- labels, groups, files
 
 
 def test_training_bears_the_labels_that_may_be_used_and_no_others() -> None:
@@ -220,9 +212,6 @@ def test_a_broken_file_is_counted_and_the_next_one_takes_its_place(
     assert "3_a_1.wav" in capfd.readouterr().err
 
 
-# ---- normalisation, cards, networks
-
-
 def test_inputs_are_normalised_by_the_training_set_unless_stated() -> None:
     data = sounds()
     values = torch.cat([data.mel(data.train_set.clip(i)[None]).flatten().double() for i in range(44)])
@@ -258,6 +247,14 @@ def test_networks_that_cannot_take_it_are_refused_in_a_line() -> None:
         with pytest.raises(UserError, match=r"does not take .* choose backbone="):
             of.check_network(wrong)
         assert [m.training for m in wrong.modules()] == was
+
+
+def test_a_network_of_tokens_has_the_size_of_the_views() -> None:
+    """Masked methods count on its own grid; other sizes would be taken, and fewer patches hidden than was asked for."""
+    sizes: dict[str, Any] = {"patch_size": 4, "dim": 8, "depth": 1, "heads": 1, "in_channels": 1}
+    sounds().check_network(ViT(image_size=(8, 32), **sizes))
+    with pytest.raises(UserError, match=r"set backbone\.image_size=\[8, 32\]"):
+        sounds().check_network(ViT(image_size=(8, 64), **sizes))
 
 
 @pytest.mark.parametrize(
