@@ -205,6 +205,7 @@ class FileClips(ClipSet):
     """
 
     paths: list[str]
+    broken: BrokenFiles
 
     def __init__(self, paths: list[str], sample_rate: int, most: int, whole: WholeSet | None = None):
         self._begin(len(paths), sample_rate, most)
