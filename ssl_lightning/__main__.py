@@ -53,9 +53,9 @@ def _main(argv: list[str] | None) -> int:
             kind = f"a sweep starts its jobs by itself, and {place.kind} has started it several times"
             raise UserError(f"{kind}; run it once, with trainer.devices=2 for two processes in each job")
         return sweep.main(asked)
-    from ssl_lightning import build
+    from ssl_lightning import command
 
-    return build.main(asked)
+    return command.main(asked)
 
 
 def entry() -> NoReturn:

@@ -9,55 +9,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, secrets, slips, typed
+from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, slips, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
-from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.launch import Launch, is_main_process
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.signals import WATCH, status, words
 
-__all__ = ["Config", "check", "compose", "main", "run"]
+__all__ = ["Config", "check", "compose", "run"]
 
 # What the run itself gives to each part.
 GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
 GIVEN |= {"method": ("backbone", "optimizer"), "stage": PARTS}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
-
-
-def main(asked: Arguments) -> int:
-    """Run one command line, or show its config; returns the exit status."""
-    if asked.cfg:
-        print(show_config(asked), end="")
-        return 0
-    place = launch.here()
-    WATCH.quiet = not place.is_main
-    try:
-        config = compose(asked.overrides, asked.config_dir)
-        check(config)
-        place, config = settle(place, config)
-    except UserError as error:
-        # Rank 0 has read the same command line, and has most likely found the same.
-        if place.rank > 0 and not isinstance(error, launch.Misplaced):
-            return crews.last_word(place, f"error: {error}")
-        raise
-    with WATCH:
-        try:
-            run(config, ranks.command_of(asked.overrides, asked.config_dir))
-        except Ended as end:
-            return end.code
-        except BaseException as error:
-            if not WATCH.stopped(error):
-                raise
-            code, text = interrupted(config, error)
-            print(text, file=sys.stderr)
-            return code
-    return 0
 
 
 class Ended(BaseException):
@@ -83,17 +51,6 @@ def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
     if isinstance(error, Exception):  # a consequence: the signal may have ended a data worker, too
         text = f"after signal {WATCH.told}: {type(error).__name__}: {error}\n{text}"
     return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
-
-
-def show_config(asked: Arguments) -> str:
-    """The whole config as yaml, resolved or as written."""
-    from omegaconf import OmegaConf
-
-    if asked.resolve:
-        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
-    raw, _ = composing.compose_inherited(asked.overrides, asked.config_dir)
-    node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
-    return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import allowed, places, reading, run_folder, signatures
+from ssl_lightning import allowed, places, reading, signatures
 from ssl_lightning.comparison import FREE
 from ssl_lightning.errors import UserError
 
@@ -139,7 +139,7 @@ def _instead(place: str, node: dict[str, Any]) -> str:
 
 
 def _check_method(word: str, ckpt: Any, asked: str, stage: str) -> None:
-    run = run_folder.find_run(str(ckpt)) if ckpt else None
+    run = places.find_run(str(ckpt)) if ckpt else None
     stored = places.config_of(run) if run else {}
     theirs = (stored.get("choices") or {}).get("method") if isinstance(stored.get("choices"), dict) else None
     if ckpt is None or theirs == asked:

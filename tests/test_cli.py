@@ -230,6 +230,27 @@ assert not {"torch", "lightning", "torchvision", "timm", "wandb"} & set(sys.modu
     assert time.monotonic() - start < 30
 
 
+def test_a_wrong_key_composes_once_and_imports_little(here: Path) -> None:
+    program = """
+import sys
+from ssl_lightning import compose
+from ssl_lightning.__main__ import main
+times, hydra = [], compose.hydra_compose
+compose.hydra_compose = lambda *a, **k: times.append(a) or hydra(*a, **k)
+assert main(["~callbacks.collapse", "data.batch_size=8", "method.foo=1"]) == 2
+assert len(times) == 1, times
+print(sorted(n for n in sys.modules if n.startswith("ssl_lightning")))
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "error: there is no 'method.foo' in this config. Did you mean 'method.loss'?\n"
+    for later in ("build", "inherit", "instantiate", "run_folder", "crew"):
+        assert f"ssl_lightning.{later}'" not in done.stdout
+
+
 def test_python_dash_m_from_another_folder(here: Path) -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run(
