@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, secrets, slips, typed
+from ssl_lightning import devices, earlier, known, launch, missing, one_line, ranges, ranks, run_folder, slips, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PLACES, shown
-from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.launch import Launch, is_main_process
@@ -21,43 +19,13 @@ from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.run_parts import Parts
 from ssl_lightning.signals import WATCH, status, words
 
-__all__ = ["Config", "Parts", "check", "compose", "main", "run"]
+__all__ = ["Config", "Parts", "check", "compose", "run"]
 
 # What the run itself gives to each part; to a stage any of `Parts`.
 GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
 GIVEN |= {"method": ("backbone", "optimizer")}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
-
-
-def main(asked: Arguments) -> int:
-    """Run one command line, or show its config; returns the exit status."""
-    if asked.cfg:
-        print(show_config(asked), end="")
-        return 0
-    place = launch.here()
-    WATCH.quiet = not place.is_main
-    try:
-        config = compose(asked.overrides, asked.config_dir)
-        check(config)
-        place, config = settle(place, config)
-    except UserError as error:
-        # Rank 0 has read the same command line, and has most likely found the same.
-        if place.rank > 0 and not isinstance(error, launch.Misplaced):
-            return crews.last_word(place, f"error: {error}")
-        raise
-    with WATCH:
-        try:
-            run(config, ranks.command_of(asked.overrides, asked.config_dir))
-        except Ended as end:
-            return end.code
-        except BaseException as error:
-            if not WATCH.stopped(error):
-                raise
-            code, text = interrupted(config, error)
-            print(text, file=sys.stderr)
-            return code
-    return 0
 
 
 class Ended(BaseException):
@@ -85,25 +53,30 @@ def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
     return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
 
 
-def show_config(asked: Arguments) -> str:
-    """The whole config as yaml, resolved or as written."""
-    from omegaconf import OmegaConf
-
-    if asked.resolve:
-        return OmegaConf.to_yaml(compose(asked.overrides, asked.config_dir).shown)
-    raw, _ = composing.compose_inherited(asked.overrides, asked.config_dir)
-    node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
-    return OmegaConf.to_yaml(OmegaConf.create(secrets.mask(OmegaConf.to_container(node))))
-
-
 # ---- checks --------------------------------------------------------------------------------------------------------
 
 
 def check(config: Config) -> None:
     """Check every name, argument and value of a config against the constructors, without importing or building them.
 
-    Raises UserError for the first that is wrong.
+    Raises UserError for the first that is wrong, and for what is typed and not read.
     """
+    for _, why in unread(config):
+        raise UserError(why)
+
+
+def unread(config: Config) -> list[tuple[str, str]]:
+    """The same check, with (word, why) for each word of the command line that is right, and that nothing would read."""
+    line = typed.Line(config.overrides, config.values, config.choices, config.refers)
+    try:
+        _check_values(config)
+    except UserError as error:
+        raise typed.of_what_was_typed(error, line) from error
+    typed.check_method(line)
+    return typed.unread(line)
+
+
+def _check_values(config: Config) -> None:
     own = f"{Settings.__module__}.Settings"
     values, settings = config.values, building.signature_of(own).params
     for key in values:
@@ -128,7 +101,6 @@ def check(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
-    typed.check(config.overrides, values, config.choices)
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -219,6 +191,8 @@ def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> Non
     from ssl_lightning.data import workers
 
     mistake = workers.explain(error)  # torch raises a worker's UserError as one, with a traceback in its text
+    if mistake is None and isinstance(error, ModuleNotFoundError) and (absent := missing.line(error)):
+        mistake = UserError(absent)
     if mistake is None and not isinstance(error, UserError):
         mistake = one_line.of_run(error, folder.path, trusted)
     if mistake is not None:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, inherit, moved, places, references, run_folder, secrets, slips, words
+from ssl_lightning import config_loader, help, moved, places, references, retarget, secrets, slips, words
+from ssl_lightning.comparison import flatten
 from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError, did_you_mean
 
@@ -44,7 +45,8 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave.
+    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave;
+    `refers`: from each key that is written as a reference, `${key}`, to the key that it refers to.
     """
 
     values: dict[str, Any]
@@ -53,6 +55,7 @@ class Config:
     overrides: tuple[str, ...] = ()
     shown: dict[str, Any] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+    refers: dict[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -87,7 +90,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said)
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said, references.told(node))
 
 
 @contextmanager
@@ -117,14 +120,28 @@ def _shown(node: DictConfig) -> dict[str, Any]:
 
 
 def compose_inherited(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, tuple[str, ...]]:
-    """`compose_raw` with what a `ckpt=` knows, and the lines that say what was taken from there."""
-    return inherit.composed(overrides, lambda words: compose_raw(words, config_dir), _folder, config_dir)
+    """`compose_raw` with what a `ckpt=` knows and without what a typed class does not take, and the lines on both."""
+    raw, said = _inherited(overrides, config_dir)
+    if any(retarget.TYPED.fullmatch(word) for word in overrides):
+        said = (*said, *retarget.left_out(raw, overrides))
+    return raw, said
+
+
+def _inherited(overrides: Sequence[str], config_dir: Path | None) -> tuple[DictConfig, tuple[str, ...]]:
+    raw = None
+    if not any(re.match(r"[+~]*ckpt=", word) for word in overrides):
+        raw = compose_raw(overrides, config_dir)
+        if not raw.get("ckpt"):
+            return raw, ()
+    from ssl_lightning import inherit
+
+    return inherit.composed(overrides, raw, lambda words: compose_raw(words, config_dir), _folder, config_dir)
 
 
 def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Hydra's composed config, `hydra` node included, interpolations still in place."""
     overrides = words.as_typed(overrides, config_dir)
-    with config_loader.opened():
+    with config_loader.opened() as hydra:
         parsed = [_parse(override) for override in overrides]
         for override in parsed:
             moved.check(override.key_or_group)
@@ -132,7 +149,7 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
             found = hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
             return _with_present_names(found)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            _diagnose(parsed, config_dir)
+            _diagnose(parsed, config_dir, hydra.config_loader.chosen)
             line = _first_line(error)
             if wrong := re.match(r"Error merging override (.*)", line):
                 line = f"'{wrong[1]}' cannot take the place of what stands there; --cfg job shows it"
@@ -160,8 +177,11 @@ def _first_line(error: Exception) -> str:
     return line.replace("To append to your config use", "").strip()
 
 
-def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
-    """Find the override that Hydra stumbled over and raise a UserError for it."""
+def _diagnose(overrides: Iterable[Override], config_dir: Path | None, chosen: dict[str, Any] | None) -> None:
+    """Find the override that Hydra stumbled over and raise a UserError for it.
+
+    `chosen`: the config that the choices alone give, where Hydra has got that far.
+    """
     folders = (config_dir,) if config_dir else ()
     groups = help.groups(folders)
     good: list[str] = []  # the choices that stand, which decide what keys there are
@@ -175,7 +195,7 @@ def _diagnose(overrides: Iterable[Override], config_dir: Path | None) -> None:
             raise UserError(f"there is no group '{key}'.{did_you_mean(key, groups) or ' See --help.'}")
         _check_choice(override, folders)
         good.append(str(override.input_line))
-    known = {**run_folder.flatten(_known(good, config_dir))}
+    known = flatten(chosen if chosen is not None else _known(good, config_dir))
     places = sorted({".".join(key.split(".")[:n]) for key in known for n in range(1, key.count(".") + 2)} | set(groups))
     for override in values:
         key = override.key_or_group
@@ -271,5 +291,5 @@ def _folder(raw: DictConfig) -> Path:
 
 def _run_of(ckpt: str | None) -> Path | None:
     """The run folder of ours that a `ckpt=` lies in, or None: a stage writes nothing beside weights from elsewhere."""
-    run = run_folder.find_run(ckpt)
+    run = places.find_run(ckpt)
     return run if run and places.is_run(run) else None

@@ -28,8 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_lightning import conditions, help, picks, plain_yaml
+from ssl_lightning.comparison import flatten
 from ssl_lightning.errors import UserError
-from ssl_lightning.run_folder import flatten
 
 TRUST = "trusted_packages"
 
@@ -80,6 +80,7 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any) -> None:
         super().__init__(config_search_path)
+        self.chosen: dict[str, Any] | None = None  # the config before any value of the command line, `hydra` aside
         self._typed: dict[tuple[str, ...], DictConfig] = {}
 
     def load_configuration(
@@ -102,7 +103,11 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         parts = {str(default.config_path) for default in defaults}
-        return super()._compose_config_from_defaults_list(defaults, conditions.Conditional(repo, parts))  # type: ignore[arg-type]
+        found = super()._compose_config_from_defaults_list(defaults, conditions.Conditional(repo, parts))  # type: ignore[arg-type]
+        written = OmegaConf.to_container(found, resolve=False)
+        assert isinstance(written, dict)
+        self.chosen = {str(key): value for key, value in written.items() if key != "hydra"}
+        return found
 
     def _picked(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> list[str]:
         """The network and the views that the data pick, as words of a command line."""

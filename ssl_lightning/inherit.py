@@ -42,16 +42,14 @@ OPTION_OF = {
 
 
 def composed(
-    typed: Sequence[str], compose: Compose, place: Place, config_dir: Path | None
+    typed: Sequence[str], raw: DictConfig | None, compose: Compose, place: Place, config_dir: Path | None
 ) -> tuple[DictConfig, tuple[str, ...]]:
     """The config of a command line, with what its `ckpt=` knows, and the lines that say what was taken.
 
-    `compose` gives the config of some words, `place` the folder of a config's run.
+    `raw`: the config of all words where a yaml names the `ckpt`. `compose` gives the config of some words, `place` the
+    folder of a config's run.
     """
     words = list(typed)
-    raw = None if any(re.match(r"[+~]*ckpt=", word) for word in words) else compose(words)
-    if raw is not None and not raw.get("ckpt"):
-        return raw, ()
     look = raw if raw is not None else _look(words, compose)
     given = _parts_of(look)
     found = known.of(str(look.ckpt)) if look is not None and look.ckpt and given else None

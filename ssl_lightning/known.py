@@ -15,7 +15,7 @@ from typing import Any
 from ssl_lightning import allowed, card, places, plain_yaml, secrets
 from ssl_lightning.config import aliases
 from ssl_lightning.errors import UserError
-from ssl_lightning.run_folder import find_run
+from ssl_lightning.places import find_run
 
 # What the network expects of an image, whatever the data.
 OF_THE_NETWORK = (*card.INPUT, "in_channels")

@@ -88,6 +88,14 @@ def config_of(folder: Path) -> dict[str, Any]:
     return aliases.resolved(stored) if isinstance(stored, dict) else {}
 
 
+def find_run(ref: str | None) -> Path | None:
+    """The run folder that a `ckpt=` lies in (the folder itself, or a file in it or its checkpoints/), or None."""
+    if not ref:
+        return None
+    path = Path(ref).expanduser()
+    return next((folder for folder in (path, *list(path.parents)[:2]) if (folder / "config.yaml").is_file()), None)
+
+
 def is_run(folder: Path) -> bool:
     """Does the folder hold a config.yaml of ours?"""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
@@ -30,6 +31,12 @@ def read(path: str | Path) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # dates and numbers that there are not
         raise UserError(f"{path} cannot be read as yaml ({_first_line(error)})") from error
+
+
+@functools.cache
+def read_once(path: Path) -> Any:
+    """The same of a yaml that does not change while a command is read: one of the configs. Not to be altered."""
+    return read(path)
 
 
 def read_json(path: str | Path) -> Any:

@@ -19,6 +19,7 @@ from ssl_lightning.comparison import FREE, decisive, differences, fingerprint, f
 from ssl_lightning.crew import clearing
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
+from ssl_lightning.places import find_run
 
 __all__ = ["FREE", "RunFolder", "decisive", "differences", "find_run", "fingerprint", "flatten", "with_seed", "writing"]
 
@@ -27,14 +28,6 @@ Decide = Callable[[Callable[[], Any]], Any]  # calls its argument on rank 0, ret
 CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # the newest first
 # What a process that was killed while it wrote leaves behind; each name ends with its number.
 LEFT_OVER = re.compile(r"\..+\.\d+\.tmp|metrics\.csv\.tmp|\.writable")
-
-
-def find_run(ref: str | None) -> Path | None:
-    """The run folder that a `ckpt=` lies in (the folder itself, or a file in it or its checkpoints/), or None."""
-    if not ref:
-        return None
-    path = Path(ref).expanduser()
-    return next((folder for folder in (path, *list(path.parents)[:2]) if (folder / "config.yaml").is_file()), None)
 
 
 class RunFolder:

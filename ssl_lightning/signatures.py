@@ -202,13 +202,13 @@ def _param(annotation: ast.expr | None, module: str, default: ast.expr | None) -
 
 def _of_class(module: str, node: ast.ClassDef) -> Signature:
     """The constructor, followed upwards through the bases while it passes `**kwargs` on."""
-    inherited = next((s for s in map(functools.partial(_of_base, module), node.bases) if s is not None), None)
     functions = {f.name: f for f in node.body if isinstance(f, ast.FunctionDef)}
     own = functions.get("__init__") or functions.get("__new__")
-    if own is not None:
-        signature = _of_function(module, own, skip_first=True)
-        if not signature.open:
-            return signature
+    signature = _of_function(module, own, skip_first=True) if own is not None else None
+    if signature is not None and not signature.open:
+        return signature  # no base is read, which may be a long file of torch's
+    inherited = next((s for s in map(functools.partial(_of_base, module), node.bases) if s is not None), None)
+    if own is not None and signature is not None:
         if not signature.params:  # nn.Module's (*args, **kwargs): it names nothing, so nothing may be passed
             return inherited or Signature()
         if inherited is None or not inherited.params or not _passes_on(own):

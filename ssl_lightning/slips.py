@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_lightning import help, moved, plain_yaml
 from ssl_lightning.errors import UserError
 
@@ -136,9 +134,8 @@ def _has(group: str, option: str, rest: str, folders: tuple[Path, ...], depth: i
         if not file.is_file():
             continue
         try:
-            text = plain_yaml.text_of(file, plain_yaml.MAX_BYTES)
-            node = yaml.safe_load(text)
-        except (UserError, yaml.YAMLError):
+            node, text = plain_yaml.read_once(file), plain_yaml.text_of(file, plain_yaml.MAX_BYTES)
+        except UserError:
             return False
         if not isinstance(node, dict):
             return False

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
-from ssl_lightning import help, signatures
+from ssl_lightning import help, plain_yaml, signatures
+from ssl_lightning.errors import UserError
 
 TEXT = {"str", "Path"}
 FUNCTIONS = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|extend_list)\(.*\)")  # of a sweep
@@ -95,8 +95,8 @@ def _kinds(key: str, config_dir: Path | None) -> frozenset[str]:
 @functools.cache
 def _targets(file: Path, argument: str) -> list[str]:
     try:
-        node = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        node = plain_yaml.read_once(file)
+    except UserError:  # said where it is composed
         return []
     found = []
     for part in (node, node.get(file.parent.name)) if isinstance(node, dict) else ():

@@ -66,7 +66,7 @@ def test_known_homes_are_allowed(target: str) -> None:
         "torch.nn_other.Thing",
         "tests.standin.Base",
         "ssl_lightning.sweep.run_process",
-        "ssl_lightning.build.main",
+        "ssl_lightning.command.main",
         "torch.nn.Linear.__init__.__globals__",
     ],
 )
@@ -229,6 +229,17 @@ def test_source_and_import_tell_the_same_signature(target: str) -> None:
     assert listed.keys() <= found.params.keys()
     needed = {name for name, param in listed.items() if param.default is param.empty}
     assert {name for name in listed if found.params[name].required} == needed
+
+
+def test_a_constructor_of_its_own_is_read_without_its_bases(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(module: str, base: object) -> None:
+        raise AssertionError(f"{module}: a base was read")
+
+    monkeypatch.setattr(signatures, "_of_base", never)
+    signatures.read.cache_clear()
+    found = signatures.read("ssl_lightning.methods.base.SSLMethod")
+    assert found is not None
+    assert "backbone" in found.params
 
 
 def test_checks_import_nothing_heavy() -> None:

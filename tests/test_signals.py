@@ -114,13 +114,13 @@ def test_an_import_is_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
 PROGRAM = """
 import os, signal, sys, time
 import ssl_lightning.__main__ as program
-from ssl_lightning import build
+from ssl_lightning import command
 
 def told(asked):
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(30)
 
-build.main = told
+command.main = told
 if sys.argv[2] == "end":  # a signal that comes when the run has ended by one already
     import atexit
     atexit.register(lambda: (os.kill(os.getpid(), int(sys.argv[1])), time.sleep(5)))

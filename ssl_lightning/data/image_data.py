@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.card import INPUT
 from ssl_lightning.data.base import DataModule, Drawn, Loaded, Split
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.depth import Range
@@ -147,10 +146,14 @@ class ImageDataModule(DataModule):
 
     def card(self) -> dict[str, Any]:
         """Size and normalisation; channels and range where they are not those of ordinary pictures."""
-        told = {name: getattr(self, name) for name in INPUT}
-        if self.channels == 3:
-            del told["channels"]
-        return {name: list(v) if isinstance(v, tuple | list) else v for name, v in told.items() if v is not None}
+        card: dict[str, Any] = {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+        if self.eval_resize is not None:
+            card["eval_resize"] = self.eval_resize
+        if self.channels != 3:
+            card["channels"] = self.channels
+        if self.value_range is not None:
+            card["value_range"] = list(self.value_range)
+        return card
 
     def fed_as(self, card: dict[str, Any]) -> None:
         """By the range of values of its training; one that the data state themselves stays."""

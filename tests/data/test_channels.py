@@ -12,7 +12,6 @@ from torch import nn
 from ssl_lightning.callbacks.view_mosaic import mosaic
 from ssl_lightning.checkpoint import load_backbone, save_backbone
 from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.described import card_of
 from ssl_lightning.data.sources.array import Array
 from ssl_lightning.data.sources.folder import Folder
 from ssl_lightning.data.views import View, Views
@@ -69,7 +68,7 @@ def test_five_channels_are_judged_pictured_and_loaded_again(tmp_path: Path) -> N
     batch = next(iter(data.eval_loader("test")))
     picture = mosaic(batch.views, torch.tensor(data.mean), torch.tensor(data.std))
     assert picture.shape[2] == 3
-    card = card_of(data)
+    card = data.card()
     assert card["channels"] == 5
     assert card["value_range"] == [0, 4095]
     assert card["mean"] == [pytest.approx(0.449)] * 5

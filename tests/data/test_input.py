@@ -14,7 +14,6 @@ from ssl_lightning import card
 from ssl_lightning.checkpoint import resolve_ckpt, save_backbone
 from ssl_lightning.data import images, sources
 from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.described import card_of
 from ssl_lightning.data.sources.array import Array
 from ssl_lightning.data.views import EvalView
 from ssl_lightning.errors import UserError
@@ -57,7 +56,7 @@ def test_a_card_gives_the_same_input_again(tmp_path: Path) -> None:
 
     np.save(tmp_path / "x.npy", deep)
     data = Array(tmp_path / "x.npy", **ALL, num_workers=0)
-    told = json.loads(json.dumps(card_of(data)))
+    told = json.loads(json.dumps(data.card()))
     assert told == ALL
     save_backbone(ConvNetSmall(3, in_channels=1), {"_target_": "x"}, tmp_path, **told)
     found = resolve_ckpt(tmp_path / "backbone.safetensors").card
