@@ -55,7 +55,8 @@ NEEDS = (
     Need("EMATeacher", "rise", "final_momentum", "other than momentum"),
     Need("Trainer", "gradient_clip_algorithm", "gradient_clip_val", "above 0"),
 )
-VALIDATION: tuple[str, ...] = ("trainer.check_val_every_n_epoch", "trainer.val_check_interval", "trainer.num_sanity_val_steps")
+VALIDATION: tuple[str, ...] = ("trainer.check_val_every_n_epoch", "trainer.val_check_interval")
+VALIDATION += ("trainer.num_sanity_val_steps",)
 VALIDATION += ("data.bank_size", "data.query_size", "callbacks.online_knn")
 OF_THE_BANK = "ssl_lightning.callbacks.online_knn.OnlineKNN"
 OURS = "ssl_lightning.callbacks."

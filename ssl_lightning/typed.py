@@ -18,6 +18,7 @@ from ssl_lightning import allowed, flows, needs, places, reading, signatures
 from ssl_lightning.comparison import FREE
 from ssl_lightning.errors import UserError
 
+GIVEN = allowed.STAGE_TAKES | {"backbone", "seed", "method_name", "data_name", "start"}  # to a stage by the run
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
 NEVER = frozenset({"limit_test_batches", "limit_predict_batches"})  # of `trainer`: no stage tests or predicts with it
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
@@ -68,7 +69,7 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
 
 def _known(params: Mapping[str, signatures.Param], values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a stage that the config decides, with their values; the run gives the others."""
-    own = {key: param.default_value() for key, param in params.items() if key not in allowed.STAGE_TAKES}
+    own = {key: param.default_value() for key, param in params.items() if key not in GIVEN}
     return {key: values.get(key, *default) for key, default in own.items() if key in values or default}
 
 

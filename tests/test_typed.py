@@ -21,6 +21,7 @@ from ssl_lightning.models.heads import MLP
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.reading import arguments, reads
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.run_parts import Parts
 from ssl_lightning.signatures import read
 from tests.test_run_folder import add_checkpoint
 
@@ -350,3 +351,7 @@ def test_a_stage_that_reads_more_tomorrow_refuses_less(monkeypatch: pytest.Monke
 def test_values_of_no_interest() -> None:
     config: dict[str, Any] = {"stage": {"_target_": "tests.standin.stage"}}
     typed.check(typed.Line(("optimizer.base_lr=3",), config, {}))  # a user's own stage may do as it likes
+
+
+def test_what_the_run_gives_to_a_stage_is_known() -> None:
+    assert set(Parts.names()) == typed.GIVEN
