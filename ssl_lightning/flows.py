@@ -19,11 +19,14 @@ class Unclear(Exception):
     """The source does not tell."""
 
 
-def arguments(target: str, attributes: Iterable[str]) -> set[str] | None:
-    """The arguments of the class of this dotted name on which these attributes depend; None where nobody can tell."""
+def arguments(target: str, attributes: Iterable[str], learnt: Iterable[str] = ()) -> set[str] | None:
+    """The arguments of the class of this dotted name on which these attributes depend; None where nobody can tell.
+
+    `learnt`: attributes that a method may set, too, whose way there is not followed.
+    """
     try:
         levels = [_Level(module, node) for module, node in _lineage(target)]
-        return _Flow(levels).to(attributes)
+        return _Flow(levels, frozenset(learnt)).to(attributes)
     except Unclear:
         return None
 
@@ -66,8 +69,8 @@ class _Level:
 
 
 class _Flow:
-    def __init__(self, levels: list[_Level]) -> None:
-        self.levels = levels
+    def __init__(self, levels: list[_Level], learnt: frozenset[str]) -> None:
+        self.levels, self.learnt = levels, learnt
 
     def to(self, attributes: Iterable[str]) -> set[str]:
         seen, found, todo = set[str](), set[str](), list(attributes)
@@ -77,7 +80,9 @@ class _Flow:
                 raise Unclear
             for i, level in enumerate(self.levels if name not in seen else ()):
                 for function in level.methods.values():
-                    if function is not level.init and (function.name == name or _stores(function, name)):
+                    if function is not level.init and (
+                        function.name == name or (name not in self.learnt and _stores(function, name))
+                    ):
                         todo += _attributes_of_self(function)
                 names, others = _made_of(level, name)
                 todo += others

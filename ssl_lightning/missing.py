@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+
+from ssl_lightning.errors import UserError
 
 # What each dependency of pyproject.toml is called where it is imported.
 IMPORTED = {
@@ -21,13 +24,23 @@ IMPORTED = {
     "pillow": "PIL",
     "pyyaml": "yaml",
 }
+NEEDED = ("torch", "lightning")  # by every run, and by the check of its arguments, which reads their sources
+
+
+def check() -> None:
+    """Raise a UserError where a run could not even begin."""
+    for package in NEEDED:
+        if package not in sys.modules and importlib.util.find_spec(package) is None:
+            raise UserError(_line(package))
 
 
 def line(error: ModuleNotFoundError) -> str | None:
     """What to say where a dependency is not installed; None for any other module, whose traceback tells more."""
     package = next((package for package, module in IMPORTED.items() if module == error.name), None)
-    if package is None:
-        return None
+    return _line(package) if package else None
+
+
+def _line(package: str) -> str:
     return (
         f"the package {package} is not installed in this Python ({sys.executable}); run make setup and use "
         f".venv/bin/python, or install it: {sys.executable} -m pip install {package}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def _owned(key: str, folders: tuple[Path, ...] = ()) -> str:
     if not rest or group not in {name for name, _ in help.GROUPS}:
         return ""
     options = [option for option in help.options(group, folders) if _has(group, option, rest, folders)]
-    options.sort(key=lambda option: option != "folder")
+    families = Counter(option.partition("_")[0] for option in options)  # the ViTs before a network that stands alone
+    options.sort(key=lambda option: (option != "folder", -families[option.partition("_")[0]]))
     if not options:
         return ""
     more = f" (or {', '.join(options[1:5])}{', ...' if len(options) > 5 else ''})" if len(options) > 1 else ""

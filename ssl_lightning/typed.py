@@ -23,7 +23,8 @@ ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of
 NEVER = frozenset({"limit_test_batches", "limit_predict_batches"})  # of `trainer`: no stage tests or predicts with it
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
 LEARNT = {"value_range"}  # of the data: what they find out of their images where nothing is typed
-OF_THE_CLASS = {"modality", "noun", "naive_name"}  # of the data, and no argument of theirs
+# Of the data: what a copy that draws other views is asked for (`stages/training.py`, LabelledData).
+DRAWING = {"train_fetch", "eval_fetch", "training_views", "evaluation_views", "padding_views", "place"}
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
@@ -76,8 +77,10 @@ def _known(params: Mapping[str, signatures.Param], values: Mapping[str, Any]) ->
 def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str] | None]:
     signature = signatures.read(data) if data else None
     known = signature.params.keys() if signature else set()
-    attributes = found.attributes - (LEARNT - known) - OF_THE_CLASS
-    carried = attributes if attributes <= known else flows.arguments(data, attributes) if data else None
+    attributes = found.attributes - (LEARNT - known)
+    if "drawing" in attributes:
+        attributes = attributes - {"drawing"} | DRAWING
+    carried = attributes if attributes <= known else flows.arguments(data, attributes, LEARNT) if data else None
     plain = not found.whole and carried is not None
     keys: dict[str, frozenset[str] | None] = {"data": frozenset(carried or ()) if plain else None}
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})

@@ -258,8 +258,13 @@ print(sorted(n for n in sys.modules if n.startswith("ssl_lightning")))
 
 def without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A command in a Python that lacks a package."""
-    program = "import sys; sys.modules[sys.argv[1]] = None\n"
-    program += "from ssl_lightning.__main__ import main\nsys.exit(main(sys.argv[2:]))"
+    program = """
+import importlib.machinery, sys
+look = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name == sys.argv[1] else look(name, *more)
+from ssl_lightning.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", program, package, *words]
@@ -272,6 +277,8 @@ def without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
         ("hydra-core", "hydra", []),
         ("pyyaml", "yaml", ["-m", "seed=1,2"]),
         ("lightning", "lightning", [*BASE, "stage=standin"]),
+        ("torch", "torch", [*BASE, "stage=standin"]),
+        ("rich", "rich", [*BASE, "stage=standin"]),
     ],
 )
 def test_a_dependency_that_is_absent_is_one_line(package: str, module: str, words: list[str], here: Path) -> None:

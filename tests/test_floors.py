@@ -29,8 +29,8 @@ FLOORS = [
     ["bounded harmless inert torch_files"],
     ["crew"],
     ["hub", "launch"],
-    ["signals", "member"],
-    ["secrets moved missing"],
+    ["signals", "member", "missing"],
+    ["secrets moved"],
     ["core"],
     ["errors", "config"],
 ]

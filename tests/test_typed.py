@@ -1,6 +1,7 @@
 """What is typed is used or refused, over all stages and groups; what a yaml brings is not asked about."""
 
 import ast
+import inspect
 import itertools
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from ssl_lightning.reading import arguments, reads
 from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.run_parts import Parts
 from ssl_lightning.signatures import read
+from ssl_lightning.stages.training import LabelledData
 from tests.test_run_folder import add_checkpoint
 
 STAGES = [target.split(".")[-2] for target in allowed.STAGE.functions]
@@ -48,7 +50,7 @@ WORDS = {
     "data.labels_per_class=3": ALL - {"export", "embed"},
     "data.label_fraction=0.5": ALL - {"export", "embed"},
     "data.batch_size=3": ALL - {"export"},
-    "data.eval_resize=40": ALL - {"export"},
+    "data.eval_resize=40": ALL,
     "data.bank_size=9": TRAINING,
     "data.query_size=9": TRAINING,
     "data.engine=worker": FITTING,
@@ -240,7 +242,7 @@ def test_the_way_out_is_named() -> None:
             checked("finetune", word)
     with pytest.raises(UserError, match=r"sets trainer\.max_epochs itself"):
         checked("finetune", "trainer.max_epochs=3")
-    with pytest.raises(UserError, match="reads of data only channels, image_size, mean, std"):
+    with pytest.raises(UserError, match="reads of data only channels, eval_resize, image_size, mean, std"):
         checked("export", "data.batch_size=3")
 
 
@@ -355,3 +357,8 @@ def test_values_of_no_interest() -> None:
 
 def test_what_the_run_gives_to_a_stage_is_known() -> None:
     assert set(Parts.names()) == typed.GIVEN
+
+
+def test_a_copy_that_draws_other_views_is_asked_for_what_is_known() -> None:
+    source = inspect.getsource(LabelledData)
+    assert set(re.findall(r"self\.drawn\.(\w+)", source)) == typed.DRAWING

@@ -220,7 +220,7 @@ class DataModule(Position, LightningDataModule):
         `shared`, once on every rank. A rank may have no batch at all."""
         items = self._split(split)
         loader = self._eval_loader(items, self._rows(items, indices), shared, even=False)
-        loader.finish = self.on_after_batch_transfer
+        loader.finish = self._evaluated
         return loader
 
     def each(self, split: Split, indices: Tensor | None = None, fetch: Fetch | None = None) -> Loader:
@@ -233,12 +233,19 @@ class DataModule(Position, LightningDataModule):
         """Turns a `RawBatch` into a `Batch` on the device it lies on; anything else passes through."""
         if not isinstance(batch, RawBatch):
             return batch
+        if batch.purpose in (EVALUATE, FILL):
+            return self._evaluated(batch)
+        with torch.no_grad():
+            views, roles = self.training_views(batch)
+        return Batch(views, batch.labels, batch.indices, roles)
+
+    def _evaluated(self, batch: RawBatch) -> Batch:
+        """The part of that path for evaluation, on its own: it reads nothing of what training views are drawn by."""
         with torch.no_grad():
             if batch.purpose == FILL:
                 none = batch.labels.new_full((1,), -1)
                 return Batch(self.padding_views(none.device), none, none)
-            drawn = self.evaluation_views if batch.purpose == EVALUATE else self.training_views
-            views, roles = drawn(batch)
+            views, roles = self.evaluation_views(batch)
         return Batch(views, batch.labels, batch.indices, roles)
 
     @property
