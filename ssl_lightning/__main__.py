@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  (whoever starts it with another Python is told so)
+    told = "error: Python 3.11 or newer is needed, and this is %d.%d; run make setup, then .venv/bin/python"
+    sys.stderr.write(told % sys.version_info[:2] + "\n")
+    sys.exit(2)
+
 from typing import NoReturn
 
-from ssl_lightning import arguments
+from ssl_lightning import arguments, missing
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.signals import CTRL_C, WATCH, announce
 
@@ -24,6 +30,12 @@ def main(argv: list[str] | None = None) -> int:
 
         secrets.mask_words(sys.argv[1:] if argv is None else argv)  # what is typed under a secret's name is known now
         print(f"error: {secrets.hide(str(error))}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        line = missing.line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
         from ssl_lightning.launch import is_main_process

@@ -21,8 +21,9 @@ def main(asked: Arguments) -> int:
     WATCH.quiet = not place.is_main
     try:
         config = compose(asked.overrides, asked.config_dir)
-        from ssl_lightning import build
+        from ssl_lightning import build, missing
 
+        missing.check()
         build.check(config)
         place, config = build.settle(place, config)
     except UserError as error:

@@ -1,16 +1,21 @@
 """The command line from end to end, with stages that train nothing."""
 
+import ast
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ssl_lightning import missing
 from ssl_lightning.__main__ import main
 from ssl_lightning.build import check, compose
 from ssl_lightning.errors import UserError
@@ -249,6 +254,63 @@ print(sorted(n for n in sys.modules if n.startswith("ssl_lightning")))
     assert done.stderr == "error: there is no 'method.foo' in this config. Did you mean 'method.loss'?\n"
     for later in ("build", "inherit", "instantiate", "run_folder", "crew"):
         assert f"ssl_lightning.{later}'" not in done.stdout
+
+
+def without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command in a Python that lacks a package."""
+    program = """
+import importlib.machinery, sys
+look = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name == sys.argv[1] else look(name, *more)
+from ssl_lightning.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", program, package, *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "words"),
+    [
+        ("hydra-core", "hydra", []),
+        ("pyyaml", "yaml", ["-m", "seed=1,2"]),
+        ("lightning", "lightning", [*BASE, "stage=standin"]),
+        ("torch", "torch", [*BASE, "stage=standin"]),
+        ("rich", "rich", [*BASE, "stage=standin"]),
+    ],
+)
+def test_a_dependency_that_is_absent_is_one_line(package: str, module: str, words: list[str], here: Path) -> None:
+    done = without(module, *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"error: the package {package} is not installed in this Python ({sys.executable}); ")
+    assert "make setup" in done.stderr
+    assert list(here.rglob("*")) == []
+
+
+def test_a_module_of_one_s_own_that_is_absent_keeps_its_traceback() -> None:
+    assert missing.line(ModuleNotFoundError("no module", name="mine")) is None
+    assert missing.line(ModuleNotFoundError("no module", name="torch.nowhere")) is None
+
+
+def test_every_dependency_is_known_by_the_name_it_is_imported_by() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert {re.split("[<>=]", line)[0] for line in project["dependencies"]} == missing.IMPORTED.keys()
+    assert all(importlib.util.find_spec(module) for module in missing.IMPORTED.values())
+
+
+@pytest.mark.parametrize("file", ["__init__", "__main__"])
+def test_an_older_python_can_read_what_tells_it_so(file: str) -> None:
+    ast.parse((Path(__file__).parents[1] / "ssl_lightning" / f"{file}.py").read_text(), feature_version=(3, 7))
+
+
+def test_an_older_python_is_told_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "ssl_lightning" / "__main__.py").read_text()
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit) as left:
+        exec(compile(text.partition("from ssl_lightning")[0], "main", "exec"), {})
+    assert left.value.code == 2
 
 
 def test_python_dash_m_from_another_folder(here: Path) -> None:
