@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ssl_lightning import crew as crews
-from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, slips, typed
+from ssl_lightning import devices, earlier, known, launch, missing, one_line, ranges, ranks, run_folder, slips, typed
 from ssl_lightning import instantiate as building
 from ssl_lightning.allowed import PARTS, PLACES, shown
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
@@ -59,8 +59,24 @@ def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
 def check(config: Config) -> None:
     """Check every name, argument and value of a config against the constructors, without importing or building them.
 
-    Raises UserError for the first that is wrong.
+    Raises UserError for the first that is wrong, and for what is typed and not read.
     """
+    for _, why in unread(config):
+        raise UserError(why)
+
+
+def unread(config: Config) -> list[tuple[str, str]]:
+    """The same check, with (word, why) for each word of the command line that is right, and that nothing would read."""
+    line = typed.Line(config.overrides, config.values, config.choices, config.refers)
+    try:
+        _check_values(config)
+    except UserError as error:
+        raise typed.of_what_was_typed(error, line) from error
+    typed.check_method(line)
+    return typed.unread(line)
+
+
+def _check_values(config: Config) -> None:
     own = f"{Settings.__module__}.Settings"
     values, settings = config.values, building.signature_of(own).params
     for key in values:
@@ -85,7 +101,6 @@ def check(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
-    typed.check(config.overrides, values, config.choices)
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -238,6 +253,8 @@ def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> Non
     from ssl_lightning.data import workers
 
     mistake = workers.explain(error)  # torch raises a worker's UserError as one, with a traceback in its text
+    if mistake is None and isinstance(error, ModuleNotFoundError) and (absent := missing.line(error)):
+        mistake = UserError(absent)
     if mistake is None and not isinstance(error, UserError):
         mistake = one_line.of_run(error, folder.path, trusted)
     if mistake is not None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning import config_loader, help, moved, places, references, secrets, slips, words
+from ssl_lightning import config_loader, help, moved, places, references, retarget, secrets, slips, words
 from ssl_lightning.comparison import flatten
 from ssl_lightning.errors import UserError, did_you_mean
 
@@ -44,7 +44,8 @@ class Config:
     """A composed run.
 
     `values`: every value, plain and resolved; `choices`: the option chosen in each group; `path`: the run's folder;
-    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave.
+    `overrides`: the command line's own words; `shown`: the values without secrets; `said`: lines on what a `ckpt` gave;
+    `refers`: from each key that is written as a reference, `${key}`, to the key that it refers to.
     """
 
     values: dict[str, Any]
@@ -53,6 +54,7 @@ class Config:
     overrides: tuple[str, ...] = ()
     shown: dict[str, Any] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+    refers: dict[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -87,7 +89,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said)
+    return Config(_resolve(node), choices, path, tuple(overrides), _shown(node), said, references.told(node))
 
 
 @contextmanager
@@ -117,7 +119,14 @@ def _shown(node: DictConfig) -> dict[str, Any]:
 
 
 def compose_inherited(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, tuple[str, ...]]:
-    """`compose_raw` with what a `ckpt=` knows, and the lines that say what was taken from there."""
+    """`compose_raw` with what a `ckpt=` knows and without what a typed class does not take, and the lines on both."""
+    raw, said = _inherited(overrides, config_dir)
+    if any(retarget.TYPED.fullmatch(word) for word in overrides):
+        said = (*said, *retarget.left_out(raw, overrides))
+    return raw, said
+
+
+def _inherited(overrides: Sequence[str], config_dir: Path | None) -> tuple[DictConfig, tuple[str, ...]]:
     raw = None
     if not any(re.match(r"[+~]*ckpt=", word) for word in overrides):
         raw = compose_raw(overrides, config_dir)

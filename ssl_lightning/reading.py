@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ssl_lightning import signatures
 
@@ -24,15 +26,30 @@ class Reads:
         self.whole |= other.whole
 
 
-def reads(target: str, name: str) -> Reads:
-    """What the function or class of this dotted name reads of its argument `name`, and all that it hands it on to."""
+def reads(target: str, name: str, known: Mapping[str, Any] | None = None) -> Reads:
+    """What the function or class of this dotted name reads of its argument `name`, and all that it hands it on to.
+
+    `known`: values of other arguments of the function; what is never reached with them is not read.
+    """
     place = signatures.find(target)
     if place is None or not isinstance(place[1], Function):
         return Reads(whole=True)
-    return _of(place[0], place[1], name, set())
+    return _of(place[0], place[1], name, set(), known or {})
 
 
-def _of(module: str, definition: Function, name: str, seen: set[tuple[str, str, str]]) -> Reads:
+def arguments(target: str, known: Mapping[str, Any]) -> set[str] | None:
+    """Those of its arguments that a function reads where some have `known` values; None where no source tells."""
+    place = signatures.find(target)
+    if place is None or not isinstance(place[1], ast.FunctionDef):
+        return None
+    function = place[1]
+    own = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+    return {node.id for node in _live(function, known) if isinstance(node, ast.Name)} & own
+
+
+def _of(
+    module: str, definition: Function, name: str, seen: set[tuple[str, str, str]], values: Mapping[str, Any]
+) -> Reads:
     key = (module, definition.name, name)
     if key in seen:
         return Reads()
@@ -41,7 +58,8 @@ def _of(module: str, definition: Function, name: str, seen: set[tuple[str, str, 
     if function is None:
         return Reads(whole=True)
     found, known = Reads(), set[ast.expr]()
-    for node in ast.walk(function):
+    live = list(_live(function, values))
+    for node in live:
         if isinstance(node, ast.Attribute) and _is(node.value, name):
             found.attributes.add(node.attr)
             known.add(node.value)
@@ -51,12 +69,12 @@ def _of(module: str, definition: Function, name: str, seen: set[tuple[str, str, 
                 known.add(node.func)
             for argument, there in _handed_on(module, node, name):
                 known.add(argument)
-                found.add(_of(*there, seen) if there else Reads(whole=True))
+                found.add(_of(*there, seen, {}) if there else Reads(whole=True))
         elif isinstance(node, ast.Assign) and isinstance(definition, ast.ClassDef):
             for value, attribute in _kept(node, name):
                 known.add(value)
                 found.attributes |= _attributes_of_kept(definition, attribute)
-    names = (node for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    names = (node for node in live if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
     found.whole |= any(_is(node, name) and node not in known for node in names)
     return found
 
@@ -111,3 +129,56 @@ def _attributes_of_kept(definition: ast.ClassDef, attribute: str) -> set[str]:
         and node.value.attr == attribute
         and _is(node.value.value, "self")
     }
+
+
+# ---- what is reached ------------------------------------------------------------------------------------------------
+
+
+def _live(function: ast.FunctionDef, values: Mapping[str, Any]) -> Iterator[ast.AST]:
+    """The nodes of a function's body that can be reached where arguments that it never changes have these values."""
+    changed = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return _reached(function.body, {name: value for name, value in values.items() if name not in changed})
+
+
+def _reached(items: Any, known: Mapping[str, Any]) -> Iterator[ast.AST]:
+    for item in items if isinstance(items, list) else [items]:
+        if not isinstance(item, ast.AST):
+            continue
+        yield item
+        left_out = _left_out(item, known)
+        for field_name, value in ast.iter_fields(item):
+            if field_name != left_out:
+                yield from _reached(value, known)
+        if isinstance(item, ast.stmt) and _ends(item, known):
+            break
+
+
+def _left_out(node: ast.AST, known: Mapping[str, Any]) -> str:
+    """The branch that is not taken, by its name in the tree; "" where both may be."""
+    found = _truth(node.test, known) if isinstance(node, ast.If | ast.IfExp) else None
+    return {True: "orelse", False: "body", None: ""}[found]
+
+
+def _ends(statement: ast.stmt, known: Mapping[str, Any]) -> bool:
+    """Is nothing reached that stands after this statement?"""
+    if isinstance(statement, ast.With):
+        return any(_ends(inner, known) for inner in statement.body)
+    if isinstance(statement, ast.If):
+        out = _left_out(statement, known)
+        branches = {"body": statement.body, "orelse": statement.orelse}
+        return all(any(_ends(inner, known) for inner in branch) for name, branch in branches.items() if name != out)
+    return isinstance(statement, ast.Return | ast.Raise)
+
+
+def _truth(test: ast.expr, known: Mapping[str, Any]) -> bool | None:
+    """Whether a condition holds; None where these values do not tell."""
+    if isinstance(test, ast.Name) and test.id in known:
+        return bool(known[test.id])
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _truth(test.operand, known)
+        return None if inner is None else not inner
+    if isinstance(test, ast.BoolOp):
+        decides = isinstance(test.op, ast.Or)  # one such part is enough
+        parts = [_truth(part, known) for part in test.values]
+        return decides if decides in parts else None if None in parts else not decides
+    return None

@@ -1,18 +1,23 @@
-"""Bounds what references in a config may grow to: a few lines of `a: ${b}${b}` stand for more than a memory holds."""
+"""References in a config, `${key}`: which key refers to which, and how much they may stand for.
+
+A few lines of `a: ${b}${b}` stand for more than a memory holds.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from omegaconf import Node
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.base import Container
 from omegaconf.basecontainer import BaseContainer
 
 from ssl_lightning.errors import UserError
 from ssl_lightning.plain_yaml import MAX_SCALAR, MAX_VALUES
 
+WRITTEN = re.compile(r"\$\{(?:oc\.select:\s*)?([A-Za-z_][\w.]*)\s*[,}]")
 TOO_MANY = "the references of this config (${...}) stand for too many values, or too long ones, for settings"
 MOST = 2_000  # references followed in one config, about 3 ms each; ours have a hundred
 
@@ -57,3 +62,17 @@ def _size(value: Any, most: int) -> int:
         left += [one for one in held if isinstance(one, Node | dict | list)]
         seen += 1 + len(held)
     return seen
+
+
+def told(node: DictConfig) -> dict[str, str]:
+    """From each key that is written as a reference to the key that it refers to."""
+    found: dict[str, str] = {}
+
+    def look(value: Any, place: str) -> None:
+        for key, item in value.items() if isinstance(value, dict) else ():
+            look(item, f"{place}.{key}" if place else str(key))
+        if isinstance(value, str) and (written := WRITTEN.search(value)):
+            found[place] = written[1]
+
+    look(OmegaConf.to_container(node, resolve=False), "")
+    return found

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning import build, config_loader, ledger, places, secrets, words
+from ssl_lightning import build, config_loader, help, ledger, places, secrets, words
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import Config, compose
 from ssl_lightning.errors import Interrupted, UserError
@@ -28,6 +29,7 @@ from ssl_lightning.run_folder import RunFolder
 from ssl_lightning.signals import CTRL_C, WATCH, announce, status, status_of_process
 
 POLL = 0.1  # seconds between two looks at a job
+MOST_LOOKS = 100  # jobs that are looked at before a key is refused because none of them reads it
 Start = Callable[[list[str]], int]  # runs a command to its end, returns its exit status
 
 
@@ -79,7 +81,8 @@ class Sweep:
         name = next((str(o.value()) for o in parsed if o.key_or_group == "name"), None)
         if name is not None:
             places.check_name(name)
-        self.overrides = [str(o.input_line) for o in parsed if o.key_or_group != "name"]
+        self.overrides = for_hydra([o for o in parsed if o.key_or_group != "name"], asked.config_dir)
+        self.typed = {o.get_key_element().lstrip("+"): o.get_key_element() for o in parsed}
         self.fixed = {o.get_key_element(): str(o.input_line) for o in parsed if not o.is_sweep_override()}
         self.fixed.pop("name", None)
         configs = self._check_each_value()
@@ -97,12 +100,35 @@ class Sweep:
         """Compose and check the first job, then again with each further value: a wrong one ends it at once."""
         first = {key: values[0] for key, values in self.swept.items() if values}
         combinations = [first, *({**first, key: v} for key, values in self.swept.items() for v in values[1:])]
-        configs = {}
+        configs, unread = {}, []
         for chosen in combinations:
-            config = compose(self._told([*self.fixed.values(), *chosen.values()]), self.asked.config_dir)
-            build.check(config)
+            config, without = self._checked(list(chosen.values()))
             configs[label_of(list(chosen.values()))] = config
+            unread.append(without)
+        self._refuse_unread(unread)
+        self.partly = any(unread)  # is there a word that some jobs read, and others do not?
         return configs
+
+    def _checked(self, swept: Sequence[str]) -> tuple[Config, dict[str, str]]:
+        """A job's config, and the words of the whole sweep that this job would not read, which it is not given."""
+        told = self._told([*self.fixed.values(), *swept])
+        config = compose(told, self.asked.config_dir)
+        unread = dict(build.unread(config))
+        if unread:
+            config = compose([word for word in told if word not in unread], self.asked.config_dir)
+        return config, unread
+
+    def _refuse_unread(self, unread: list[dict[str, str]]) -> None:
+        """Raise a UserError for a key that no job would read. One that some of them read may be swept with the rest."""
+        nowhere = {_key(word): why for word, why in unread[0].items()}
+        grid = product(*(values for values in self.swept.values() if values))
+        others = (self._checked(swept)[1] for swept in islice(grid, MOST_LOOKS))
+        for found in chain(unread[1:], others):
+            if not nowhere:
+                return
+            nowhere = {key: why for key, why in nowhere.items() if key in map(_key, found)}
+        for why in nowhere.values():
+            raise UserError(why)
 
     def _told(self, overrides: Sequence[str]) -> list[str]:
         """The overrides as a job gets them, secrets in their place."""
@@ -125,18 +151,29 @@ class Sweep:
     def __call__(self, config: Any) -> float:
         """Run one job; returns its score (nan: failed). A finished one says so itself, and is quick."""
         (self.path / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of what each job's config.yaml says
-        task = [str(override) for override in HydraConfig.get().overrides.task]
-        swept = [override for override in task if override.partition("=")[0] not in self.fixed]
-        label = label_of(swept)
-        print(f"job {len(self.ledger.rows) + 1}: {label}", flush=True)
+        task = [str(override).lstrip("+").partition("=") for override in HydraConfig.get().overrides.task]
+        fixed = {key.lstrip("+") for key in self.fixed}
+        swept = [f"{self.typed[key]}={value}" for key, _, value in task if key not in fixed]
+        label, unread = label_of(swept), self._unread(swept)
+        less = ", without ".join(["", *(secrets.hide(why.partition(";")[0]) for why in unread.values())])
+        print(f"job {len(self.ledger.rows) + 1}: {label}{less}", flush=True)
         flags = ["--config-dir", str(self.asked.config_dir)] if self.asked.config_dir else []
         name = f"name={words.quoted(f'{self.name}/{folder_name(label)}')}"
-        told = self._told([*self.fixed.values(), *swept])
+        told = [word for word in self._told([*self.fixed.values(), *swept]) if word not in unread]
         code = self.start([sys.executable, "-m", "ssl_lightning", *flags, *told, name])
         stopped = status_of_process(code)
         if stopped is not None:
             raise Interrupted(stopped)
         return self.ledger.add(label, self._row(label), code, RunFolder(self.path / folder_name(label)).results())
+
+    def _unread(self, swept: Sequence[str]) -> dict[str, str]:
+        """The words that a job would not read."""
+        if not self.partly and len(self.swept) < 2:
+            return {}  # each job has been looked at
+        try:
+            return self._checked(swept)[1]
+        except UserError:  # the job says so itself
+            return {}
 
     @staticmethod
     def _row(label: str) -> dict[str, str]:
@@ -151,6 +188,24 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             return parser.parse_overrides(list(overrides))
         except HydraException as error:
             raise UserError(str(error).strip().splitlines()[0]) from error
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def for_hydra(parsed: Sequence[Override], config_dir: Path | None) -> list[str]:
+    """The overrides as Hydra needs them to name the jobs. Which keys there are is known here: some come from a `ckpt=`,
+    of which Hydra knows nothing, so it is to add what it has not."""
+    groups = help.groups((config_dir,) if config_dir else ())
+    found = []
+    for override in parsed:
+        key, word = override.key_or_group, str(override.input_line)
+        if key in groups or "/" in key or key.startswith("hydra."):
+            found.append(word)
+        elif not override.is_delete():
+            found.append(f"++{word.lstrip('+')}")
+    return found
 
 
 def _values(override: Override) -> list[str]:

@@ -1,27 +1,31 @@
-"""What is typed is used or refused: a key of a part that the chosen stage does not build is named, with the way out.
+"""What is typed is used or refused: a key that this run would not read is named, with the way out.
 
-What a yaml brings is another matter: an experiment is the same for every stage. What a stage builds and reads is told
-by its own source (`reading.py`).
+What a yaml brings is another matter: an experiment is the same for every stage. What a stage builds and reads with the
+values that it has is told by its own source (`reading.py`, `flows.py`), what a key needs of another one by a table
+(`needs.py`).
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import allowed, places, reading, signatures
+from ssl_lightning import allowed, flows, needs, places, reading, signatures
 from ssl_lightning.comparison import FREE
 from ssl_lightning.errors import UserError
 
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
+NEVER = frozenset({"limit_test_batches", "limit_predict_batches"})  # of `trainer`: no stage tests or predicts with it
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
 LEARNT = {"value_range"}  # of the data: what they find out of their images where nothing is typed
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
+UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
+FEW = 6  # keys that are listed where another one is refused
 
 
 @dataclass(frozen=True)
@@ -39,29 +43,41 @@ class Built:
         return not key or (key not in self.unread.get(group, ()) and (known is None or key in known))
 
 
-def built(target: str, data: str | None = None) -> Built:
-    """What the stage of this dotted name reads; `data`: the class of the data."""
+# ---- what a stage reads ---------------------------------------------------------------------------------------------
+
+
+def built(target: str, data: str | None = None, values: Mapping[str, Any] | None = None) -> Built:
+    """What the stage of this dotted name reads; `data`: the class of the data; `values`: of the stage's arguments."""
     signature = signatures.read(target)
     params = signature.params if signature else {}
-    keys: dict[str, frozenset[str] | None] = {}
+    known = _known(params, values or {})
+    own = reading.arguments(target, known)
+    keys: dict[str, frozenset[str] | None] = {"stage": None if own is None else frozenset(own)}
     unread: dict[str, frozenset[str]] = {}
     if "method" in params:
         keys |= dict.fromkeys(("method", "backbone", "optimizer", "scheduler"))
     if "judged" in params:
         keys["backbone"] = None
     if "data" in params:
-        keys |= _of_data(reading.reads(target, "data"), data)
+        keys |= _of_data(reading.reads(target, "data", known), data)
     if "trainer" in params:
-        keys |= _of_trainer(reading.reads(target, "trainer"), unread)
+        keys |= _of_trainer(reading.reads(target, "trainer", known), unread)
     return Built(keys, unread)
+
+
+def _known(params: Mapping[str, signatures.Param], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a stage that the config decides, with their values; the run gives the others."""
+    own = {key: param.default_value() for key, param in params.items() if key not in allowed.PARTS}
+    return {key: values.get(key, *default) for key, default in own.items() if key in values or default}
 
 
 def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str] | None]:
     signature = signatures.read(data) if data else None
     known = signature.params.keys() if signature else set()
     attributes = found.attributes - (LEARNT - known)
-    plain = not found.whole and attributes <= known
-    keys: dict[str, frozenset[str] | None] = {"data": frozenset(attributes) if plain else None}
+    carried = attributes if attributes <= known else flows.arguments(data, attributes) if data else None
+    plain = not found.whole and carried is not None
+    keys: dict[str, frozenset[str] | None] = {"data": frozenset(carried or ()) if plain else None}
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})
 
 
@@ -82,23 +98,115 @@ def _empty(node: ast.expr | None) -> bool:
     return isinstance(node, ast.List) and not node.elts
 
 
-def check(words: Iterable[str], values: dict[str, Any], choices: dict[str, Any]) -> None:
-    """Raise a UserError for the first word of the command line that the stage would not read."""
-    node = values.get("stage") or {}
-    target = str(node.get("_target_"))
-    if target not in allowed.STAGE.functions:
-        return  # a user's own: what it does is theirs to say
-    has, stage = built(target, (values.get("data") or {}).get("_target_")), str(choices.get("stage"))
-    for word in words:
-        key = re.match(r"[+~]*([\w/@.-]*)", word)
-        place = key[1].replace("/", ".").partition("@")[0] if key else ""
-        group, _, rest = place.partition(".")
-        if group == "method" and not rest and "method" not in has.keys and "@" not in word:
-            _check_method(word, values.get("ckpt"), str(choices.get("method")), stage)
-        elif group in _GROUPS and not has.reads(group, rest.partition(".")[0]) and not _quiet(place):
-            raise UserError(f"'{word}': stage={stage} {_why(group, rest, has)}; leave it out{_instead(place, node)}")
-        elif place == "deterministic" and "trainer" not in has.keys:
-            raise UserError(f"'{word}': stage={stage} {_WHY['trainer']}; leave it out")
+# ---- what is typed --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """The words of a command line and the config that they gave, `references` from a key to the one it refers to."""
+
+    words: tuple[str, ...]
+    values: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    references: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        return str(self.choices.get("stage"))
+
+    @property
+    def known(self) -> bool:
+        """Is the stage one of ours? What a user's own does is theirs to say."""
+        return self._target in allowed.STAGE.functions
+
+    def types(self, key: str) -> bool:
+        """Is a key typed, by itself or in a part that it lies in?"""
+        return not {_place(word) for word in self.words}.isdisjoint((key, *_parents(key)))
+
+    def origin(self, key: str) -> str:
+        """The key that a key's value comes from, by one reference after another."""
+        for _ in range(20):
+            above = next((k for k in (key, *_parents(key)) if k in self.references), None)
+            if above is None:
+                return key
+            key = self.references[above] + key[len(above) :]
+        return key
+
+    @property
+    def _target(self) -> str:
+        return str((self.values.get("stage") or {}).get("_target_"))
+
+    def built(self, **changed: Any) -> Built:
+        """What the stage reads, where some of its arguments are `changed`."""
+        data = (self.values.get("data") or {}).get("_target_")
+        return built(self._target, data, {**(self.values.get("stage") or {}), **changed})
+
+
+def check(line: Line) -> None:
+    """Raise a UserError for the first word that the run would not read."""
+    check_method(line)
+    for _, why in unread(line):
+        raise UserError(why)
+
+
+def check_method(line: Line) -> None:
+    """Raise a UserError for a `method=` that contradicts the run that a stage is to judge."""
+    if line.known and "method" not in line.built().keys:
+        for word in line.words:
+            if re.match(r"\+*method=", word):
+                _check_method(word, line.values.get("ckpt"), str(line.choices.get("method")), line.stage)
+
+
+def of_what_was_typed(error: UserError, line: Line) -> UserError:
+    """An error on a key whose value was typed for another one, as an error on that one."""
+    text = str(error)
+    if (found := UNKNOWN.match(text)) and not line.types(place := f"{found[1]}.{found[2]}"):
+        return UserError(f"{text} It comes from a yaml: leave it out with ~{place}")
+    found = re.match(r"[A-Za-z_][\w.]*\w(?=[ =])", text)
+    key = found[0] if found else ""
+    origin = line.origin(key)
+    if origin == key or not line.types(origin) or line.types(key):
+        return error
+    return UserError(f"{origin}{text[len(key) :].rstrip('.')} ({key} takes it)")
+
+
+def _parents(key: str) -> list[str]:
+    """The parts of a config that a key lies in, the nearest first."""
+    steps = key.split(".")
+    return [".".join(steps[:n]) for n in range(len(steps) - 1, 0, -1)]
+
+
+def unread(line: Line) -> list[tuple[str, str]]:
+    """(word, why) for each word that the run would not read."""
+    if not line.known:
+        return []
+    has, found = line.built(), []
+    for word in line.words:
+        if why := _of_the_stage(word, line, has) or needs.unmet(_place(word), line.values, line.references):
+            found.append((word, f"'{word}': {why}"))
+    return found
+
+
+def _place(word: str) -> str:
+    key = re.match(r"[+~]*([\w/@.-]*)", word)
+    return key[1].replace("/", ".").partition("@")[0] if key else ""
+
+
+def _of_the_stage(word: str, line: Line, has: Built) -> str:
+    """Why the stage does not read a word, or ""."""
+    place = _place(word)
+    group, _, rest = place.partition(".")
+    key = rest.partition(".")[0]
+    if group == "method" and not rest and "@" not in word:
+        return ""  # its name: that of the run, or a contradiction
+    if place == "deterministic" and "trainer" not in has.keys:
+        return f"stage={line.stage} {_WHY['trainer']}; leave it out"
+    if group not in _GROUPS or key.startswith("_") or _quiet(place):
+        return ""
+    if has.reads(group, key) and not (group == "trainer" and key in NEVER):
+        return ""
+    instead = _instead(place, line.values.get("stage") or {}, has)
+    return f"stage={line.stage} {_why(group, key, line, has)}{instead}"
 
 
 def _quiet(place: str) -> bool:
@@ -116,26 +224,33 @@ _WHY = {
     "data": "looks at no image",
     "backbone": "builds no backbone",
 }
-_GROUPS = frozenset(_WHY)
+_GROUPS = frozenset({*_WHY, "stage"})
 
 
-def _why(group: str, rest: str, has: Built) -> str:
-    key = rest.partition(".")[0]
-    if group in has.keys and key:
-        known = has.keys[group]
-        if key in has.unread.get(group, ()):
-            return f"sets {group}.{key} itself"
-        if group == "callbacks":
-            return "has callbacks of its own"
-        return f"reads of {group} only {', '.join(sorted(known or ()))}"
-    return _WHY[group]
+def _why(group: str, key: str, line: Line, has: Built) -> str:
+    place = f"{group}.{key}" if key else group
+    if key in NEVER:
+        return f"does not read {place}: it neither tests nor predicts with the trainer; leave it out"
+    for flag, value in (line.values.get("stage") or {}).items():
+        if isinstance(value, bool) and line.built(**{flag: not value}).reads(group, key):
+            return f"reads {place} only with stage.{flag}={str(not value).lower()}; add that, or leave it out"
+    if group not in has.keys:
+        return f"{_WHY[group]}; leave it out"
+    if key in has.unread.get(group, ()):
+        return f"sets {place} itself; leave it out"
+    if group == "callbacks":
+        return "has callbacks of its own; leave it out"
+    known = sorted(has.keys[group] or ())
+    listed = f"reads of {group} only {', '.join(known)}" if len(known) <= FEW else f"does not read {place}"
+    return f"{listed}; leave it out"
 
 
-def _instead(place: str, node: dict[str, Any]) -> str:
-    """The stage's own argument of that name, or of that name without `max_`."""
-    last = place.rpartition(".")[2]
-    found = next((name for name in (last, last.removeprefix("max_")) if name in node and "." in place), None)
-    return f", or give stage.{found}" if found else ""
+def _instead(place: str, node: Mapping[str, Any], has: Built) -> str:
+    """The stage's own argument of that name, or of that name without `max_`, where it is read."""
+    group, _, rest = place.partition(".")
+    last = rest.rpartition(".")[2]
+    names = [name for name in (last, last.removeprefix("max_")) if name in node and has.reads("stage", name)]
+    return f", or give stage.{names[0]}" if names and group != "stage" else ""
 
 
 def _check_method(word: str, ckpt: Any, asked: str, stage: str) -> None:

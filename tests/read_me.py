@@ -62,3 +62,44 @@ def endless(part: Any) -> Any:
 def a_stage(data: Any, trainer: Any) -> Any:
     fitter = trainer(max_epochs=3)
     return fitter, data.train_dataloader()
+
+
+def branching(
+    part: Any, flag: bool, other: bool, a: int = 0, b: int = 0, c: int = 0, d: bool = False, e: int = 0
+) -> Any:
+    if flag:
+        with open(str(a)):
+            return part.x + b
+    found = c if other else part.z
+    if not flag and other:
+        found = c
+    d = bool(e)
+    return part.y if d else found
+
+
+class Holding:
+    def __init__(self, two: int = 0, loose: int = 0) -> None:
+        self.base, self.loose, self.nothing = two, loose, 1
+
+
+class Holder(Holding):
+    def __init__(self, plain: int = 0, one: int = 0, second: int = 0, **others: Any) -> None:
+        super().__init__(two=second, **others)
+        local = plain + one
+        self.plain, self.both = plain, [one, second]
+        self.by_local = local
+        if one:
+            self.conditional = second
+
+    @property
+    def asked(self) -> int:
+        return self.plain
+
+    def method(self) -> Any:
+        return self.both
+
+    def set_later(self) -> None:
+        self.later = self.plain + self.base
+
+    def handed_on(self) -> Any:
+        return print(self)

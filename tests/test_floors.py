@@ -19,14 +19,14 @@ FLOORS = [
     ["callbacks", "data", "table arguments conditions"],
     ["slips"],
     ["evaluation", "losses", "models", "optim", "checkpoint", "ddp", "sharded", "known"],
-    ["card", "foreign lookalike dialects positions", "adopted"],
+    ["card", "foreign lookalike dialects positions", "adopted", "retarget"],
     ["distributed", "instantiate", "run_folder", "saving"],
     ["names", "comparison"],
-    ["typecheck", "slots", "devices", "earlier", "reading", "extension", "places", "references", "locks"],
+    ["typecheck", "slots", "devices", "earlier", "reading flows needs", "extension", "places", "references", "locks"],
     ["signatures", "allowed", "ranks", "plain_yaml", "inert torch_files", "ranges", "one_line", "help"],
     ["crew"],
     ["hub", "launch"],
-    ["signals", "member"],
+    ["signals", "member", "missing"],
     ["secrets moved"],
     ["errors"],
 ]
@@ -34,7 +34,8 @@ FLOOR_OF = {name: i for i, floor in enumerate(FLOORS) for room in floor for name
 ROOM_OF = {name: room for floor in FLOORS for room in floor for name in room.split()}
 ONLY_THERE = {
     "hydra": {"__main__", "compose", "conditions", "config_loader", "sweep", "words"},
-    "omegaconf": {"__main__", "command", "compose", "conditions", "config_loader", "inherit", "references", "sweep"},
+    "omegaconf": {"__main__", "command", "compose", "conditions", "config_loader", "inherit", "references", "sweep"}
+    | {"retarget"},
     "wandb": {"callbacks"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

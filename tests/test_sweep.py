@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_lightning import signals, sweep
+from ssl_lightning import places, signals, sweep
 from ssl_lightning.arguments import parse
 from ssl_lightning.compose import compose
 from ssl_lightning.errors import Interrupted, UserError
@@ -224,6 +224,59 @@ sys.exit(5)
 """
     with WATCH, pytest.raises(Interrupted):
         sweep.run_process([sys.executable, "-c", program])
+
+
+# ---- keys that only some jobs read, or that only the run of a ckpt has
+
+
+def sweep_of(*overrides: str) -> list[list[str]]:
+    """The words that each job of a sweep is given, `name=` aside."""
+    jobs = Jobs({"": 0.5})
+    assert sweep.main(parse(["-m", *overrides]), jobs) == 0
+    return [command[3:-1] for command in jobs.commands]
+
+
+def test_a_job_is_given_what_it_reads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep_of("stage.judge=true,false", "stage.k=5") == [["stage.k=5", "stage.judge=True"], ["stage.judge=False"]]
+    told = "job 2: stage.judge=False, without 'stage.k=5': stage=pretrain reads stage.k only with stage.judge=true\n"
+    assert told in capsys.readouterr().out
+    found = sweep_of("stage.judge=false,true", "stage.k=5,6", "seed=1")
+    assert found == [["seed=1", "stage.judge=false"]] * 2 + [
+        ["seed=1", "stage.judge=true", f"stage.k={k}"] for k in "56"
+    ]
+
+
+def test_two_settings_that_only_a_job_not_looked_at_first_has(here: Path) -> None:
+    found = sweep_of("callbacks=minimal,default", "trainer.limit_val_batches=0,1.0", "data.bank_size=9")
+    assert [job for job in found if "data.bank_size=9" in job] == [found[3]]
+    assert found[3] == ["data.bank_size=9", "callbacks=default", "trainer.limit_val_batches=1.0"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stage.judge=false", "stage.k=5,6"],
+        ["stage.judge=false", "stage.k=5", "data.batch_size=8,16"],
+    ],
+)
+def test_a_key_that_no_job_reads_stops_the_sweep(words: list[str], here: Path) -> None:
+    with pytest.raises(UserError, match=r"'stage\.k=5': stage=pretrain reads stage\.k only with stage\.judge=true"):
+        sweep_of(*words)
+    assert list(here.iterdir()) == []
+
+
+def test_keys_that_only_the_data_of_the_run_have(here: Path) -> None:
+    stored = compose(["data=folder", "data.root=photos"]).stored
+    (here / "runs" / "a").mkdir(parents=True)
+    (here / "runs" / "a" / "config.yaml").write_text(places.HEADER + yaml.safe_dump(stored))
+    fixed = ["stage=knn", "ckpt=runs/a", "data.labels=true"]
+    found = sweep_of(*fixed, "data.test_fraction=0.1,0.2", "+data.worker_timeout=8,9")
+    swept = [f"data.test_fraction={f} +data.worker_timeout={t}".split() for f in (0.1, 0.2) for t in (8, 9)]
+    assert found == [[*fixed, *words] for words in swept]
+    folders = {path.name for path in (here / "runs" / "unknown-folder-sweep").parent.glob("*-sweep/*=*")}
+    assert folders == {f"data.test_fraction={f},data.worker_timeout={t}" for f in (0.1, 0.2) for t in (8, 9)}
+    with pytest.raises(UserError, match=r"there is no 'data\.test_fracton'.*Did you mean 'data\.test_fraction'"):
+        sweep_of("stage=knn", "ckpt=runs/a", "data.test_fracton=0.1,0.2")
 
 
 @pytest.mark.slow

@@ -1,21 +1,33 @@
 """What is typed is used or refused, over all stages and groups; what a yaml brings is not asked about."""
 
+import ast
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from ssl_lightning import allowed, build, typed
-from ssl_lightning.compose import MAIN_GROUPS, compose
+from ssl_lightning import allowed, build, flows, needs, typed
+from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.compose import MAIN_GROUPS, Config, compose
 from ssl_lightning.errors import UserError
-from ssl_lightning.reading import reads
+from ssl_lightning.losses.msn import MSNLoss
+from ssl_lightning.losses.tico import TiCoLoss
+from ssl_lightning.losses.vicreg import VICRegLoss
+from ssl_lightning.models.heads import MLP
+from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.reading import arguments, reads
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.signatures import read
 from tests.test_run_folder import add_checkpoint
 
 STAGES = [target.split(".")[-2] for target in allowed.STAGE.functions]
 # A word of each group, and the stages that read it: this is what the sources say today.
 TRAINING = {"pretrain"}
-FITTING = {"pretrain", "linear", "finetune"}
+FITTING = {"pretrain", "finetune"}  # and "linear" with stage.augmented=true
 ALL = set(STAGES)
 WORDS = {
     "method=mae": TRAINING,
@@ -32,7 +44,14 @@ WORDS = {
     "views.global_1.count=2": TRAINING,
     "data=cifar10": ALL,
     "data.size=300": ALL - {"export"},
-    "data.labels_per_class=3": ALL - {"export"},
+    "data.labels_per_class=3": ALL - {"export", "embed"},
+    "data.label_fraction=0.5": ALL - {"export", "embed"},
+    "data.batch_size=3": ALL - {"export"},
+    "data.eval_resize=40": ALL - {"export"},
+    "data.bank_size=9": TRAINING,
+    "data.query_size=9": TRAINING,
+    "data.engine=worker": FITTING,
+    "data.resident=false": FITTING,
     "data.image_size=64": ALL,
     "data.mean=[0.1,0.1,0.1]": ALL,
     "trainer=cpu": ALL - {"export"},
@@ -61,6 +80,10 @@ WORDS = {
 }
 
 
+def line(config: Config, *words: str) -> typed.Line:
+    return typed.Line(words, config.values, config.choices, config.refers)
+
+
 def checked(stage: str, *words: str) -> None:
     build.check(compose([f"stage={stage}", *(["ckpt=weights.pt"] if stage != "pretrain" else []), *words]))
 
@@ -68,12 +91,12 @@ def checked(stage: str, *words: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_and_group(stage: str) -> None:
     config = compose([f"stage={stage}", "ckpt=weights.pt"])
-    for word, read in WORDS.items():
-        if stage in read:
-            typed.check([word], config.values, config.choices)
+    for word, readers in WORDS.items():
+        if stage in readers:
+            typed.check(line(config, word))
             continue
         with pytest.raises(UserError) as refused:
-            typed.check([word], config.values, config.choices)
+            typed.check(line(config, word))
         assert f"'{word}': stage={stage} " in str(refused.value)
         assert "leave it out" in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -83,6 +106,126 @@ def test_it_is_asked_of_every_command() -> None:
     checked("pretrain", "optimizer.base_lr=1")
     with pytest.raises(UserError, match=r"'optimizer\.base_lr=1': stage=knn trains no method"):
         checked("knn", "optimizer.base_lr=1")
+
+
+# ---- what is read only where something else is set
+
+AUGMENTED = ("stage.epochs=3", "stage.batch_size=8", "stage.base_lr=0.2", "stage.crop_scale=[0.5,1]")
+AUGMENTED += ("trainer.precision=bf16-mixed", "callbacks=minimal", "logger=tensorboard", "data.engine=worker")
+ONLY_WITH = [
+    *(("linear", word, "stage.augmented=true") for word in AUGMENTED),
+    ("linear", "stage.probe.epochs=3", "stage.augmented=false"),
+    ("pretrain", "stage.k=3", "stage.judge=true"),
+    ("pretrain", "stage.temperature=0.1", "stage.judge=true"),
+]
+
+
+@pytest.mark.parametrize(("stage", "word", "flag"), ONLY_WITH, ids=[word for _, word, _ in ONLY_WITH])
+def test_a_key_that_another_one_turns_on(stage: str, word: str, flag: str) -> None:
+    off = flag.replace("true", "x").replace("false", "true").replace("x", "false")
+    with pytest.raises(UserError, match=re.escape(f"only with {flag}; add that, or leave it out")):
+        checked(stage, word, off)
+    checked(stage, word, flag)
+
+
+def test_every_argument_of_every_stage_is_read_by_some_setting() -> None:
+    for target in allowed.STAGE.functions:
+        params = set(read(target).params)  # type: ignore[union-attr]
+        flags = [key for key, p in read(target).params.items() if p.default_value() in ((True,), (False,))]  # type: ignore[union-attr]
+        settings = [dict(zip(flags, values)) for values in itertools.product((True, False), repeat=len(flags))]
+        assert set[str]().union(*(arguments(target, values) or () for values in settings)) == params
+
+
+NEEDED = [
+    ("views.global_1.brightness=0.3", "views.global_1.jitter_p=0", "views.global_1.jitter_p above 0"),
+    ("method.queue_epoch=3", "method=swav", "method.queue_size above 0"),
+    ("method.warmup_teacher_temperature=0.02", "method=dino", "method.warmup_epochs above 0"),
+    ("+method.projector.last_norm_affine=false", "seed=1", "method.projector.last_norm=true"),
+    ("+method.projector.bias=false", "+method.projector.last_norm=true", "method.projector.last_norm=false"),
+    ("scheduler.warmup_start_lr=0.1", "scheduler.warmup_epochs=0", "scheduler.warmup_epochs above 0"),
+    ("+trainer.gradient_clip_algorithm=norm", "seed=1", "trainer.gradient_clip_val above 0"),
+    ("+method.teacher.rise=linear", "method=moco method.teacher.final_momentum=0.99", "other than momentum"),
+    ("method.stride=4", "method=simmim", "a convolutional backbone"),
+    ("data.query_size=9", "trainer.limit_val_batches=0", "where there is a validation"),
+    ("callbacks.online_knn.k=3", "trainer.limit_val_batches=0", "where there is a validation"),
+    ("data.bank_size=9", "callbacks=minimal", "callbacks.online_knn"),
+]
+
+
+@pytest.mark.parametrize(("word", "beside", "said"), NEEDED, ids=[word for word, _, _ in NEEDED])
+def test_an_argument_that_another_one_turns_on(word: str, beside: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        checked("pretrain", *beside.split(), word)
+    assert str(refused.value).startswith(f"'{word}': {word.lstrip('+').split('=')[0]} counts only ")
+    assert said in str(refused.value)
+    assert str(refused.value).endswith("leave this out")
+
+
+def test_an_argument_that_others_refer_to_counts_there() -> None:
+    checked("pretrain", "method=byol", "+method.projector.num_layers=1", "method.projector.hidden_dim=64")
+    with pytest.raises(UserError, match=r"only with method\.projector\.num_layers 2 or more"):
+        checked("pretrain", "+method.projector.num_layers=1", "method.projector.hidden_dim=64")
+
+
+@pytest.mark.parametrize("need", needs.NEEDS, ids=lambda need: f"{need.classes}-{need.arguments}")
+def test_what_a_key_needs_is_an_argument_of_its_class(need: needs.Need) -> None:
+    """And the class, as its constructor begins, is not itself one of those that are refused: nothing is typed then."""
+    targets = [name for name in every_class() if name.rpartition(".")[2] in need.classes.split()]
+    assert len(targets) == len(need.classes.split())
+    for target in targets:
+        params = read(target).params  # type: ignore[union-attr]
+        assert {*need.arguments.split(), need.other} <= params.keys()
+
+
+def of_losses(loss: Any) -> Tensor:
+    torch.manual_seed(0)
+    z = torch.randn(3, 4, 5)
+    if isinstance(loss, TiCoLoss):
+        return loss(z[0], z[1], torch.eye(5))[0]
+    return loss(z[:2], z[2], torch.eye(5)) if isinstance(loss, MSNLoss) else loss(z[0], z[1])
+
+
+def of_heads(head: Any) -> list[Any]:
+    return [str(head), [p.shape for p in head.parameters()]]
+
+
+UNUSED: list[tuple[Any, Any, dict[str, Any], list[dict[str, Any]]]] = [
+    (TiCoLoss, of_losses, {"rho": 0.0}, [{"beta": 0.1}, {"beta": 0.9}]),
+    (VICRegLoss, of_losses, {"variance": 0.0}, [{"eps": 0.1}, {"eps": 1e-4}]),
+    (MSNLoss, of_losses, {"weight": 0.0}, [{"prior_power": 0.0}, {"prior_power": 0.5}]),
+    (MLP, of_heads, {"in_dim": 4, "out_dim": 2, "num_layers": 1}, [{"hidden_dim": 3}, {"norm": False}]),
+    (MLP, of_heads, {"in_dim": 4, "out_dim": 2, "last_norm": True}, [{"bias": False}, {"bias": True}]),
+    (MLP, of_heads, {"in_dim": 4, "out_dim": 2}, [{"last_norm_affine": False}, {"last_norm_affine": True}]),
+    (EMATeacher, lambda t: t.current(3, 9), {"momentum": 0.9, "final_momentum": 0.9}, [{"rise": "linear"}, {}]),
+    (WarmupCosine, lambda s: s.factor(1, 9, 3, 1.0), {"warmup_epochs": 0}, [{"warmup_start_lr": 0.5}, {}]),
+]
+
+
+@pytest.mark.parametrize(("make", "look", "off", "values"), UNUSED, ids=lambda v: getattr(v, "__name__", ""))
+def test_what_is_refused_would_change_nothing(make: Any, look: Any, off: dict[str, Any], values: Any) -> None:
+    one, other = (look(make(**off, **value)) for value in values)
+    assert str(one) == str(other)
+
+
+def every_class() -> list[str]:
+    found = ["lightning.Trainer"]
+    for file in (Path(__file__).parents[1] / "ssl_lightning").rglob("*.py"):
+        module = ".".join(file.relative_to(Path(__file__).parents[1]).with_suffix("").parts)
+        tree = ast.parse(file.read_text())
+        found += [f"{module}.{node.name}" for node in tree.body if isinstance(node, ast.ClassDef)]
+    return found
+
+
+def test_a_value_that_fails_elsewhere_is_named_as_it_was_typed() -> None:
+    for word, key in (("data.image_size=null", "views.global_1.size"), ("data.image_size=1", "views.global_1.size")):
+        with pytest.raises(UserError) as refused:
+            checked("pretrain", word)
+        assert str(refused.value).startswith("data.image_size")
+        assert str(refused.value).endswith(f"({key} takes it)")
+    with pytest.raises(UserError, match=r"^views\.global_1\.size=1 is out of range"):
+        checked("pretrain", "views.global_1.size=1")
+    with pytest.raises(UserError, match=r"^method\.projector\.hidden_dim=0 .*[^)]$"):
+        checked("pretrain", "method=byol", "method.projector.hidden_dim=0")
 
 
 def test_no_group_is_forgotten() -> None:
@@ -155,6 +298,44 @@ def test_reading(function: str, attributes: set[str], calls: list[set[str]], who
     assert (found.attributes, [set(call) for call in found.calls], found.whole) == (attributes, calls, whole)
 
 
+@pytest.mark.parametrize(
+    ("known", "read_ones"),
+    [
+        ({}, {"part", "flag", "other", "a", "b", "c", "d", "e"}),
+        ({"flag": True}, {"part", "flag", "a", "b"}),
+        ({"flag": False, "other": False}, {"part", "flag", "other", "d", "e"}),
+        ({"flag": False, "other": True}, {"part", "flag", "other", "c", "d", "e"}),
+        ({"d": False}, {"part", "flag", "other", "a", "b", "c", "d", "e"}),  # it is set anew
+    ],
+)
+def test_what_is_never_reached_is_not_read(known: dict[str, bool], read_ones: set[str]) -> None:
+    assert arguments("tests.read_me.branching", known) == read_ones
+    attributes = reads("tests.read_me.branching", "part", known).attributes
+    assert ("x" in attributes) == (known.get("flag") is not False)
+    assert ("y" in attributes) == (known.get("flag") is not True)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "found"),
+    [
+        ({"plain"}, {"plain"}),
+        ({"both"}, {"one", "second"}),
+        ({"by_local"}, {"plain", "one"}),
+        ({"conditional"}, {"one", "second"}),
+        ({"method"}, {"one", "second"}),
+        ({"asked"}, {"plain"}),
+        ({"later"}, {"plain", "second"}),
+        ({"base"}, {"second"}),
+        ({"loose"}, {"loose"}),
+        ({"nothing"}, set()),
+        ({"handed_on"}, None),
+        ({"hparams"}, None),
+    ],
+)
+def test_where_arguments_go(attributes: set[str], found: set[str] | None) -> None:
+    assert flows.arguments("tests.read_me.Holder", attributes) == found
+
+
 def test_a_stage_that_reads_more_tomorrow_refuses_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the source is asked: the same words on a stage that fits the configured trainer."""
     has = typed.built("tests.read_me.a_stage")
@@ -168,4 +349,4 @@ def test_a_stage_that_reads_more_tomorrow_refuses_less(monkeypatch: pytest.Monke
 
 def test_values_of_no_interest() -> None:
     config: dict[str, Any] = {"stage": {"_target_": "tests.standin.stage"}}
-    typed.check(["optimizer.base_lr=3"], config, {})  # a user's own stage may do as it likes
+    typed.check(typed.Line(("optimizer.base_lr=3",), config, {}))  # a user's own stage may do as it likes
