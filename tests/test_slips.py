@@ -38,7 +38,7 @@ MEANT = [
     *((word, "runs/x", "'ckpt'") for word in ("checkpoint", "weights", "pretrained", "resume_from")),
     *(("wandb", "true", "'logger=wandb'"), ("tensorboard", "true", "'logger=tensorboard'")),
     *(("logger.wandb.project", "x", "a key of logger=wandb"), ("optimizer.betas", "x", "'optimizer.optimizer.betas'")),
-    *(("method.queue_size", "9", "a key of method=densecl (or moco,"), ("amp", "true", "'trainer.precision'")),
+    *(("method.queue_size", "9", "a key of method=moco (or moco_v1,"), ("amp", "true", "'trainer.precision'")),
     *(("backbone.patch_size", "4", "a key of backbone=vit_base"), ("views.count", "2", "'views.global_1.count'")),
     *(("output_dir", "x", "'runs_dir'"), ("random_seed", "1", "'seed'"), ("loss", "nt_xent", "'method/loss=nt_xent'")),
     *(

@@ -31,6 +31,7 @@ from ssl_lightning.data.sampler import (
     Request,
     TrainSampler,
     permutation,
+    rows_of,
 )
 from ssl_lightning.errors import UserError
 
@@ -211,22 +212,21 @@ class DataModule(Position, LightningDataModule):
     def val_dataloader(self) -> list[Loader]:
         """[bank, queries]: a seeded subset of the probe set, and the test set or a seeded subset of it. All ranks get
         equally many batches; what only fills up has label and index -1."""
-        bank = self._subset(self.probe_set, self.bank_size, "bank")
-        queries = self._subset(self.test_set, self.query_size, "queries")
-        return [self._eval_loader(self.probe_set, bank), self._eval_loader(self.test_set, queries)]
+        of = (self.probe_set, self.bank_size, "bank"), (self.test_set, self.query_size, "queries")
+        return [self._eval_loader(items, self._subset(items, size, name)) for items, size, name in of]
 
     def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
         """Batches of the evaluation view on the CPU: each row of `indices` once over all ranks, or, when they are not
         `shared`, once on every rank. A rank may have no batch at all."""
         items = self._split(split)
-        loader = self._eval_loader(items, self._rows(items, indices), shared, even=False)
+        loader = self._eval_loader(items, rows_of(items, indices), shared, even=False)
         loader.finish = self._evaluated
         return loader
 
     def each(self, split: Split, indices: Tensor | None = None, fetch: Fetch | None = None) -> Loader:
         """Raw batches of these rows in order, all of them on every rank; by `eval_fetch` unless told otherwise."""
         items = self._split(split)
-        sampler = EvalSampler(self._rows(items, indices), self.batch_size)
+        sampler = EvalSampler(rows_of(items, indices), self.batch_size)
         return self._loader(items, fetch or self.eval_fetch(items), sampler)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
@@ -240,7 +240,7 @@ class DataModule(Position, LightningDataModule):
         return Batch(views, batch.labels, batch.indices, roles)
 
     def _evaluated(self, batch: RawBatch) -> Batch:
-        """The part of that path for evaluation, on its own: it reads nothing of what training views are drawn by."""
+        """The end of that path in evaluation, on its own: it reads nothing of what training views are drawn by."""
         with torch.no_grad():
             if batch.purpose == FILL:
                 none = batch.labels.new_full((1,), -1)
@@ -266,13 +266,9 @@ class DataModule(Position, LightningDataModule):
         return other
 
     def _split(self, split: Split) -> Any:
-        if split not in ("train", "test"):
-            raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
-        return self.probe_set if split == "train" else self.test_set
-
-    @staticmethod
-    def _rows(items: Any, indices: Tensor | None) -> Tensor:
-        return torch.arange(len(items)) if indices is None else indices
+        if split in ("train", "test"):
+            return self.probe_set if split == "train" else self.test_set
+        raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
 
     def _with_usable_labels(self, items: Any) -> Any:
         """The training items, -1 for each label that `labelled_indices` does not give out."""

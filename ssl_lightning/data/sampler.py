@@ -1,7 +1,7 @@
 """Which items go into which batch: pure functions of (seed, epoch, rank), so that a run can be taken up anywhere."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +14,11 @@ TRAIN: Purpose = "train"
 EVALUATE: Purpose = "evaluate"
 FILL: Purpose = "fill"  # fills up a rank: no item is asked for, and the batch becomes a blank one with label -1
 NO_EPOCH = -1  # of what belongs to no epoch of training
+
+
+def rows_of(items: Sized, indices: Tensor | None) -> Tensor:
+    """The rows (N,) that are asked for; all of the set by default."""
+    return torch.arange(len(items)) if indices is None else indices
 
 
 class Request(NamedTuple):
