@@ -125,8 +125,9 @@ class Line:
         return self._target in allowed.STAGE.functions
 
     def types(self, key: str) -> bool:
-        """Is a key typed, by itself or in a part that it lies in?"""
-        return not {_place(word) for word in self.words}.isdisjoint((key, *_parents(key)))
+        """Is a key typed, by itself or in a mapping? The choice of a yaml is something else."""
+        parts = {_place(word) for word in self.words if word.partition("=")[2].startswith("{")}
+        return key in map(_place, self.words) or not parts.isdisjoint(_parents(key))
 
     def origin(self, key: str) -> str:
         """The key that a key's value comes from, by one reference after another."""

@@ -222,7 +222,7 @@ def every_class() -> list[str]:
 def test_a_value_that_fails_elsewhere_is_named_as_it_was_typed() -> None:
     for word, key in (("data.image_size=null", "views.global_1.size"), ("data.image_size=1", "views.global_1.size")):
         with pytest.raises(UserError) as refused:
-            checked("pretrain", word)
+            checked("pretrain", "views=sym", word)
         assert str(refused.value).startswith("data.image_size")
         assert str(refused.value).endswith(f"({key} takes it)")
     with pytest.raises(UserError, match=r"^views\.global_1\.size=1 is out of range"):
