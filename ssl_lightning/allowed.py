@@ -114,8 +114,8 @@ PLACES: dict[str, tuple[Slot, ...]] = {
     "stage": (STAGE,),
 }
 
-# What the run itself gives to a stage. A user's own stage takes one of the first five: no other function does.
-PARTS = ("method", "judged", "data", "trainer", "run", "seed", "method_name", "data_name", "start")
+# A user's own stage takes one of these parts of the run (`build.Parts`): no other function does.
+STAGE_TAKES = frozenset(("method", "judged", "data", "trainer", "run"))
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.
 _TIMM = """act_layer aa_layer attn_drop_rate attn_ratio base_width block_size cardinality channels class_token conv_bias

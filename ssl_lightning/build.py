@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,19 +12,20 @@ from ssl_lightning import compose as composing
 from ssl_lightning import crew as crews
 from ssl_lightning import devices, earlier, known, launch, one_line, ranges, ranks, run_folder, secrets, slips, typed
 from ssl_lightning import instantiate as building
-from ssl_lightning.allowed import PARTS, PLACES, shown
+from ssl_lightning.allowed import PLACES, shown
 from ssl_lightning.arguments import Arguments
 from ssl_lightning.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.errors import Interrupted, UserError
 from ssl_lightning.launch import Launch, is_main_process
 from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.run_parts import Parts
 from ssl_lightning.signals import WATCH, status, words
 
-__all__ = ["Config", "check", "compose", "main", "run"]
+__all__ = ["Config", "Parts", "check", "compose", "main", "run"]
 
-# What the run itself gives to each part.
+# What the run itself gives to each part; to a stage any of `Parts`.
 GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
-GIVEN |= {"method": ("backbone", "optimizer"), "stage": PARTS}
+GIVEN |= {"method": ("backbone", "optimizer")}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
 
@@ -119,7 +119,7 @@ def check(config: Config) -> None:
             raise UserError(f"{group} is {shown(values[group])}; it must be a mapping, as in conf/{group}")
     if "_target_" not in (values.get("stage") or {}):
         raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
-    for part, given in GIVEN.items():
+    for part, given in (GIVEN | {"stage": tuple(Parts.names())}).items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
     ranges.check_together(values, config.names)
@@ -132,67 +132,6 @@ def check(config: Config) -> None:
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
-
-
-class Parts:
-    """Builds each object a stage may name, once, and only when it is asked for."""
-
-    def __init__(self, config: Config, folder: RunFolder) -> None:
-        self.config, self.folder = config, folder
-        self.built: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.built:
-            self.built[name] = getattr(self, f"_{name}")()
-        return self.built[name]
-
-    def _node(self, part: str, **extra: Any) -> Any:
-        return self._built(part, self.config.values[part], **extra)
-
-    def _built(self, part: str, node: Any, **extra: Any) -> Any:
-        trusted = self.config.settings.trusted_packages
-        if "_target_" not in (node or {}):
-            raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
-        return building.instantiate(node, trusted, PLACES[part], **extra)
-
-    def _method(self) -> Any:
-        backbone = self["start"].backbone if self["start"] else self._node("backbone")
-        return self._node("method", backbone=backbone, optimizer=self._node("optimizer"))
-
-    def _start(self) -> Any:
-        """What a training begins with where `ckpt=` gives its weights, else None."""
-        from ssl_lightning.stages.common import begin
-
-        ckpt, node = self.config.settings.ckpt, self.config.values["backbone"]
-        resumed = self.folder.checkpoint is not None
-        return begin(ckpt, node, lambda plain: self._built("backbone", plain), resumed) if ckpt else None
-
-    def _judged(self) -> Any:
-        from ssl_lightning.stages.common import open_backbone
-
-        settings, chosen = self.config.settings, self.config.names("backbone")
-        node, trusted = self.config.values["backbone"], settings.trusted_packages
-        return open_backbone(settings.ckpt, node, chosen, settings.seed, trusted)
-
-    def _data(self) -> Any:
-        return self._node("data")
-
-    def _trainer(self) -> Any:
-        from ssl_lightning.trainers import TrainerFactory
-
-        return TrainerFactory(self.config.values, self.folder.path, self.folder.lengths)
-
-    def _run(self) -> RunFolder:
-        return self.folder
-
-    def _seed(self) -> int:
-        return self.config.settings.seed
-
-    def _method_name(self) -> str:
-        return str(self.config.choices["method"])
-
-    def _data_name(self) -> str:
-        return str(self.config.choices["data"])
 
 
 def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -261,13 +200,12 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         seed_everything(settings.seed, workers=True, verbose=False)
         parts = Parts(config, folder)
         if crew is not None:
-            parts["trainer"].begin_talk(crew, settings.rank_timeout)
-        given = {name: parts[name] for name in PARTS if name in inspect.signature(stage).parameters}
-        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
-        head = {"stage": config.choices["stage"], "method": parts["method_name"], "data": parts["data_name"]}
+            parts.trainer.begin_talk(crew, settings.rank_timeout)
+        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **parts.of(stage))
+        head = {"stage": config.choices["stage"], "method": parts.method_name, "data": parts.data_name}
         results = head | {"seed": settings.seed} | found
         results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
-        for logger in parts.built["trainer"].loggers if "trainer" in parts.built else ():
+        for logger in parts.loggers:
             if hasattr(logger, "log_results"):
                 logger.log_results(results)
         return results

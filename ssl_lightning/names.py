@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ssl_lightning import allowed, signatures, slots
-from ssl_lightning.allowed import ANYWHERE, PARTS, STAGE, Slot, shown
+from ssl_lightning.allowed import ANYWHERE, STAGE, STAGE_TAKES, Slot, shown
 from ssl_lightning.errors import UserError, did_you_mean
 
 Slots = tuple[Slot, ...]
@@ -72,7 +72,7 @@ def _is_builder(target: str, module: str, function: ast.FunctionDef, trusted: tu
     if not allowed.trusts(module, trusted):
         return False
     arguments = {a.arg for a in (*function.args.args, *function.args.kwonlyargs)}
-    if STAGE in takes and arguments & set(PARTS[:5]):
+    if STAGE in takes and arguments & STAGE_TAKES:
         return True
     above = [slots.ancestors(name)[0] for name in slots.classes(function.returns, module)]
     return any(slot.base in bases for slot in takes for bases in above)
@@ -169,7 +169,7 @@ def _builds(function: Callable[..., Any], takes: Slots) -> bool:
         arguments = inspect.signature(function).parameters
     except (NameError, TypeError, ValueError):
         return False
-    if STAGE in takes and set(arguments) & set(PARTS[:5]):
+    if STAGE in takes and set(arguments) & STAGE_TAKES:
         return True
     made = hints.get("return")
     return inspect.isclass(made) and any(_fits(made, slot.base) for slot in takes)

@@ -41,9 +41,9 @@ def build_part(config: Config, key: str, folder: Path) -> None:
 
     part, parts = key.split(".")[0], Parts(config, RunFolder(folder))
     if part in ("method", "backbone", "optimizer", "scheduler"):
-        parts["method"]
+        _ = parts.method
     elif part in ("views", "data"):
-        parts["data"]
+        _ = parts.data
     elif part in ("trainer", "callbacks", "logger"):
         TrainerFactory(config.values, folder)(callbacks=None if part != "trainer" else [])
 

@@ -53,15 +53,15 @@ def test_option_composes_and_builds(option: str, tmp_path: Path) -> None:
     parts = parts_of(config, tmp_path)
     # A network of a paper's size takes seconds to draw its weights, and says no more than one without.
     with torch.device("meta" if option.startswith("experiment/imagenet") else "cpu"):
-        method = parts["method"]
+        method = parts.method
     assert isinstance(method, SSLMethod)
     assert isinstance(method.backbone, nn.Module)
     assert method.backbone.out_dim > 0
     assert method.optimizer_recipe is not None
-    data = parts["data"]
+    data = parts.data
     assert data.batch_size == config.values["data"]["batch_size"]
     if option not in ("trainer=gpu", "trainer=ddp") and "bf16" not in str(config.values["trainer"]["precision"]):
-        trainer = parts["trainer"](logger=False)
+        trainer = parts.trainer(logger=False)
         assert trainer.max_epochs == config.values["trainer"]["max_epochs"]
 
 
@@ -85,7 +85,7 @@ def test_sizes_in_pixels_fit_small_images(method: str, data: str, tmp_path: Path
     config = compose([f"method={method}", f"data={data}", f"runs_dir={tmp_path}", *thin])
     parts = parts_of(config, tmp_path)
     views = instantiate(config.values["views"])
-    parts["method"].check_views([view.size for view in views.list()])
+    parts.method.accept([view.size for view in views.list()], views.roles())
 
 
 @pytest.mark.parametrize("method", ["cpc", "relative_position"])

@@ -47,7 +47,7 @@ def test_methods_that_draw_are_handed_the_seed() -> None:
     assert {"lejepa", "deepcluster_v2", "mae", "jigsaw", "ibot"} <= set(DRAWING)
     for name in METHODS:
         source = PACKAGE.parent / (config_of(name)["method"]["_target_"].rsplit(".", 1)[0].replace(".", "/") + ".py")
-        draws = re.search(r"Generator\(|\buniform\(|Tiles\(", source.read_text())
+        draws = re.search(r"Generator\(|\buniform\(|self\.draw(_for)?\(", source.read_text())
         assert bool(draws) == (name in DRAWING), name
         if draws:
             assert yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text())["method"]["seed"] == "${seed}"

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.watched import QUERIES
 from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, uniformity
 from ssl_lightning.evaluation.verdict import ADVICE, diagnose
@@ -108,7 +109,7 @@ class Collapse(Watcher):
         dataloader_idx: int = 0,
     ) -> None:
         enough = sum(len(features) for features, _ in self._rows) * world_size() >= MAX_ROWS
-        if dataloader_idx == 1 and not trainer.sanity_checking and not enough:
+        if dataloader_idx == QUERIES and not trainer.sanity_checking and not enough:
             images = outputs["indices"] >= 0  # not what only makes the ranks even
             self._rows.append((outputs["features"][images], outputs["indices"][images]))
 

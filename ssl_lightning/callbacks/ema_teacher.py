@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from ssl_lightning.core.watched import watched
 from ssl_lightning.errors import UserError
 from ssl_lightning.optim.recipe import plan_of
 from ssl_lightning.optim.schedules import Plan, cosine, ramp
@@ -109,15 +110,15 @@ class EMATeacher(Callback):
     def _collect(self, pl_module: LightningModule) -> None:
         """Lists the tensors once, on their device: walking the modules each step costs as much as the update."""
         self._teacher, self._student, self._teacher_counters, self._student_counters = [], [], [], []
-        for student, teacher in pl_module.teacher_pairs():  # type: ignore[operator]
+        for student, teacher in watched(pl_module).teacher_pairs():
             for (name, s), (_, t) in zip(student.named_parameters(), teacher.named_parameters(), strict=True):
                 _check(name, s, t)
                 self._student.append(s.detach())
                 self._teacher.append(t.detach())
-            for s, t in zip(student.buffers(), teacher.buffers(), strict=True):
-                if not s.is_floating_point():
-                    self._student_counters.append(s)
-                    self._teacher_counters.append(t)
+            for counter, copied in zip(student.buffers(), teacher.buffers(), strict=True):
+                if not counter.is_floating_point():
+                    self._student_counters.append(counter)
+                    self._teacher_counters.append(copied)
 
 
 def _check(name: str, student: Tensor, teacher: Tensor) -> None:

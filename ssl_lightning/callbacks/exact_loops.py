@@ -11,6 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from ssl_lightning.core.watched import HasFrozen
+
 
 class ExactEpochLoop(_TrainingEpochLoop):
     """Where the state is that of a batch's end, the first turn of the loop is the rest of that batch's turn."""
@@ -47,7 +49,8 @@ class ExactFitLoop(_FitLoop):
         return not getattr(self.epoch_loop, "unfinished", False) and super().done
 
     def _warn_if_modules_in_eval_mode(self) -> None:
-        if not getattr(self.trainer.lightning_module, "frozen", False):  # in evaluation mode on purpose
+        module = self.trainer.lightning_module
+        if not (isinstance(module, HasFrozen) and module.frozen):
             super()._warn_if_modules_in_eval_mode()
 
 

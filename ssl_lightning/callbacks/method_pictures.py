@@ -1,7 +1,7 @@
 """Pictures of what a method makes of an image: reconstructions, attention maps, solved puzzles."""
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,13 +9,8 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.view_mosaic import show
 from ssl_lightning.callbacks.watcher import Watcher
-
-
-@runtime_checkable
-class HasPictures(Protocol):
-    """A method with something to show: {name: columns (B, 3, H, W), normalised as images are, or uint8}."""
-
-    def pictures(self, batch: Any) -> dict[str, list[Tensor]]: ...
+from ssl_lightning.core.batch import concat
+from ssl_lightning.core.watched import QUERIES, Pictured
 
 
 class MethodPictures(Watcher):
@@ -44,10 +39,10 @@ class MethodPictures(Watcher):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        wanted = dataloader_idx == 1 and trainer.is_global_zero and not trainer.sanity_checking
-        if not wanted or not isinstance(pl_module, HasPictures):
+        wanted = dataloader_idx == QUERIES and trainer.is_global_zero and not trainer.sanity_checking
+        if not wanted or not isinstance(pl_module, Pictured):
             return
-        batches = int(trainer.num_val_batches[1])
+        batches = int(trainer.num_val_batches[QUERIES])
         share = sum(row * batches // self.rows == batch_idx for row in range(self.rows))
         if batch_idx == 0:
             self._found.clear()
@@ -57,7 +52,7 @@ class MethodPictures(Watcher):
         if batch_idx == batches - 1:
             views, labels, indices = zip(*self._found, strict=True)
             few = batch._replace(
-                views=[torch.cat(same) for same in zip(*views, strict=True)],
+                views=[concat(same) for same in zip(*views, strict=True)],
                 labels=torch.cat(labels),
                 indices=torch.cat(indices),
             )

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.watched import BANK, QUERIES
 from ssl_lightning.distributed import gather_rows
 from ssl_lightning.evaluation.knn import knn_top1
 
 
 class OnlineKNN(Watcher):
-    """Logs `val/knn_top1`: validation loader 0 is the bank, loader 1 the queries; both pass through `embed`.
+    """Logs `val/knn_top1`: of the two validation loaders `BANK` and `QUERIES`; both pass through `embed`.
 
     Off when the data has no labels, and during the sanity check.
 
@@ -26,7 +27,7 @@ class OnlineKNN(Watcher):
         self.k = k
         self.temperature = temperature
         self.on = True
-        self._rows: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {0: [], 1: []}
+        self._rows: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {BANK: [], QUERIES: []}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on = has_labels(trainer, "kNN")
@@ -46,10 +47,10 @@ class OnlineKNN(Watcher):
             self._rows[dataloader_idx].append(row)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not (self._rows[0] and self._rows[1]):
+        if not (self._rows[BANK] and self._rows[QUERIES]):
             return
-        (bank, bank_labels), (queries, query_labels) = self._gather(0), self._gather(1)
-        self._rows = {0: [], 1: []}
+        (bank, bank_labels), (queries, query_labels) = self._gather(BANK), self._gather(QUERIES)
+        self._rows = {BANK: [], QUERIES: []}
         if len(bank) and len(queries):
             top1 = knn_top1(bank, bank_labels, queries, query_labels, min(self.k, len(bank)), self.temperature)
             pl_module.log("val/knn_top1", float(top1), sync_dist=True, add_dataloader_idx=False)

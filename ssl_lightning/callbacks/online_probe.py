@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.watched import QUERIES, Watched, watched
 from ssl_lightning.distributed import gather_rows, is_active, reduce
 from ssl_lightning.errors import UserError
 
@@ -31,7 +32,7 @@ class OnlineProbe(Watcher):
     or tiles, or its teacher is judged), it asks `embed` itself, in evaluation mode.
 
     Logs `train/probe_loss`, `train/probe_top1` (rank 0's last batch, before its update) and `val/probe_top1` (on the
-    queries, validation loader 1). Images labelled -1 are ignored; when the data has no labels it switches itself off.
+    queries). Images labelled -1 are ignored; when the data has no labels it switches itself off.
 
     Args:
         lr: learning rate, constant.
@@ -101,7 +102,7 @@ class OnlineProbe(Watcher):
         if getattr(pl_module, "features_are_readout", True):
             features = outputs["features"][: len(batch.labels)].float()  # (B, D), the first view
         else:
-            features = readout(trainer, pl_module, batch.views[0]).float()
+            features = readout(trainer, watched(pl_module), batch.views[0]).float()
         if not len(self._one_hot) or features.shape[1] != self._state["weight"].shape[1] - 1:
             num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
             self.prepare(num_classes, features.shape[1], features.device)
@@ -178,7 +179,7 @@ class OnlineProbe(Watcher):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if dataloader_idx != 1 or not self.on or not len(self._one_hot) or trainer.sanity_checking:
+        if dataloader_idx != QUERIES or not self.on or not len(self._one_hot) or trainer.sanity_checking:
             return
         known = outputs["labels"] >= 0
         self._hits.append((self.predict(outputs["features"]) == outputs["labels"])[known])
@@ -195,13 +196,13 @@ class OnlineProbe(Watcher):
 
 
 @torch.no_grad()
-def readout(trainer: Trainer, method: LightningModule, x: Tensor) -> Tensor:
+def readout(trainer: Trainer, method: Watched, x: Tensor) -> Tensor:
     """What a validation step would see of images (B, 3, H, W): (B, D). The method is left as it was."""
     training = [module for module in method.modules() if module.training]
     method.eval()
     try:
         with trainer.precision_plugin.val_step_context():
-            return method.embed(x)  # type: ignore[operator, no-any-return]
+            return method.embed(x)
     finally:
         for module in training:
             module.training = True

@@ -119,7 +119,8 @@ class Batch(NamedTuple):
     """A training or evaluation batch, ready for a network.
 
     Args:
-        views: V views of B items each: tensors (B, ...), for images (B, C, h, w), float32, normalised; or structures.
+        views: V views of B items each, global ones first: tensors (B, ...), for images (B, C, h, w), float32,
+            normalised; or structures.
         labels: (B,) int64, -1 where there is none.
         indices: (B,) int64, the row of each item in its source set.
         roles: V words, one for each view, such as "global" or "local"; () where all are global.

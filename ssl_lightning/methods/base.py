@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
@@ -14,8 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_lightning import ddp
 from ssl_lightning.adopted import adopted
-from ssl_lightning.core.batch import Batch, concat, stack_shape
+from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch, concat, stack_shape
 from ssl_lightning.core.protocols import check_size
+from ssl_lightning.core.watched import EmbedOutput, StepOutput
+from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.plain import batch_of
@@ -23,22 +25,7 @@ from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.optim.param_groups import decayed_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
 
-
-class StepOutput(TypedDict):
-    """What a training step tells the callbacks; they read this and nothing else of a method's insides."""
-
-    loss: Tensor  # scalar, with gradient
-    features: Tensor  # (V*B, D), detached, of the views that the student sees, stacked in order
-    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order; (B, P) where there is one
-    watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
-
-
-class EmbedOutput(TypedDict):
-    """What a validation step tells the callbacks."""
-
-    features: Tensor  # (B, D)
-    labels: Tensor  # (B,), -1 where there is none
-    indices: Tensor  # (B,)
+__all__ = ["EmbedOutput", "SSLMethod", "StepOutput", "batch_size_of"]
 
 
 class SSLMethod(LightningModule):
@@ -50,6 +37,7 @@ class SSLMethod(LightningModule):
         optimizer: how to optimise; also a function from the parameters to what Lightning's `configure_optimizers` may
             return, such as `functools.partial(torch.optim.AdamW, lr=1e-3)`; None for a method that is only judged or
             exported, or whose subclass has a `configure_optimizers` of its own.
+        seed: of what the method draws (`draw`).
 
     In one's own Trainer a plain DataLoader of `([v1, v2], labels)` will do (`methods.plain`).
     """
@@ -72,9 +60,13 @@ class SSLMethod(LightningModule):
             cls.training_step = _with_batch(vars(cls)["training_step"])  # type: ignore[method-assign]
 
     def __init__(
-        self, backbone: nn.Module, optimizer: OptimizerRecipe | Callable[[Iterable[Tensor]], Any] | None = None
+        self,
+        backbone: nn.Module,
+        optimizer: OptimizerRecipe | Callable[[Iterable[Tensor]], Any] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self.seed = seed
         self.backbone = _asked(adopted(backbone))
         self._sizes: tuple[int, ...] = ()  # of the views that were checked last
         self.optimizer_recipe = optimizer
@@ -131,6 +123,20 @@ class SSLMethod(LightningModule):
             raise UserError(f"{name} does not take {', '.join(handed)}; choose another method/loss=") from error
         return loss
 
+    def draw(self, batch: Batch, n: int, stream: int = 0, epoch: int | None = None) -> Tensor:
+        """`n` numbers in [0, 1) for each item of a batch: float32 (B, n), see `counter.uniform`.
+
+        A pure function of the method's seed, the epoch (None: the running one; pictures take a fixed one) and the
+        item's index: the same on any rank, in any batch, and after a resume. `stream` (0 or more) keeps apart what is
+        drawn for one item and one purpose from what is drawn for another.
+        """
+        return self.draw_for(batch.indices, n, stream, epoch)
+
+    def draw_for(self, indices: Tensor, n: int, stream: int = 0, epoch: int | None = None) -> Tensor:
+        """`draw` for any numbers (B,) int64, such as that of the step, on their device."""
+        epoch = self.current_epoch if epoch is None else epoch
+        return uniform(self.seed, epoch, indices, METHOD_STREAM + stream, n)
+
     def features_of(self, views: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
         """V views of B items -> V features (B, D); views of one size pass the backbone (or `network`) in one call."""
         features: list[Tensor] = []
@@ -158,7 +164,7 @@ class SSLMethod(LightningModule):
             found = found._replace(views=found.views[:1], roles=found.roles[:1])
         sizes = tuple(view.shape[-1] for view in found.views)
         if sizes != self._sizes:
-            self.check_views(sizes)
+            self.accept(sizes, found.roles)
             self._sizes = sizes
             if self.global_views == 1 and is_main_process():
                 print(f"{type(self).__name__} learns from the first view of a batch alone", file=sys.stderr)
@@ -181,14 +187,23 @@ class SSLMethod(LightningModule):
         """A teacher's callback cannot be forgotten: it comes with the method."""
         return [teacher.ema for teacher in self.teachers()]
 
-    def check_views(self, sizes: Sequence[int]) -> None:
-        """Refuses views (their sides in pixels, in order) that this method cannot use, before anything is loaded."""
-        count = sum(size >= sizes[0] for size in sizes)
+    def accept(self, sizes: Sequence[int], roles: Sequence[str] = ()) -> None:
+        """Refuses views (their sides in pixels and their roles, in order) that this method cannot use, before anything
+        is loaded. Without roles all are global."""
+        roles = roles or (GLOBAL,) * len(sizes)
+        count = roles.count(GLOBAL)
         if count < (self.global_views or 2) or count > (self.global_views or count):
             wanted = "one global view" if self.global_views == 1 else "two global views"
             raise UserError(f"this method needs {wanted} and got {count}; set views.*.count")
-        if count < len(sizes) and not self.uses_local_views:
+        small = min(size for size, role in zip(sizes, roles, strict=True) if role == GLOBAL)
+        if small < sizes[0]:
+            raise UserError(f"a global view of {small} px is smaller than the first, of {sizes[0]} px; change views.*")
+        if LOCAL in roles and not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
+        self.check_views(sizes)
+
+    def check_views(self, sizes: Sequence[int]) -> None:
+        """Refuses sizes of views (their sides in pixels, in order) that this method or its network cannot use."""
         for size in sizes:
             check_size(self.backbone, size)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import check_tiles
@@ -54,7 +53,7 @@ class CPC(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if tile_size < 1 or stride < 1 or not 1 <= offsets[0] <= offsets[1]:
             raise UserError(
                 f"cpc got tile_size={tile_size}, stride={stride}, offsets={list(offsets)}; the first two must be 1 or "
@@ -67,7 +66,7 @@ class CPC(SSLMethod):
         self.predictors = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.offsets)  # W_k of equation 3
         self.loss = self.scoring(loss, "predictions", "targets")
         self.tile_size, self.stride = tile_size, stride
-        self.drop_colors, self.seed = drop_colors, seed
+        self.drop_colors = drop_colors
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -79,18 +78,17 @@ class CPC(SSLMethod):
             )
         check_tiles(self.backbone, self.tile_size)
 
-    def tiles(self, x: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        """Images (B, 3, H, W) with their indices (B,) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""
-        found = x.unfold(2, self.tile_size, self.stride).unfold(3, self.tile_size, self.stride)
+    def tiles(self, batch: Batch) -> Tensor:
+        """The first view (B, 3, H, W) -> overlapping tiles (B, T, W, 3, tile_size, tile_size)."""
+        found = batch.views[0].unfold(2, self.tile_size, self.stride).unfold(3, self.tile_size, self.stride)
         tiles = found.permute(0, 2, 3, 1, 4, 5)
         if not self.drop_colors:
             return tiles
         rows, columns = tiles.shape[1:3]
-        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, rows * columns)
-        return drop_colors(tiles, draw.view(-1, rows, columns))
+        return drop_colors(tiles, self.draw(batch, rows * columns).view(-1, rows, columns))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        tiles = self.tiles(batch.views[0], batch.indices, self.current_epoch)
+        tiles = self.tiles(batch)
         z = self.backbone(tiles.flatten(0, 2)).unflatten(0, tiles.shape[:3])  # (B, T, W, D)
         seen = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T, W, C)
         losses = []

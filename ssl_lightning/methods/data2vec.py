@@ -15,7 +15,6 @@ from torch.nn.functional import layer_norm
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -55,7 +54,7 @@ class Data2Vec(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         encoder = token_encoder(backbone, "data2vec")
         self.grid = encoder.grid
         if prod(self.grid) < 2 or not 0 < mask_ratio < 1:
@@ -69,21 +68,21 @@ class Data2Vec(SSLMethod):
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.token_dim))
         self.head = nn.Linear(encoder.token_dim, encoder.token_dim)
         self.loss = self.scoring(loss, "predictions", "targets")
-        self.target_blocks, self.seed = target_blocks, seed
+        self.target_blocks = target_blocks
         self.hidden = hidden_count(prod(self.grid), mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         token_encoder(self.backbone).check_size(sizes[0], own=True)
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch) -> Tensor:
         """(B, N) bool, True = hidden, equally many in each image."""
-        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, BLOCK_DRAWS + prod(self.grid))
-        return block_mask(self.grid, torch.full_like(indices, self.hidden), draw)
+        draw = self.draw(batch, BLOCK_DRAWS + prod(self.grid))
+        return block_mask(self.grid, torch.full_like(batch.indices, self.hidden), draw)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         encoder = token_encoder(self.backbone)
-        x, mask = batch.views[0], self.mask(batch.indices, self.current_epoch)
+        x, mask = batch.views[0], self.mask(batch)
         tokens = encoder.tokens(x, hidden=mask, mask_token=self.mask_token)
         predictions = self.head(encoder.split(tokens)[1][mask])  # (R, D)
         targets = self.targets(x)[mask]

@@ -61,7 +61,7 @@ class DeepClusterV2(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if not 1 <= prototypes <= memory_size:
             raise UserError(f"{prototypes} prototypes for {memory_size} images; set method.prototypes")
         if heads < 1 or iterations < 1 or not temperature > 0:
@@ -71,7 +71,7 @@ class DeepClusterV2(SSLMethod):
             )
         self.projector = projector(out_dim(backbone))
         dim = out_dim(self.projector)
-        self.temperature, self.iterations, self.seed = temperature, iterations, seed
+        self.temperature, self.iterations = temperature, iterations
         self.register_buffer("memory", normalize(torch.randn(2, memory_size, dim), dim=2))
         self.register_buffer("centroids", normalize(torch.randn(heads, prototypes, dim), dim=2))
         self.register_buffer("assignments", torch.full((heads, memory_size), NOT_SEEN))

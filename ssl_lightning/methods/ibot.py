@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.core.protocols import centering, out_dim, projecting_head, prototype_head, token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -72,7 +71,7 @@ class IBOT(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         encoder = token_encoder(backbone, "iBOT")
         if not encoder.has_class_token:
             raise UserError("iBOT learns from the class token; set backbone.class_token=true")
@@ -96,19 +95,19 @@ class IBOT(SSLMethod):
         self.patch_loss = self.scoring(patch_loss, "scores", "targets", "mask")
         self.spread, self.spread_weight = spread, spread_weight
         self.temperatures = (warmup_teacher_temperature, teacher_temperature, warmup_epochs)
-        self.mask_probability, self.mask_ratio, self.seed = mask_probability, mask_ratio, seed
+        self.mask_probability, self.mask_ratio = mask_probability, mask_ratio
         self.frozen_epochs = frozen_epochs
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         token_encoder(self.backbone).check_size(sizes[0], own=True)
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch) -> Tensor:
         """(2B, N) bool over the patches of both global views, True = hidden."""
         patches = prod(self.grid)
         masks = []
         for view in range(2):
-            draw = uniform(self.seed, epoch, indices, METHOD_STREAM + view, 2 + BLOCK_DRAWS + patches)
+            draw = self.draw(batch, 2 + BLOCK_DRAWS + patches, stream=view)
             low, high = self.mask_ratio
             hidden = ((low + draw[:, 1] * (high - low)) * patches).long().clamp(1, patches - 1)  # (B,)
             hidden = torch.where(draw[:, 0] < self.mask_probability, hidden, 0)
@@ -117,7 +116,7 @@ class IBOT(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         encoder = token_encoder(self.backbone)
-        x, mask = torch.cat(batch.global_views), self.mask(batch.indices, self.current_epoch)  # (2B, N)
+        x, mask = concat(batch.global_views), self.mask(batch)  # (2B, N)
         tokens = encoder.tokens(x, hidden=mask, mask_token=self.mask_token)
         prefix, patches = encoder.split(tokens)
         local = self.features_of(batch.local_views, lambda view: encoder.tokens(view)[:, 0])

@@ -15,7 +15,6 @@ from torch.nn.functional import layer_norm
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import TokenEncoder, token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.distributed import reduce
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.forms import widen
@@ -67,9 +66,9 @@ class IJEPA(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         encoder = token_encoder(backbone, "I-JEPA")
-        self.grid, self.targets, self.seed = encoder.grid, targets, seed
+        self.grid, self.targets = encoder.grid, targets
         if not 1 <= targets < prod(self.grid):
             raise UserError(
                 f"{targets} targets on a grid of {' x '.join(map(str, self.grid))} leave nothing to see; lower "
@@ -84,17 +83,17 @@ class IJEPA(SSLMethod):
         super().check_views(sizes)
         token_encoder(self.backbone).check_size(sizes[0], own=True)
 
-    def blocks(self, batch: Batch, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def blocks(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Places of the context (B, K) and of the targets (B, M, T)."""
         patches = prod(self.grid)
-        a, b, c = uniform(self.seed, epoch, torch.tensor([step]), METHOD_STREAM + 1, 3)[0].tolist()  # on the CPU
+        a, b, c = self.draw_for(torch.tensor([step]), 3, stream=1)[0].tolist()  # on the CPU
         size = block_size(self.grid, self.target_scale, self.target_aspect, (a, b))
         while self.targets * prod(size) >= patches:  # on a small grid: something must be left to see
             size = smaller(size)
         around = block_size(self.grid, self.context_scale, (1.0, 1.0), (c, 0.0))
         axes = len(self.grid)
         places = axes * (self.targets + 1)  # a number for each axis of each block
-        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, places + patches)
+        draw = self.draw(batch, places + patches)
         corners, lots = draw[:, :places].unflatten(1, (-1, axes)), draw[:, places:]
         targets = block_places(self.grid, size, corners[:, 1:])  # (B, M, T)
         order, inside = context_places(targets, block_places(self.grid, around, corners[:, 0]), lots)
@@ -103,7 +102,7 @@ class IJEPA(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x, encoder = batch.views[0], token_encoder(self.backbone)
-        visible, places = self.blocks(batch, self.current_epoch, self.global_step)
+        visible, places = self.blocks(batch, self.global_step)
         tokens = encoder.tokens(x, visible)
         predictions = self.predictor(encoder.split(tokens)[1], visible, places)
         loss = self.loss(widen(predictions), self.answers(x, places))

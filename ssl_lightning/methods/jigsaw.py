@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.tiles import Tiles
+from ssl_lightning.methods.tiles import DRAWS, Tiles
 from ssl_lightning.models.tiles import distant_permutations
 
 
@@ -47,10 +47,10 @@ class Jigsaw(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         self.projector = projector(9 * out_dim(backbone))
         self.loss = self.scoring(loss, "scores", "permutations")
-        self.tiles = Tiles(tile_size, seed, drop_colors)
+        self.tiles = Tiles(tile_size, drop_colors)
         self.permutations: Tensor  # (P, 9): place p of puzzle k shows tile permutations[k, p]
         orders = distant_permutations(out_dim(self.projector))
         self.register_buffer("permutations", orders, persistent=False)
@@ -59,9 +59,9 @@ class Jigsaw(SSLMethod):
         super().check_views(sizes)
         self.tiles.check(sizes[0], self.backbone)
 
-    def puzzle(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+    def puzzle(self, batch: Batch, epoch: int | None = None) -> tuple[Tensor, Tensor]:
         """Tiles (B, 9, 3, s, s) in their own order, and which permutation (B,) is asked for."""
-        tiles, number = self.tiles.cut(batch, epoch)
+        tiles, number = self.tiles.cut(batch.views[0], self.draw(batch, DRAWS, epoch=epoch))
         return tiles, (number * len(self.permutations)).long()
 
     def solve(self, tiles: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class Jigsaw(SSLMethod):
         return features, self.projector(row.flatten(1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        tiles, chosen = self.puzzle(batch, self.current_epoch)
+        tiles, chosen = self.puzzle(batch)
         features, scores = self.solve(tiles, chosen)
         mean = features.mean(1)  # (B, D)
         top1 = (scores.argmax(1) == chosen).float().mean()
@@ -80,7 +80,7 @@ class Jigsaw(SSLMethod):
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """The image, the puzzle, and the puzzle as it is solved."""
-        tiles, chosen = self.puzzle(batch, 0)
+        tiles, chosen = self.puzzle(batch, epoch=0)
         shown = self.permutations[chosen]
         answer = self.permutations[self.solve(tiles, chosen)[1].argmax(1)]
         # place p shows tile shown[p]; whoever believes in `answer` puts it back to place answer[p]

@@ -45,14 +45,14 @@ class LeJEPA(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         self.projector = projector(out_dim(backbone))
         if not 0 <= weight <= 1 or directions < 1:
             raise UserError(f"lejepa got weight={weight}, directions={directions}; give 0 to 1, and 1 or more")
         self.loss, self.weight = self.scoring(loss, "z", "directions"), weight
-        self.directions, self.seed = directions, seed
+        self.directions = directions
 
-    def draw(self, step: int, like: Tensor) -> Tensor:
+    def random_directions(self, step: int, like: Tensor) -> Tensor:
         """Unit columns (P, M) for `like` (B, P): a function of seed and step, the same on all ranks and on resume."""
         generator = torch.Generator(like.device).manual_seed(hashed_seed("directions", self.seed, step))
         size = (like.shape[1], self.directions)
@@ -64,7 +64,7 @@ class LeJEPA(SSLMethod):
         first = slice(len(batch.global_views))
         center = torch.stack(z[first]).mean(0)  # (B, P)
         prediction = torch.stack([(z_v - center).square().mean() for z_v in z]).mean()
-        directions = self.draw(self.global_step, center)  # (P, M)
+        directions = self.random_directions(self.global_step, center)  # (P, M)
         gaussian = torch.stack([self.loss(z_v, directions) for z_v in z]).mean()
         loss = (1 - self.weight) * prediction + self.weight * gaussian
         watch = {"prediction": prediction.detach(), "sig_reg": gaussian.detach()}

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import TokenEncoder, token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.masking import hidden_count, random_places
@@ -45,7 +44,7 @@ class MAE(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         encoder = token_encoder(backbone, "MAE")
         patches = prod(encoder.grid)
         if patches < 2:
@@ -55,7 +54,6 @@ class MAE(SSLMethod):
         self.decoder = decoder(encoder)
         self.loss = self.scoring(loss, "prediction", "patches", "mask")
         self.hidden = hidden_count(patches, mask_ratio)
-        self.seed = seed
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -70,7 +68,7 @@ class MAE(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x, encoder = batch.views[0], token_encoder(self.backbone)
         patches = encoder.patchify(x)  # (B, N, C)
-        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, patches.shape[1])
+        draw = self.draw(batch, patches.shape[1])
         tokens, prediction, mask = self.predict(x, draw)
         loss = self.loss(prediction, patches, mask)
         features = encoder.read(tokens)  # (B, D)
@@ -80,7 +78,7 @@ class MAE(SSLMethod):
         """The image, what the encoder sees of it, and that with the hidden patches as predicted: (B, C, H, W) each."""
         x, encoder = batch.views[0], token_encoder(self.backbone)
         patches = encoder.patchify(x)
-        _, prediction, mask = self.predict(x, uniform(self.seed, 0, batch.indices, METHOD_STREAM, patches.shape[1]))
+        _, prediction, mask = self.predict(x, self.draw(batch, patches.shape[1], epoch=0))
         if getattr(self.loss, "norm_target", False):  # back from each patch's own mean and deviation, known to us alone
             deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
             prediction = prediction * deviation + patches.mean(-1, keepdim=True)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim, token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -54,7 +53,7 @@ class MSN(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         grid = token_encoder(backbone, "MSN").grid
         if prototypes < 2 or prod(grid) < 2 or not 0 < mask_ratio < 1:
             raise UserError(
@@ -67,7 +66,7 @@ class MSN(SSLMethod):
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
         self.prototypes.no_decay = True  # type: ignore[attr-defined]  # what runs from before `not_decayed` go by
         self.loss = self.scoring(loss, "anchors", "targets", "prototypes")
-        self.hidden, self.seed = hidden_count(prod(grid), mask_ratio), seed
+        self.hidden = hidden_count(prod(grid), mask_ratio)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -76,8 +75,7 @@ class MSN(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         encoder = token_encoder(self.backbone)
         whole, masked = batch.global_views
-        draw = uniform(self.seed, self.current_epoch, batch.indices, METHOD_STREAM, prod(encoder.grid))
-        visible, _ = random_places(draw, self.hidden)
+        visible, _ = random_places(self.draw(batch, prod(encoder.grid)), self.hidden)
         seen = encoder.read(encoder.tokens(masked, visible))  # (B, D)
         features = [seen, *self.features_of(batch.local_views)]  # (B, D) each
         anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)

@@ -51,6 +51,8 @@ def batch_of(batch: Any, number: int) -> Batch:
     through = (number * world_size() + rank()) * size + torch.arange(size, device=device)
     none = torch.full((size,), -1, device=device)
     roles = roles_by_size([view.shape[-1] for view in views])
+    order = sorted(range(len(views)), key=lambda place: roles[place] == LOCAL)  # global ones first
+    views, roles = [views[place] for place in order], tuple(roles[place] for place in order)
     return Batch(views, (labels or [none])[0].long(), (indices or [through])[0].long(), roles)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.tiles import Tiles
+from ssl_lightning.methods.tiles import DRAWS, Tiles
 
 MIDDLE = 4
 
@@ -47,17 +47,17 @@ class RelativePosition(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         self.projector = projector(2 * out_dim(backbone))
         self.loss = self.scoring(loss, "scores", "sides")
-        self.tiles = Tiles(tile_size, seed, drop_colors)
+        self.tiles = Tiles(tile_size, drop_colors)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
         self.tiles.check(sizes[0], self.backbone)
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        tiles, number = self.tiles.cut(batch, self.current_epoch)  # (B, 9, 3, s, s), (B,)
+        tiles, number = self.tiles.cut(batch.views[0], self.draw(batch, DRAWS))  # (B, 9, 3, s, s), (B,)
         side = (number * 8).long()  # (B,), row by row around the middle
         other = side + (side >= MIDDLE)
         pair = torch.cat([tiles[:, MIDDLE], tiles[torch.arange(len(tiles), device=side.device), other]])

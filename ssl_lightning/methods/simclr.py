@@ -6,10 +6,9 @@ Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Represe
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
@@ -36,6 +35,6 @@ class SimCLR(SSLMethod):
         self.loss = self.scoring(loss, "z1", "z2")
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        features = self.backbone(torch.cat(batch.global_views))  # (2B, D)
+        features = self.backbone(concat(batch.global_views))  # (2B, D)
         z1, z2 = self.projector(features).chunk(2)  # (B, P) each
         return self.output(self.loss(z1, z2), features, z1, z2)

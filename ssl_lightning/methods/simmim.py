@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import has_tokens, map_encoder, out_dim, per_axis, shown, token_encoder
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -55,7 +54,7 @@ class SimMIM(SSLMethod):
         seed: int = 0,
         **optim: Any,
     ) -> None:
-        super().__init__(backbone, **optim)
+        super().__init__(backbone, seed=seed, **optim)
         if has_tokens(backbone):
             encoder = token_encoder(backbone)
             self.sides, width = encoder.strides, encoder.token_dim
@@ -85,7 +84,6 @@ class SimMIM(SSLMethod):
             )
         self.units = [mask_size // side for side in self.sides]  # patches in a square, along each axis
         self.hidden = hidden_count(prod(self.squares), mask_ratio)
-        self.seed = seed
 
     def check_views(self, sizes: Sequence[int]) -> None:
         super().check_views(sizes)
@@ -95,9 +93,9 @@ class SimMIM(SSLMethod):
         with evaluating(self.backbone):
             check_map(self.backbone, sizes[0], self.head.in_features, self.sides[0])
 
-    def mask(self, indices: Tensor, epoch: int) -> Tensor:
+    def mask(self, batch: Batch, epoch: int | None = None) -> Tensor:
         """(B, N) bool over patches, True = hidden, in whole squares."""
-        draw = uniform(self.seed, epoch, indices, METHOD_STREAM, prod(self.squares))
+        draw = self.draw(batch, prod(self.squares), epoch=epoch)
         return enlarged(random_places(draw, self.hidden)[1], self.squares, self.units)
 
     def predict(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,14 +118,14 @@ class SimMIM(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         x = batch.views[0]
-        mask = self.mask(batch.indices, self.current_epoch)
+        mask = self.mask(batch)
         features, prediction = self.predict(x, mask)
         loss = self.loss(prediction, self.patches(x), mask)
         return self.output(loss, features, features)
 
     def pictures(self, batch: Batch) -> dict[str, list[Tensor]]:
         """The image, what the network sees of it, and that with the hidden squares as predicted: (B, 3, H, W) each."""
-        x, mask = batch.views[0], self.mask(batch.indices, 0)[:, :, None]
+        x, mask = batch.views[0], self.mask(batch, epoch=0)[:, :, None]
         patches, prediction = self.patches(x), self.predict(x, mask[:, :, 0])[1]
         seen, filled = patches.masked_fill(mask, 0.0), torch.where(mask, prediction.to(patches.dtype), patches)
         return {"reconstruction": [x, self.whole(seen), self.whole(filled)]}

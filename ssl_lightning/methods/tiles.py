@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import patch_sides, shown
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.models.channels import in_channels
@@ -29,17 +27,19 @@ def check_tiles(backbone: nn.Module, size: int) -> None:
         ) from error
 
 
+DRAWS = 28  # numbers for an image: 9 x 2 for where its tiles are, one to choose a puzzle, 9 for their channels
+
+
 class Tiles:
-    """Cuts a 3 x 3 grid of tiles; where, is a function of seed, epoch and the image's index.
+    """Cuts a 3 x 3 grid of tiles where the numbers say that it is handed.
 
     Args:
         size: side of a tile in pixels; at most a third of the image, and less leaves a gap between tiles.
-        seed: of the puzzles.
         drop_colors: whether each tile keeps but one of its channels, drawn for it alone.
     """
 
-    def __init__(self, size: int, seed: int, drop_colors: bool = False) -> None:
-        self.size, self.seed, self.drop_colors = size, seed, drop_colors
+    def __init__(self, size: int, drop_colors: bool = False) -> None:
+        self.size, self.drop_colors = size, drop_colors
 
     def check(self, image_size: int, backbone: nn.Module) -> None:
         """Refuses tiles that do not fit the cells of an image, or that the network does not take."""
@@ -48,8 +48,8 @@ class Tiles:
             raise UserError(f"tiles of {self.size} px do not fit the cells of {cell} px; change method.tile_size")
         check_tiles(backbone, self.size)
 
-    def cut(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Tiles (B, 9, 3, size, size), row by row, and a number in [0, 1) for each image (B,)."""
-        draw = uniform(self.seed, epoch, batch.indices, METHOD_STREAM, 28)
-        tiles = cut_tiles(batch.views[0], 3, self.size, draw[:, :18])
+    def cut(self, x: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W), and numbers (B, DRAWS) in [0, 1) -> tiles (B, 9, 3, size, size), row by row, and one
+        of the numbers for each image (B,)."""
+        tiles = cut_tiles(x, 3, self.size, draw[:, :18])
         return drop_colors(tiles, draw[:, 19:]) if self.drop_colors else tiles, draw[:, 18]

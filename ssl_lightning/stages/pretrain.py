@@ -59,7 +59,7 @@ def run(
     check_channels(method.backbone, data)
     check_batch(method, data)
     if data.views is not None:
-        method.check_views([view.size for view in data.views.list()])
+        method.accept([view.size for view in data.views.list()], data.views.roles())
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     random_backbone = start.random if start else begun  # the baseline

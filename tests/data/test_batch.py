@@ -49,5 +49,6 @@ def test_a_multi_crop_yaml_gives_two_roles() -> None:
 
 def test_a_plain_batch_gets_its_roles_by_size_once() -> None:
     found = batch_of(([torch.zeros(2, 3, s, s) for s in (32, 32, 16, 40)], torch.zeros(2).long()), 0)
-    assert found.roles == ("global", "global", "local", "global")
+    assert found.roles == ("global", "global", "global", "local")
+    assert [view.shape[-1] for view in found.views] == [32, 32, 40, 16]
     assert batch_of(found, 1) is found

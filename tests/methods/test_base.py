@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from ssl_lightning.build import compose
+from ssl_lightning.data.counter import uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.instantiate import instantiate
+from ssl_lightning.methods.base import SSLMethod
 from tests.callbacks.toy import trainer_of
-from tests.methods.harness import random_batch, tiny_method
+from tests.methods.harness import SmoothBackbone, at, random_batch, tiny_method
 from tests.stages.tiny_run import TinyData, two_views
+
+DRAWN = [12185248.0, 11491688.0, 16774580.0]  # of seed 5, epoch 0, item 10, in steps of 2^-24
 
 
 def fit(folder: Path, **length: Any) -> Any:
@@ -43,3 +47,20 @@ def test_views_of_one_size_pass_the_backbone_together() -> None:
     assert calls == [6, 6]
     for view, found in zip(views, features):
         torch.testing.assert_close(found, method.backbone(view))
+
+
+def test_what_a_method_draws_is_a_function_of_seed_epoch_index_and_stream() -> None:
+    """The numbers themselves stand here: those of a run from before must not change."""
+    method = SSLMethod(SmoothBackbone(), seed=5)
+    batch = random_batch(6)._replace(indices=torch.arange(10, 16))
+    first = method.draw(batch, 3)
+    assert first.shape == (6, 3)
+    assert torch.equal(first, uniform(5, 0, batch.indices, 1000, 3))
+    assert (first[0] * 2**24).tolist() == DRAWN
+    at(method, 1)
+    assert torch.equal(method.draw(batch, 3), uniform(5, 1, batch.indices, 1000, 3))
+    assert torch.equal(method.draw(batch, 3, epoch=0), first)  # pictures: whatever the epoch
+    assert torch.equal(method.draw(batch, 3, stream=1), uniform(5, 1, batch.indices, 1001, 3))
+    assert torch.equal(method.draw(batch._replace(indices=batch.indices[2:4]), 3, epoch=0), first[2:4])
+    assert torch.equal(method.draw_for(torch.tensor([7]), 2, 1), uniform(5, 1, torch.tensor([7]), 1001, 2))
+    assert not torch.equal(SSLMethod(SmoothBackbone(), seed=6).draw(batch, 3), first)

@@ -11,6 +11,7 @@ from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.methods.lejepa import LeJEPA
 from ssl_lightning.methods.nnclr import NNCLR
+from ssl_lightning.methods.plain import roles_by_size
 from ssl_lightning.methods.swav import SwAV
 from tests.losses import reference
 from tests.losses import reference_joint as paper
@@ -124,11 +125,11 @@ def test_lejepa_with_local_views() -> None:
     method, batch = tiny_method("lejepa"), with_local_views(random_batch(6))
     assert isinstance(method, LeJEPA)
     z = [project(method, x) for x in batch.views]
-    directions = method.draw(0, z[0])
+    directions = method.random_directions(0, z[0])
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(256, dtype=torch.float64))
     expected = paper.lejepa(z, 2, directions, 0.02, 33, 3.0)
     same(method.training_step(batch, 0)["loss"], expected)
-    assert not torch.equal(method.draw(1, z[0]), directions)  # anew at each step
+    assert not torch.equal(method.random_directions(1, z[0]), directions)  # anew at each step
 
 
 @pytest.mark.parametrize(("epoch", "queue"), [(0, False), (1, False), (2, True), (3, True)])
@@ -222,28 +223,33 @@ def test_deepcluster_clusters_at_the_first_batch_of_an_epoch() -> None:
     assert (method.assignments >= 0).all()
 
 
+def accept(method: SSLMethod, sizes: list[int]) -> None:
+    """Is asked with the roles that a plain loader's views get."""
+    method.accept(sizes, roles_by_size(sizes))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_views_it_cannot_use_are_refused(name: str) -> None:
     method = tiny_method(name)
     size = 4 if needs_vit(name) else 32
     if method.global_views == 1:
-        method.check_views([size])
+        accept(method, [size])
         with pytest.raises(UserError, match="needs one global view and got 2"):
-            method.check_views([32, 32])
+            accept(method, [32, 32])
         with pytest.raises(UserError, match="has no use for local views"):
-            method.check_views([32, 16])
+            accept(method, [32, 16])
         return
-    method.check_views([size, size])
+    accept(method, [size, size])
     with pytest.raises(UserError, match="needs two global views and got 1"):
-        method.check_views([size])
+        accept(method, [size])
     if method.global_views:
         with pytest.raises(UserError, match="needs two global views and got 3"):
-            method.check_views([size] * 3)
+            accept(method, [size] * 3)
     if method.uses_local_views:
-        method.check_views([size, size, size // 2, size // 2])
+        accept(method, [size, size, size // 2, size // 2])
     else:
         with pytest.raises(UserError, match="has no use for local views"):
-            method.check_views([32, 32, 16])
+            accept(method, [32, 32, 16])
 
 
 def test_a_vit_of_one_size_is_refused_local_views() -> None:
@@ -251,7 +257,16 @@ def test_a_vit_of_one_size_is_refused_local_views() -> None:
     method.backbone.patch_embed = torch.nn.Identity()
     method.backbone.patch_embed.strict_img_size, method.backbone.patch_embed.img_size = True, (32, 32)
     with pytest.raises(UserError, match=r"\+backbone.dynamic_img_size=true"):
-        method.check_views([32, 32, 16])
+        accept(method, [32, 32, 16])
+
+
+def test_roles_decide_what_is_local_and_not_sizes() -> None:
+    method = tiny_method("swav")
+    method.accept([32, 32, 32], ("global", "global", "local"))
+    with pytest.raises(UserError, match="needs two global views and got 1"):
+        method.accept([32, 32, 16], ("global", "local", "local"))
+    with pytest.raises(UserError, match="a global view of 16 px is smaller than the first, of 32 px"):
+        method.accept([32, 16], ("global", "global"))
 
 
 def test_densecl_refuses_a_backbone_whose_features_are_more_than_a_mean() -> None:

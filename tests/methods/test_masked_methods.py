@@ -143,7 +143,7 @@ def test_simmim_step_equals_the_paper(epoch: int) -> None:
     """Hidden are whole squares of 2 x 2 patches; the token stands in their place and a single layer predicts."""
     method, batch = at(tiny_method("simmim"), epoch), random_batch(5)
     x, vit = batch.views[0], method.backbone
-    mask = method.mask(batch.indices, epoch)
+    mask = method.mask(batch)
     squares = mask.view(5, 2, 2, 2, 2)
     assert (squares == squares[:, :, :1, :, :1]).all()
     assert (mask.sum(1) == 12).all()  # 0.6 of four squares, rounded up, as hidden_count does
@@ -159,9 +159,9 @@ def test_simmim_step_equals_the_paper(epoch: int) -> None:
 def test_simmim_hides_pixels_from_a_convolutional_network() -> None:
     method = SimMIM(SmoothBackbone(), MaskedPixelLoss(False, "absolute"), 8, 4, 0.5, stride=2).double()
     batch = random_batch(3, image_size=8)
-    behind = method.mask(batch.indices, 0).view(3, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    behind = method.mask(batch).view(3, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
     x = batch.views[0].clone().requires_grad_()
-    features, prediction = method.predict(x, method.mask(batch.indices, 0))
+    features, prediction = method.predict(x, method.mask(batch))
     assert prediction.shape == (3, 16, 12)
     features.square().sum().backward()
     assert not (x.grad * behind).any()
@@ -189,7 +189,7 @@ def test_rotation_step_equals_the_paper() -> None:
 def test_jigsaw_step_equals_the_paper(epoch: int) -> None:
     """The tiles are put in their order first, and each passes the network by itself."""
     method, batch = at(tiny_method("jigsaw"), epoch), batch_for("jigsaw", 4)
-    tiles, chosen = method.puzzle(batch, epoch)
+    tiles, chosen = method.puzzle(batch)
     rows = []
     for image, k in zip(tiles, chosen.tolist(), strict=True):
         shown = [image[tile] for tile in method.permutations[k].tolist()]
@@ -200,7 +200,7 @@ def test_jigsaw_step_equals_the_paper(epoch: int) -> None:
 
 def test_a_solved_jigsaw_shows_the_tiles_in_order() -> None:
     method, batch = tiny_method("jigsaw"), batch_for("jigsaw", 4)
-    tiles, chosen = method.puzzle(batch, 0)
+    tiles, chosen = method.puzzle(batch, epoch=0)
     right = 50.0 * torch.nn.functional.one_hot(chosen, len(method.permutations)).double()
     method.solve = lambda tiles, chosen: (tiles, right)
     image, puzzle, solved = method.pictures(batch)["jigsaw"]
@@ -216,7 +216,7 @@ def test_a_solved_jigsaw_shows_the_tiles_in_order() -> None:
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_relative_position_step_equals_the_paper(epoch: int) -> None:
     method, batch = at(tiny_method("relative_position"), epoch), batch_for("relative_position", 6)
-    tiles, numbers = method.tiles.cut(batch, epoch)
+    tiles, numbers = method.tiles.cut(batch.views[0], uniform(0, epoch, batch.indices, METHOD_STREAM, 28))
     assert ((tiles != 0).any(4).any(3).sum(2) == 1).all()  # each shows one channel
     around = [0, 1, 2, 3, 5, 6, 7, 8]  # places of the grid without the middle
     rows, labels = [], []
@@ -236,7 +236,7 @@ def test_ijepa_step_equals_the_paper(epoch: int) -> None:
     for parameter in method.teacher.parameters():  # no longer the student
         parameter.data += 0.1 * torch.randn_like(parameter)
     x, predictor, teacher = batch.views[0], method.predictor, method.teacher.networks[0]
-    visible, places = method.blocks(batch, epoch, 7)
+    visible, places = method.blocks(batch, 7)
     predictions, targets = [], []
     for block in range(2):
         said, meant = [], []
@@ -260,11 +260,11 @@ def test_ijepas_context_holds_no_target_and_its_blocks_go_with_the_image() -> No
     seen = set()
     for n in range(20):
         batch = random_batch(6)
-        visible, places = method.blocks(batch, 0, n)
+        visible, places = method.blocks(batch, n)
         assert visible.shape[1] >= 1
         for row in range(6):
             assert not set(visible[row].tolist()) & set(places[row].flatten().tolist())
-        alone = method.blocks(batch._replace(indices=batch.indices[2:4]), 0, n)[1]
+        alone = method.blocks(batch._replace(indices=batch.indices[2:4]), n)[1]
         assert torch.equal(alone, places[2:4])
         seen.add(places.shape[2])
     assert len(seen) > 1  # the size of the targets changes from step to step
@@ -273,7 +273,7 @@ def test_ijepas_context_holds_no_target_and_its_blocks_go_with_the_image() -> No
 def test_ijepa_leaves_something_to_see() -> None:
     method = tiny_method("ijepa", targets=4)  # four blocks of 2 x 2 could hide the whole 4 x 4 grid
     for n in range(20):
-        visible, places = method.blocks(random_batch(6), 0, n)
+        visible, places = method.blocks(random_batch(6), n)
         assert places.shape[2] < 4
         assert not any(set(v.tolist()) & set(p.flatten().tolist()) for v, p in zip(visible, places, strict=True))
     with pytest.raises(UserError, match="16 targets on a grid of 4 x 4 leave nothing to see"):
@@ -308,15 +308,15 @@ def test_simmim_is_started_on_either_kind_of_network(backbone: str) -> None:
 
 
 def test_tiles_that_do_not_fit_are_refused() -> None:
-    Tiles(4, 0).check(12, ViT(12, 2, 8, 1, 2))
+    Tiles(4).check(12, ViT(12, 2, 8, 1, 2))
     for size in (1, 5):
         with pytest.raises(UserError, match=f"tiles of {size} px do not fit the cells of 4 px"):
             tiny_method("jigsaw", tile_size=size).check_views([12])
     for fixed in ("vit_tiny_patch16_224", "mixer_s16_224"):
         with pytest.raises(UserError, match="does not take tiles of 16 px"):
-            Tiles(16, 0).check(48, timm.create_model(fixed, img_size=48, num_classes=0))
+            Tiles(16).check(48, timm.create_model(fixed, img_size=48, num_classes=0))
     with pytest.raises(UserError, match="patches of 4 px do not divide tiles of 6 px"):
-        Tiles(6, 0).check(24, ViT(24, 4, 8, 1, 2))
+        Tiles(6).check(24, ViT(24, 4, 8, 1, 2))
 
 
 def test_views_that_patches_do_not_divide_are_refused() -> None:
@@ -339,3 +339,10 @@ def test_a_checkpoint_of_dino_gives_its_teacher(tmp_path: Path) -> None:
     load_weights(found, tmp_path / "last.ckpt")
     x = random_batch(3).views[0].float()
     assert torch.equal(found(x), method.embed(x))
+
+
+@pytest.mark.parametrize("name", ["mae", "simmim", "jigsaw"])
+def test_pictures_hide_the_same_in_every_epoch(name: str) -> None:
+    method, batch = tiny_method(name), batch_for(name, 4)
+    (first,), (later,) = (at(method, epoch).pictures(batch).values() for epoch in (0, 1))
+    assert all(map(torch.equal, first, later))

@@ -112,9 +112,10 @@ def test_cpc_step_equals_the_paper() -> None:
 
 
 def test_cpc_can_keep_its_colours() -> None:
-    x = random_batch(3, image_size=8).views[0]
+    batch = random_batch(3, image_size=8)
+    x = batch.views[0]
     method = CPC(SmoothBackbone(), RowContext, CPCLoss(), tile_size=4, stride=2, drop_colors=False)
-    tiles = method.tiles(x, torch.arange(len(x)), 0)
+    tiles = method.tiles(batch)
     torch.testing.assert_close(tiles[1, 2, 0], x[1, :, 4:8, 0:4], atol=0, rtol=0)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.data.counter import METHOD_STREAM, uniform
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.center import Center, SinkhornCenter
@@ -55,7 +56,7 @@ def test_ibot_and_dinov2_steps_equal_the_papers(name: str, epoch: int) -> None:
     center = patch_center = torch.zeros(5, dtype=torch.float64)
     for seed in range(2):
         batch = with_local_views(random_batch(6, seed=seed))
-        masks = method.mask(batch.indices, epoch)
+        masks = method.mask(batch)
         assert masks.any()
         x = torch.cat(batch.views[:2])
         tokens = torch.stack([masked_tokens(method, image, mask) for image, mask in zip(x, masks, strict=True)])
@@ -78,14 +79,19 @@ def test_ibot_and_dinov2_steps_equal_the_papers(name: str, epoch: int) -> None:
         torch.testing.assert_close(step(method, batch, seed)["loss"], expected, atol=1e-10, rtol=0)
 
 
+def numbered(indices: torch.Tensor) -> Batch:
+    """Items of which nothing is known but their numbers."""
+    return Batch([], torch.full_like(indices, -1), indices)
+
+
 def test_some_views_of_ibot_are_hidden_in_part_and_the_others_whole() -> None:
     method = tiny_method("ibot", mask_probability=0.5, mask_ratio=(0.25, 0.5))
-    counts = method.mask(torch.arange(2000), 0).sum(1)
+    counts = method.mask(numbered(torch.arange(2000))).sum(1)
     assert set(counts.tolist()) <= {0, 4, 5, 6, 7, 8}
     assert abs((counts > 0).double().mean() - 0.5) < 0.04
-    one, two = method.mask(torch.arange(2000), 0).chunk(2)
+    one, two = method.mask(numbered(torch.arange(2000))).chunk(2)
     assert not torch.equal(one, two)
-    assert torch.equal(one[5:9], method.mask(torch.arange(5, 9), 0)[:4])
+    assert torch.equal(one[5:9], method.mask(numbered(torch.arange(5, 9)))[:4])
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -96,7 +102,7 @@ def test_data2vec_step_equals_the_paper(blocks: int, epoch: int) -> None:
     A network of 2 blocks, asked for 3, gives both.
     """
     method, batch = at(drifted("data2vec", target_blocks=blocks), epoch), random_batch(5)
-    teacher, mask = method.teacher.networks[0], method.mask(batch.indices, epoch)
+    teacher, mask = method.teacher.networks[0], method.mask(batch)
     assert (mask.sum(1) == method.hidden).all()
     predictions, targets = [], []
     for x, hidden in zip(batch.views[0], mask, strict=True):

@@ -112,7 +112,7 @@ def test_a_users_own_classes_and_stage(trap: Trap) -> None:
     config = building.compose([*words, "trusted_packages=[tests]"], trap.folder / "conf")
     building.check(config)
     folder = RunFolder(trap.folder / "run")
-    method = building.Parts(config, folder)["method"]
+    method = building.Parts(config, folder).method
     assert type(method).__module__ == OWN
     assert method.settings.a == 1
     assert method.backbone(torch.ones(2, 3, 8, 8)).shape == (2, 4)

@@ -71,14 +71,14 @@ def test_a_training_from_a_timm_vit_s_state_dict(tmp_path: Path, monkeypatch: py
     ]
     config = compose([*words, "method.projector.out_dim=16"])
     parts = Parts(config, RunFolder(tmp_path / "run"))
-    method = parts["method"]
+    method = parts.method
     wanted = {key: value for key, value in given.state_dict().items() if not key.startswith("head.")}
     for network in (method.backbone, method.judged):
         found = network.state_dict()
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     assert method.judged is not method.backbone
-    assert parts["start"].ref == "vit.pth"
+    assert parts.start.ref == "vit.pth"
 
 
 def test_a_method_of_masked_patches_takes_timm_s_weights_into_our_vit(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_method_of_masked_patches_takes_timm_s_weights_into_our_vit(tmp_path: 
     given = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, depth=1, embed_dim=24, num_heads=3)
     torch.save({"model": given.state_dict()}, tmp_path / "vit.pth")
     words = ["method=mae", "backbone=vit_tiny", "backbone.dim=24", "backbone.depth=1", "backbone.patch_size=4"]
-    method = Parts(compose([f"ckpt={tmp_path}/vit.pth", *words]), RunFolder(tmp_path / "run"))["method"]
+    method = Parts(compose([f"ckpt={tmp_path}/vit.pth", *words]), RunFolder(tmp_path / "run")).method
     assert torch.equal(method.backbone.pos_embed, given.pos_embed)
     assert torch.equal(method.backbone.blocks[0].attn.qkv.weight, given.blocks[0].attn.qkv.weight)
 
