@@ -75,8 +75,7 @@ class MSN(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         encoder = token_encoder(self.backbone)
         whole, masked = batch.global_views
-        draw = self.draw(batch, prod(encoder.grid))
-        visible, _ = random_places(draw, self.hidden)
+        visible, _ = random_places(self.draw(batch, prod(encoder.grid)), self.hidden)
         seen = encoder.read(encoder.tokens(masked, visible))  # (B, D)
         features = [seen, *self.features_of(batch.local_views)]  # (B, D) each
         anchors = self.projector(torch.cat(features)).unflatten(0, (len(features), -1))  # (M, B, P)
