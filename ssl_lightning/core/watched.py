@@ -47,6 +47,8 @@ class Watched(Protocol):
     def teacher_pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
         """(student, teacher) networks; asked only by a teacher's own callback."""
 
+    training: bool
+
     @property
     def device(self) -> torch.device: ...
 

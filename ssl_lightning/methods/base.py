@@ -197,10 +197,10 @@ class SSLMethod(LightningModule):
         small = min((size for size, role in zip(sizes, roles) if role == GLOBAL), default=0)
         if sizes and small < sizes[0]:
             raise UserError(f"a global view of {small} px is smaller than the first, of {sizes[0]} px; change views.*")
-        if sizes:
-            self.check_views(sizes)
         if LOCAL in roles and not self.uses_local_views:
             raise UserError("this method has no use for local views; choose views= without them, for example views=sym")
+        if sizes:
+            self.check_views(sizes)
 
     def check_views(self, sizes: Sequence[int]) -> None:
         """Refuses sizes of views (their sides in pixels, in order) that this method or its network cannot use."""

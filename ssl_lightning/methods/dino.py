@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.errors import UserError
 from ssl_lightning.losses.center import Center
 from ssl_lightning.methods.base import SSLMethod, StepOutput
@@ -67,7 +67,7 @@ class DINO(SSLMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         features = self.features_of(batch.views)  # (B, D) each
         scores = self.projector(torch.cat(features)).chunk(len(features))  # (B, K) each
-        answers = self.teacher(torch.cat(batch.global_views))  # (2B, K)
+        answers = self.teacher(concat(batch.global_views))  # (2B, K)
         start, end, epochs = self.temperatures
         temperature = ramp(start, end, self.current_epoch, epochs)
         targets = self.center.sharpen(answers, temperature)

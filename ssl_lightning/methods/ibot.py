@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.ema_teacher import EMATeacher
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.teacher import Teacher
@@ -114,7 +114,7 @@ class IBOT(SSLMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
         backbone: Any = self.backbone
-        x, mask = torch.cat(batch.global_views), self.mask(batch)  # (2B, N)
+        x, mask = concat(batch.global_views), self.mask(batch)  # (2B, N)
         tokens = backbone.tokens(x, hidden=mask, mask_token=self.mask_token)
         prefix, patches = backbone.split(tokens)
         local = self.features_of(batch.local_views, lambda view: backbone.tokens(view)[:, 0])

@@ -6,10 +6,9 @@ Khosla et al. 2020, "Supervised Contrastive Learning", https://arxiv.org/abs/200
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.batch import Batch, concat
 from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
@@ -50,6 +49,6 @@ class SupCon(SSLMethod):
         return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
-        features = self.backbone(torch.cat(batch.global_views))  # (2B, D)
+        features = self.backbone(concat(batch.global_views))  # (2B, D)
         z1, z2 = self.projector(features).chunk(2)  # (B, P) each
         return self.output(self.loss(z1, z2, batch.labels), features, z1, z2)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from torch import nn
 
 from ssl_lightning.core.batch import Batch, Padded, chunk, concat, stack_shape
 from ssl_lightning.errors import UserError
-from tests.methods.harness import random_batch, tiny_method
+from tests.methods.harness import random_batch, step, tiny_method
 
 
 def padded(lengths: list[int], longest: int, dim: int = 2) -> Padded:
@@ -97,3 +98,30 @@ def test_a_method_refuses_several_sizes_without_roles() -> None:
     with pytest.raises(UserError, match="has no roles"):
         method.training_step(batch, 0)  # type: ignore[operator]
     assert method.batch_of(batch._replace(roles=("global", "global", "local")), 0).local_views
+
+
+class MeanOfItems(nn.Module):
+    """Padded items (B, L, 2) -> features (B, 2), of their own places alone."""
+
+    out_dim = 2
+
+    def forward(self, view: Padded) -> torch.Tensor:
+        inside = view.valid[..., None]
+        return view.x.masked_fill(~inside, 0.0).sum(1) / view.lengths[:, None]
+
+
+@pytest.mark.parametrize("name", ["simclr", "supcon", "vicreg"])
+def test_a_method_takes_items_of_different_lengths(name: str) -> None:
+    """Its loss is that of items given one by one, whatever stands behind them."""
+    method = tiny_method(name, backbone=MeanOfItems())
+    views = [padded([2, 3, 1, 4], 4), padded([5, 1, 2, 2], 6)]
+    views = [
+        Padded(torch.randn_like(v.x.nan_to_num()).double().where(v.valid[..., None], v.x), v.lengths) for v in views
+    ]
+    labels = torch.tensor([0, 0, 1, 1])
+    found = step(method, Batch(views, labels, torch.arange(4)))["loss"]
+    means = [torch.stack([x[:n].mean(0) for x, n in zip(v.x, v.lengths.tolist(), strict=True)]) for v in views]
+    method.backbone = nn.Identity()
+    expected = step(method, Batch(means, labels, torch.arange(4)))["loss"]
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert torch.isfinite(found)

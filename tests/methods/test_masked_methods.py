@@ -339,3 +339,10 @@ def test_a_checkpoint_of_dino_gives_its_teacher(tmp_path: Path) -> None:
     load_weights(found, tmp_path / "last.ckpt")
     x = random_batch(3).views[0].float()
     assert torch.equal(found(x), method.embed(x))
+
+
+@pytest.mark.parametrize("name", ["mae", "simmim", "jigsaw"])
+def test_pictures_hide_the_same_in_every_epoch(name: str) -> None:
+    method, batch = tiny_method(name), batch_for(name, 4)
+    (first,), (later,) = (at(method, epoch).pictures(batch).values() for epoch in (0, 1))
+    assert all(map(torch.equal, first, later))
