@@ -18,6 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssl_lightning import one_line, places, secrets
 from ssl_lightning.errors import UserError
 
+PATIENCE = 25.0  # seconds for the server to answer at the start; WANDB_INIT_TIMEOUT overrules it
+
 
 def has_key() -> bool:
     """Whether wandb could log in without asking: WANDB_API_KEY, or an entry for it in ~/.netrc."""
@@ -77,6 +79,8 @@ class WandbLogger(LightningWandbLogger):
         """The W&B run; the command line that wandb notes for it holds no secrets."""
         import wandb
 
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            self._wandb_init.setdefault("settings", wandb.Settings(init_timeout=PATIENCE))
         typed, sys.argv = sys.argv, secrets.mask_words(sys.argv)
         try:
             return super().experiment

@@ -1,16 +1,19 @@
 """W&B and TensorBoard in a run: everything lands in the run's folder, offline, and a resumed run keeps its id."""
 
+import socket
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from ssl_lightning.callbacks import wandb_logger
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.tensorboard_logger import TensorBoardLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
 from ssl_lightning.callbacks.wandb_logger import WandbLogger, has_key, run_id
+from ssl_lightning.errors import UserError
 from tests.callbacks.toy import ToyMethod, fit
 
 
@@ -84,3 +87,21 @@ def test_wandb_offline_run_holds_config_curves_mosaic_and_table(
     kinds = {path.suffix for path in (run / "files/media").rglob("*.*")}
     assert kinds == {".png", ".json"}
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.slow
+def test_wandb_with_a_key_and_without_an_answer_is_refused_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes the call and never answers; it is not waited for as long as W&B would by itself, 90 s."""
+    pytest.importorskip("wandb")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name, value in (("API_KEY", "0" * 40), ("BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")):
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        monkeypatch.setattr(wandb_logger, "PATIENCE", 2.0)
+        logger = WandbLogger(tmp_path)
+        with pytest.raises(UserError, match=r"W&B cannot begin .*; set WANDB_MODE=offline to keep") as refused:
+            _ = logger.experiment
+        assert "\n" not in str(refused.value)
