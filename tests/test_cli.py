@@ -210,6 +210,19 @@ def test_a_missing_value_is_asked_for(tmp_path: Path) -> None:
         compose(["data=other"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("data=audio data.root=x views=sym", "views=sym asks for data.image_size, which data=audio does not have"),
+        ("data=tones views=multicrop", "views=multicrop asks for data.image_size, which data=tones does not have"),
+        ("data=shapes views=audio", "views=audio asks for data.length, which data=shapes does not have"),
+    ],
+)
+def test_views_that_are_not_of_the_data_are_named(words: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        compose(words.split())
+
+
 def test_a_part_left_out_is_checked_too() -> None:
     config = compose(["~method.projector"])
     with pytest.raises(UserError, match="needs 'projector'"):

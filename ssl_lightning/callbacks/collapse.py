@@ -134,7 +134,7 @@ class Collapse(Watcher):
         if not found or looks != self.patience or not is_main():
             return
         kind, seen = {
-            "complete": ("complete", f"all images get nearly the same vector (spread {std:.3f}, where 1 is uniform)"),
+            "complete": ("complete", f"all items get nearly the same vector (spread {std:.3f}, where 1 is uniform)"),
             "shrinking": ("complete", f"they shrink to one point (their scale is {scale:.3f} of the first look's)"),
             "dimensional": ("dimensional", f"they vary along few directions (effective rank {rank:.1f} of {dim})"),
         }[found]

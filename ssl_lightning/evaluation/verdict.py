@@ -12,7 +12,7 @@ from ssl_lightning.evaluation.quality import effective_rank, feature_std
 ADVICE = {
     "complete": "lower optimizer.base_lr, keep BatchNorm in projector and predictor, keep a teacher's momentum near 1",
     "shrinking": "give the term that keeps the embeddings apart more weight, or lower optimizer.base_lr",
-    "dimensional": "strengthen the colour augmentation, lower temperature or optimizer.base_lr, or enlarge the batch",
+    "dimensional": "make the views differ more, lower temperature or optimizer.base_lr, or enlarge the batch",
 }
 ALIKE = 1e-3  # of pixels in [0, 1]: images that differ by less are the same to the eye and to a network
 STILL = 1e-6  # share of its length by which a network has turned; a run of a few steps turns it by thousandths

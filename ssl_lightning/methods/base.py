@@ -44,6 +44,7 @@ class SSLMethod(LightningModule):
 
     uses_local_views = False  # whether the step makes something of multi-crop's small views
     global_views: int | None = 2  # how many it needs (one, or two); None: two or more
+    modality: str = ""  # the kind of data it is made for, such as "image" (`DataModule.modality`); "": any
     constant_lr: tuple[str, ...] = ()  # children whose rate has no schedule
     # Parameters whose shape does not tell whether the authors decay them: by its shape a mask token is a bias.
     decayed: tuple[str, ...] = ()

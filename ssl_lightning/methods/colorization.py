@@ -39,6 +39,7 @@ class Colorization(SSLMethod):
 
     features_are_readout = False
     global_views = 1
+    modality = "image"
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class Jigsaw(SSLMethod):
 
     features_are_readout = False
     global_views = 1
+    modality = "image"
 
     def __init__(
         self,

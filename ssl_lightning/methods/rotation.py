@@ -24,6 +24,7 @@ class Rotation(SSLMethod):
     """
 
     global_views = 1
+    modality = "image"
 
     def __init__(self, backbone: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], **optim: Any) -> None:
         super().__init__(backbone, **optim)

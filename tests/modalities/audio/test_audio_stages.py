@@ -57,6 +57,16 @@ def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs
     assert key in results(runs / name)
 
 
+@pytest.mark.parametrize("method", ["rotation"])
+def test_a_method_of_images_is_refused_in_a_line(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"method={method}", "data=tones", "name=run", f"runs_dir={tmp_path}", *FEW]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: method={method} is made for image data, and this is audio; choose another method")
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_lines_give_the_encoder_and_its_card_says_how_it_is_fed(runs: Path) -> None:
     net = load_backbone(str(runs / "run"))
     assert net(torch.zeros(2, 1, 16, 32)).shape == (2, 8)
