@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_said(folder: Path, old: str, new: str, line: str
 
 
 def test_views_of_images_lack_what_only_images_have(folder: Path) -> None:
-    line = "Interpolation key 'data.image_size' not found, asked for by views.global_1.size$"
+    line = "views=sym asks for data.image_size, which data=series does not have"
     with pytest.raises(UserError, match=line):
         compose(["data=series", "data.root=x", "views=sym"], folder)
 
