@@ -40,6 +40,7 @@ class CPC(SSLMethod):
 
     features_are_readout = False
     global_views = 1
+    modality = "image"
 
     def __init__(
         self,

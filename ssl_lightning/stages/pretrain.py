@@ -12,7 +12,6 @@ from ssl_lightning.checkpoint import save_backbone
 from ssl_lightning.core.protocols import has_tokens
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.distributed import is_main
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.run_folder import RunFolder
@@ -56,9 +55,6 @@ def run(
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
     """
     watch = Stopwatch()
-    if method.modality and data.modality and method.modality != data.modality:
-        made = f"method={method_name} is made for {method.modality} data, and this is {data.modality}"
-        raise UserError(f"{made}; choose another method, or other data")
     data.check_network(method.backbone)
     check_batch(method, data)
     if data.views is not None:

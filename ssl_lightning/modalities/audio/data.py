@@ -214,7 +214,7 @@ class AudioDataModule(DataModule):
         try:
             with evaluating(backbone), torch.no_grad():
                 backbone(torch.zeros(2, *self.shape).to(like))
-        except (RuntimeError, ValueError, UserError) as error:
+        except (RuntimeError, ValueError, AssertionError, UserError) as error:
             what, fix = "log-mels (1, bands, frames)", "mel_convnet"
             if self.representation == "wave":
                 what, fix = "waves (1, samples)", "wave_convnet"

@@ -57,7 +57,7 @@ def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs
     assert key in results(runs / name)
 
 
-@pytest.mark.parametrize("method", ["rotation"])
+@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position", "cpc"])
 def test_a_method_of_images_is_refused_in_a_line(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,3 +140,18 @@ def test_masked_methods_get_patches_of_log_mels(method: str) -> None:
     config = compose([f"method={method}", "data=tones"])
     assert (config.choices["backbone"], config.choices["views"]) == ("vit_mel", "audio_one")
     assert config.values["backbone"]["image_size"] == [64, 96]
+
+
+def test_a_length_that_patches_do_not_divide_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "method=mae",
+        "data=tones",
+        "data.size=64",
+        "data.test_size=32",
+        "data.length=7000",
+        "trainer.max_epochs=1",
+    ]
+    assert main([*words, "name=run", f"runs_dir={tmp_path}"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: this network does not take log-mels")
+    assert not (tmp_path / "run").exists()
