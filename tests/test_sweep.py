@@ -241,8 +241,8 @@ def test_a_job_is_given_what_it_reads(here: Path, capsys: pytest.CaptureFixture[
     told = "job 2: stage.judge=False, without 'stage.k=5': stage=pretrain reads stage.k only with stage.judge=true\n"
     assert told in capsys.readouterr().out
     found = sweep_of("stage.judge=false,true", "stage.k=5,6", "seed=1")
-    assert found == [["seed=1", "stage.judge=false"]] * 2 + [
-        ["seed=1", "stage.judge=true", f"stage.k={k}"] for k in "56"
+    assert found == [["seed=1", "stage.judge=False"]] * 2 + [
+        ["seed=1", "stage.judge=True", f"stage.k={k}"] for k in "56"
     ]
 
 
