@@ -122,7 +122,16 @@ def _is_of_self(node: ast.AST, attribute: str) -> bool:
 
 
 def _stores(statement: ast.AST, attribute: str) -> bool:
-    return any(_is_of_self(n, attribute) and isinstance(n.ctx, ast.Store) for n in ast.walk(statement))  # type: ignore[attr-defined]
+    return attribute in _stored(statement)
+
+
+def _stored(statement: ast.AST) -> frozenset[str]:
+    """The attributes of `self` that a statement sets. Kept with the tree, which is asked hundreds of times."""
+    if "stored" not in statement.__dict__:
+        attributes = (node for node in ast.walk(statement) if isinstance(node, ast.Attribute))
+        found = {n.attr for n in attributes if isinstance(n.ctx, ast.Store) and _is(n.value, "self")}
+        statement.__dict__["stored"] = frozenset(found)
+    return statement.__dict__["stored"]
 
 
 def _made_of(level: _Level, attribute: str) -> tuple[set[str], list[str]]:

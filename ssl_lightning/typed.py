@@ -114,6 +114,7 @@ class Line:
     values: Mapping[str, Any]
     choices: Mapping[str, Any]
     references: Mapping[str, str] = field(default_factory=dict)
+    _built: dict[tuple[Any, ...], Built] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def stage(self) -> str:
@@ -144,8 +145,11 @@ class Line:
 
     def built(self, **changed: Any) -> Built:
         """What the stage reads, where some of its arguments are `changed`."""
-        data = (self.values.get("data") or {}).get("_target_")
-        return built(self._target, data, {**(self.values.get("stage") or {}), **changed})
+        key = tuple(sorted(changed.items()))
+        if key not in self._built:
+            data = (self.values.get("data") or {}).get("_target_")
+            self._built[key] = built(self._target, data, {**(self.values.get("stage") or {}), **changed})
+        return self._built[key]
 
 
 def check(line: Line) -> None:
