@@ -51,3 +51,21 @@ def test_the_rate_is_for_all_images_of_a_step(name: str) -> None:
     warmup = method.optimizer_recipe.scheduler.warmup_steps(40, 10)
     assert schedule.lr_lambdas[0](warmup) == 1
     assert torch.isclose(torch.tensor(schedule.lr_lambdas[0](39)), torch.tensor(0.0), atol=1e-6)
+
+
+def test_ijepa_places_its_blocks_anew_in_each_epoch() -> None:
+    """Their size alone, which is drawn for a step, would let a step's loss differ."""
+
+    def targets(epoch: int) -> torch.Tensor:
+        method = at(tiny_method("ijepa"), epoch)
+        draw_for = method.draw_for
+
+        def same_size(indices: torch.Tensor, n: int, stream: int = 0, epoch: int | None = None) -> torch.Tensor:
+            return torch.full((len(indices), n), 0.5) if stream else draw_for(indices, n, stream, epoch)
+
+        method.draw_for = same_size
+        return method.blocks(batch_for("ijepa"), step=0)[1]
+
+    first, second = targets(0), targets(1)
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
