@@ -7,6 +7,7 @@ for training batches. Whatever is not clear counts as mattering: too much is fou
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -24,9 +25,15 @@ def arguments(target: str, attributes: Iterable[str], learnt: Iterable[str] = ()
 
     `learnt`: attributes that a method may set, too, whose way there is not followed.
     """
+    found = _arguments(target, frozenset(attributes), frozenset(learnt))
+    return None if found is None else set(found)
+
+
+@functools.cache
+def _arguments(target: str, attributes: frozenset[str], learnt: frozenset[str]) -> frozenset[str] | None:
     try:
         levels = [_Level(module, node) for module, node in _lineage(target)]
-        return _Flow(levels, frozenset(learnt)).to(attributes)
+        return frozenset(_Flow(levels, learnt).to(attributes))
     except Unclear:
         return None
 

@@ -55,11 +55,13 @@ _OURS = {
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho
-        MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high""",
+        MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high
+        AudioDataModule.low AudioDataModule.high""",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
-        LogMel.hop LogMel.floor Audio.window Audio.hop Tones.window Tones.hop""",
+        LogMel.hop LogMel.floor Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
+        AudioDataModule.hop""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
         noise_p mix_p resize_p mix time_mask freq_mask""",
