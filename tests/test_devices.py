@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*LeafSpec.*:
 RESUMED = ("simclr", "moco", "dino", "mae")
 SAVED_AT = 4  # a step in the middle of the second epoch
 SMALL_SETS = (1, 3, 9)  # evaluation images, in batches of four on two ranks
-TIMES = ("seconds", "peak_memory_mb", "images_per_second")
+TIMES = ("seconds", "peak_memory_mb", "images_per_second", "samples_per_second")
 
 
 def validated(ranks: int, test: int) -> dict[str, float]:
@@ -166,7 +166,7 @@ def test_every_rank_gets_as_many_batches_and_each_row_once() -> None:
         wanted = torch.arange(count) + 5
         for ranks in (1, 2, 3, 5):
             dealt = [DealtSampler(wanted, 2, r, ranks, even=True) for r in range(ranks)]
-            batches = [[batch.tolist() for _, batch in sampler] for sampler in dealt]
+            batches = [[request.rows.tolist() for request in sampler] for sampler in dealt]
             assert len({len(sampler) for sampler in dealt}) == 1
             assert [len(sampler) for sampler in dealt] == [len(b) for b in batches]
             assert sorted(row for part in batches for batch in part for row in batch) == wanted.tolist()
