@@ -55,7 +55,7 @@ def heads(method: str) -> list[str]:
     found = ["method.queue_size=64"] if node.get("queue_size") else []
     if "projector" in node:
         out = "bottleneck_dim" if "bottleneck_dim" in node["projector"] else "out_dim"
-        found += ["method.projector.hidden_dim=16"]
+        found += ["method.projector.hidden_dim=16"] if node["projector"].get("num_layers", 2) > 1 else []
         found += [f"method.projector.{out}=8"] if method != "relative_position" else []  # of which there are 8
     return found
 
