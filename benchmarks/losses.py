@@ -23,12 +23,12 @@ from ssl_lightning.losses.info_nce import InfoNCE
 from ssl_lightning.losses.nt_xent import NTXent
 from ssl_lightning.losses.ressl import ReSSLLoss
 from ssl_lightning.losses.sig_reg import SIGReg
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.losses.swav import SwAVLoss
 from ssl_lightning.losses.tico import TiCoLoss
 from ssl_lightning.losses.vicreg import VICRegLoss
 from ssl_lightning.losses.w_mse import WMSELoss
+from ssl_lightning.parts.sinkhorn import sinkhorn
 
 BATCHES = (256, 4096)
 Step = Callable[[Tensor, Tensor], Tensor]

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.collapse import Collapse
-from ssl_lightning.callbacks.ema_teacher import EMATeacher, frozen_copy
 from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.callbacks.metrics_csv import MetricsCSV
 from ssl_lightning.callbacks.nan_guard import NanGuard
@@ -30,9 +29,10 @@ from ssl_lightning.callbacks.progress import Progress
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
+from ssl_lightning.cli.trainers import NoProfiler, pass_over
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.trainers import NoProfiler, pass_over
+from ssl_lightning.parts.ema_teacher import EMATeacher, frozen_copy
 
 STEPS, ROUNDS, BATCH, WARMUP = 600, 7, 256, 20
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.views import MEAN, STD, PILBlur, photos, settings
-from ssl_lightning.data.sources.folder import Folder
+from ssl_lightning.modalities.image.sources.folder import Folder
 
 WORKERS, BATCH, COUNT, ROUNDS = 2, 16, 96, 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

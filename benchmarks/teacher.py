@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
+from ssl_lightning.parts.ema_teacher import EMATeacher
 
 ROUNDS, MOMENTUM = 15, 0.996
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision import transforms
 
-from ssl_lightning.data.images import decode
-from ssl_lightning.data.views import DeviceViews, View, Views, WorkerCrops
+from ssl_lightning.modalities.image.images import decode
+from ssl_lightning.modalities.image.views import DeviceViews, View, Views, WorkerCrops
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ROUNDS = 7

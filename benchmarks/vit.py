@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssl_lightning.models.masking import hidden_count, random_places
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.parts.masking import hidden_count, random_places
 
 ROUNDS, WARMUP = 5, 1
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_lightning.config import shims
 
 if TYPE_CHECKING:
-    from ssl_lightning.checkpoint import load_backbone as load_backbone
+    from ssl_lightning.runs.checkpoint import load_backbone as load_backbone
 
 __all__ = ["__version__", "load_backbone"]
 
@@ -17,7 +17,7 @@ shims.install()
 def __getattr__(name: str) -> Any:
     """Import `load_backbone` (and with it torch) and look the version up only when they are asked for."""
     if name == "load_backbone":
-        from ssl_lightning.checkpoint import load_backbone
+        from ssl_lightning.runs.checkpoint import load_backbone
 
         return load_backbone
     if name == "__version__":

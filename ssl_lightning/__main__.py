@@ -11,9 +11,10 @@ if sys.version_info < (3, 11):  # noqa: UP036  (whoever starts it with another P
 
 from typing import NoReturn
 
-from ssl_lightning import arguments, missing
-from ssl_lightning.errors import Interrupted, UserError, plain
-from ssl_lightning.signals import CTRL_C, WATCH, announce
+from ssl_lightning.cli import arguments
+from ssl_lightning.core import missing
+from ssl_lightning.core.errors import Interrupted, UserError, plain
+from ssl_lightning.core.signals import CTRL_C, WATCH, announce
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         with WATCH:
             return _main(argv)
     except UserError as error:
-        from ssl_lightning import secrets
+        from ssl_lightning.core import secrets
 
         secrets.mask_words(sys.argv[1:] if argv is None else argv)  # what is typed under a secret's name is known now
         print(f"error: {plain(secrets.hide(str(error)))}", file=sys.stderr)
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {line}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:  # before there was a run, or after it
-        from ssl_lightning.launch import is_main_process
+        from ssl_lightning.core.launch import is_main_process
 
         if is_main_process():
             announce("nothing was lost")
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str] | None) -> int:
     asked = arguments.parse(sys.argv[1:] if argv is None else argv)
     if asked.help:
-        from ssl_lightning import help
+        from ssl_lightning.cli import help
 
         print(help.text((asked.config_dir,) if asked.config_dir else ()))
         return 0
@@ -58,14 +59,15 @@ def _main(argv: list[str] | None) -> int:
         print(f"ssl_lightning {ssl_lightning.__version__}")
         return 0
     if asked.multirun and not asked.cfg:
-        from ssl_lightning import launch, sweep
+        from ssl_lightning.cli import sweep
+        from ssl_lightning.core import launch
 
         place = launch.here()
         if place.kind and place.world != 1:
             kind = f"a sweep starts its jobs by itself, and {place.kind} has started it several times"
             raise UserError(f"{kind}; run it once, with trainer.devices=2 for two processes in each job")
         return sweep.main(asked)
-    from ssl_lightning import command
+    from ssl_lightning.cli import command
 
     return command.main(asked)
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ssl_lightning.run_folder import decisive
+from ssl_lightning.runs.folder import decisive
 
 # What is measured, not computed: it differs from one run to the next on the same machine.
 TIMES = ("images_per_second", "samples_per_second", "seconds", "memory_mb", "peak_memory_mb")

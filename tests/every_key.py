@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning import build
-from ssl_lightning.build import Config, Parts
-from ssl_lightning.errors import UserError
-from ssl_lightning.run_folder import RunFolder, flatten
+from ssl_lightning.cli import run as build
+from ssl_lightning.cli.run import Config, Parts
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.folder import RunFolder, flatten
 
 WRONG: tuple[Any, ...] = (None, 0, -1, 1.5, 10**30, 1e30, math.nan, "abc", "", [], [1], {}, {"a": 1}, True)
 GIVEN = ("name", "runs_dir", "resume", "recipe", "choices")  # of the run, not of what is built
@@ -37,7 +37,7 @@ def with_value(config: Config, key: str, value: Any) -> Config:
 
 def build_part(config: Config, key: str, folder: Path) -> None:
     """Build the part that the key belongs to, as far as it can be built without training."""
-    from ssl_lightning.trainers import TrainerFactory
+    from ssl_lightning.cli.trainers import TrainerFactory
 
     part, parts = key.split(".")[0], Parts(config, RunFolder(folder))
     if part in ("method", "backbone", "optimizer", "scheduler"):

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ssl_lightning import ranks
 from ssl_lightning.__main__ import main
+from ssl_lightning.cli import ranks
 from tests.gloo import free_port
 
 TINY = [
@@ -35,7 +35,7 @@ LAUNCHERS = (
     "TORCHELASTIC_",
 )
 COPIES = multiprocessing.get_context("forkserver")
-COPIES.set_forkserver_preload(["tests.launching", "ssl_lightning.build", "ssl_lightning.stages.pretrain"])
+COPIES.set_forkserver_preload(["tests.launching", "ssl_lightning.cli.run", "ssl_lightning.stages.pretrain"])
 Before = Callable[[], None]
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from ssl_lightning.compose import Config, compose
+from ssl_lightning.cli.compose import Config, compose
 
 CONF = Path(__file__).parents[1] / "conf" / "experiment"
 NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.request import urlretrieve  # noqa: F401  (what a config must not reach through this module)
 
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 
 Engine = Literal["device", "worker"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssl_lightning import missing
 from ssl_lightning.__main__ import main
-from ssl_lightning.build import check, compose
-from ssl_lightning.errors import UserError
+from ssl_lightning.cli.run import check, compose
+from ssl_lightning.core import missing
+from ssl_lightning.core.errors import UserError
 
 CONF = Path(__file__).parent / "conf_standin"
 BASE = ["--config-dir", str(CONF), "trusted_packages=[tests]", "data=blank", "views=blank"]
@@ -251,7 +251,7 @@ assert not {"torch", "lightning", "torchvision", "timm", "wandb"} & set(sys.modu
 def test_a_wrong_key_composes_once_and_imports_little(here: Path) -> None:
     program = """
 import sys
-from ssl_lightning import compose
+from ssl_lightning.cli import compose
 from ssl_lightning.__main__ import main
 times, hydra = [], compose.hydra_compose
 compose.hydra_compose = lambda *a, **k: times.append(a) or hydra(*a, **k)

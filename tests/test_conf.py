@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lightning import build
-from ssl_lightning.build import Config, Parts, compose
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.cli import run as build
+from ssl_lightning.cli.run import Config, Parts, compose
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 from tests.methods.harness import needs_vit
 
 CONF = Path(__file__).parents[1] / "conf"

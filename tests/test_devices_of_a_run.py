@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ssl_lightning import build, devices
-from ssl_lightning.build import compose
-from ssl_lightning.errors import UserError
-from ssl_lightning.run_folder import RunFolder, differences, fingerprint
+from ssl_lightning.cli import run as build
+from ssl_lightning.cli.run import compose
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs import devices
+from ssl_lightning.runs.folder import RunFolder, differences, fingerprint
 
 
 def config(batch: int = 32, stage: dict[str, Any] | None = None, **trainer: Any) -> dict[str, Any]:

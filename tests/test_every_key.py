@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_lightning.build import compose
+from ssl_lightning.cli.run import compose
 from tests.every_key import outcome, wrong_values
 
 SMALL = ["data.size=64", "data.test_size=16", "data.batch_size=16", "trainer.accelerator=cpu"]

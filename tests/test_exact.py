@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_lightning import build
 from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.callbacks.metrics_csv import MetricsCSV
-from ssl_lightning.errors import Interrupted
-from ssl_lightning.signals import WATCH
+from ssl_lightning.cli import run as build
+from ssl_lightning.core.errors import Interrupted
+from ssl_lightning.core.signals import WATCH
 from tests.equal_runs import assert_equal_runs
 
 pytestmark = pytest.mark.long

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks.reseed import Reseed
-from ssl_lightning.data.sources.shapes import Shapes
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.methods.simclr import SimCLR
+from ssl_lightning.modalities.image.sources.shapes import Shapes
 from tests.launching import TINY, alive, end, open_mpi, slurm, start, start_all, warm
 
 pytestmark = pytest.mark.long

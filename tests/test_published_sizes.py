@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
 from tests.recipes import NAMES, composed
 

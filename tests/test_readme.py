@@ -12,8 +12,9 @@ import wandb
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssl_lightning import __main__, build
-from ssl_lightning.arguments import parse
+from ssl_lightning import __main__
+from ssl_lightning.cli import run as build
+from ssl_lightning.cli.arguments import parse
 from ssl_lightning.models.vit import ViT
 from tests.methods.harness import needs_vit
 
@@ -80,7 +81,7 @@ def test_command_composes(words: list[str], folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
 def test_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in RUNNABLE:
-        if "-m" not in words:  # a sweep starts processes of its own; tests/test_sweep.py runs some
+        if "-m" not in words:  # a sweep starts processes of its own; tests/cli/test_sweep.py runs some
             monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
             assert __main__.main(shrunk(words)) == 0, " ".join(words)
     wandb.finish()  # in a process of its own the end of the process does that

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.__main__ import main
-from ssl_lightning.compose import compose
+from ssl_lightning.cli.compose import compose
 from tests.methods.harness import METHODS, needs_vit
 
 STEPS = 12  # 3 epochs of 4
@@ -41,12 +41,12 @@ SMALL = {
 IN_TURN = """
 import json, sys
 from ssl_lightning.__main__ import main
-from ssl_lightning.compose import compose
+from ssl_lightning.cli.compose import compose
 print(json.dumps({name: main(words) for name, words in json.loads(sys.argv[1]).items()}))
 """
 # For a run of its own process: one that has imported everything copies itself each time.
 COPIES = multiprocessing.get_context("forkserver")
-COPIES.set_forkserver_preload(["tests.test_resume", "ssl_lightning.build", "ssl_lightning.stages.pretrain"])
+COPIES.set_forkserver_preload(["tests.test_resume", "ssl_lightning.cli.run", "ssl_lightning.stages.pretrain"])
 
 
 def heads(method: str) -> list[str]:

@@ -12,7 +12,7 @@ from ssl_lightning.callbacks.reseed import step_seed
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.evaluation.quality import uniformity
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages import common
 from tests.methods.harness import CONF, METHODS, batch_for, config_of, step, tiny_method
 from tests.stages.tiny_run import TinyData, two_views

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl_lightning import crew, hub, signals
-from ssl_lightning.launch import LOOPBACK, Launch
-from ssl_lightning.trainers import TrainerFactory
+from ssl_lightning.cli.trainers import TrainerFactory
+from ssl_lightning.core import crew, hub, signals
+from ssl_lightning.core.launch import LOOPBACK, Launch
 
 
 def test_the_ranks_that_are_waited_for_are_named_long_before_the_end(

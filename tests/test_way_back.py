@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_lightning import checkpoint as ck
-from ssl_lightning import saving
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs import checkpoint as ck
+from ssl_lightning.runs import saving
+from ssl_lightning.runs.folder import RunFolder
 from tests.equal_runs import assert_equal_runs
 from tests.test_exact import EPOCHS, go, stopped
 

@@ -12,10 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.views import View, Views
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.modalities.image.data import DataModule, Loaded
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.modalities.image.views import View, Views
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from tests.methods import harness

@@ -10,11 +10,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
-from ssl_lightning.allowed import shown
 from ssl_lightning.callbacks.exact_loops import make_exact
-from ssl_lightning.distributed import broadcast_object, gather_rows, is_main
-from ssl_lightning.errors import UserError
-from ssl_lightning.saving import fallen_back, load, load_newest, previous, save_atomic
+from ssl_lightning.config.allowed import shown
+from ssl_lightning.core.distributed import broadcast_object, gather_rows, is_main
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.saving import fallen_back, load, load_newest, previous, save_atomic
 
 NEWEST = "last.ckpt"
 PASSING = "passing"  # marks a checkpoint that was saved out of turn

@@ -15,8 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.distributed import gather_rows, is_main, world_size
 from ssl_lightning.core.watched import QUERIES
-from ssl_lightning.distributed import gather_rows, is_main, world_size
 from ssl_lightning.evaluation.quality import alignment, effective_rank, feature_std, pair_statistics, uniformity
 from ssl_lightning.evaluation.verdict import ADVICE, diagnose
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
-from ssl_lightning.errors import Interrupted
-from ssl_lightning.signals import WATCH, status
+from ssl_lightning.core.errors import Interrupted
+from ssl_lightning.core.signals import WATCH, status
 
 ASK_EVERY = 0.5  # seconds between two agreements of the ranks: each costs one small collective
 

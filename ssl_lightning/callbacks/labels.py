@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ssl_lightning.distributed import is_main
+from ssl_lightning.core.distributed import is_main
 
 log = logging.getLogger("ssl_lightning")
 

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ssl_lightning.distributed import gather_rows
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.errors import UserError
 
 ADVICE = "lower optimizer.base_lr, lengthen the warm-up, or use trainer.precision=32-true"
 SHOWN = 16  # sample indices named in the message

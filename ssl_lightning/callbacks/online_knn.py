@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.watched import BANK, QUERIES
-from ssl_lightning.distributed import gather_rows
 from ssl_lightning.evaluation.knn import knn_top1
 
 

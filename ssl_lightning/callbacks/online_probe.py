@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from ssl_lightning.callbacks.labels import has_labels, unique_rows
 from ssl_lightning.callbacks.watcher import Watcher
+from ssl_lightning.core.distributed import gather_rows, is_active, reduce
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.watched import QUERIES, Watched, watched
-from ssl_lightning.distributed import gather_rows, is_active, reduce
-from ssl_lightning.errors import UserError
 
 SLOWEST = 0.1  # weight of the newest batch in the running statistics once they have settled
 

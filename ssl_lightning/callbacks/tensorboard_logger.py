@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 
-from ssl_lightning import secrets
+from ssl_lightning.core import secrets
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):

@@ -15,8 +15,9 @@ from uuid import uuid4
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_lightning import one_line, places, secrets
-from ssl_lightning.errors import UserError
+from ssl_lightning.core import one_line, secrets
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs import places
 
 PATIENCE = 25.0  # seconds for the server to answer at the start; WANDB_INIT_TIMEOUT overrules it
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from ssl_lightning.distributed import world_size
+from ssl_lightning.core.distributed import world_size
 
 log = logging.getLogger("ssl_lightning")
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor, nn
 
 from ssl_lightning.core.as_map import MapOfImages, MapOfTokens
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 Size = int | Sequence[int]  # of a view along each axis, in pixels or samples; one number for all axes
 

@@ -14,8 +14,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
 from ssl_lightning.core.batch import GLOBAL, Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.data.labels import labelled_subset
@@ -33,7 +34,6 @@ from ssl_lightning.data.sampler import (
     permutation,
     rows_of,
 )
-from ssl_lightning.errors import UserError
 
 Split = Literal["train", "test"]
 Loaded = tuple[Any, Any] | tuple[Any, Any, Any]  # sets: (train, test) or (train, test, probe)

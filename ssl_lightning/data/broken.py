@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from ssl_lightning import distributed
-from ssl_lightning.errors import UserError, plain
+from ssl_lightning.core import distributed
+from ssl_lightning.core.errors import UserError, plain
 
 BROKEN_LIMIT = 0.01  # share of a whole set's files that may be broken; one may be in any case
 

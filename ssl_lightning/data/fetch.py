@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ssl_lightning.data.images import ArrayImages, ImageSet
 from ssl_lightning.data.loader import BatchFetch, Fetch, SampleFetch
-from ssl_lightning.data.views import EvalView
+from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
+from ssl_lightning.modalities.image.views import EvalView
 
 ArrayFetch = BatchFetch  # its older name
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import counted, named, say
-from ssl_lightning.errors import UserError
-from ssl_lightning.saving import open_new
+from ssl_lightning.runs.saving import open_new
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")

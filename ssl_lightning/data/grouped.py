@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import groups, name_pattern
 from ssl_lightning.data.broken import named, say
 from ssl_lightning.data.labels import split
-from ssl_lightning.errors import UserError
 
 FOLDER = "folder"  # the folder that a file lies in is its group
 

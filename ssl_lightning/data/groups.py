@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.errors import UserError, did_you_mean
 from ssl_lightning.data.broken import named
 from ssl_lightning.data.sampler import permutation
-from ssl_lightning.errors import UserError, did_you_mean
 
 
 def numbered(names: Sequence[str]) -> tuple[Tensor, list[str]]:

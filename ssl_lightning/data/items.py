@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import BrokenFiles
-from ssl_lightning.errors import UserError
 
 
 class ItemSet(Dataset[tuple[Any, int, int]]):

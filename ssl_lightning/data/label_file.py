@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.errors import UserError, did_you_mean
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import IMAGES, Kind
-from ssl_lightning.errors import UserError, did_you_mean
 
 PATHS: tuple[str, ...] = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 PATHS += ("image_name", "img", "name", "image_id", "image index", "id")

@@ -5,8 +5,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import permutation
-from ssl_lightning.errors import UserError
 
 
 def class_orders(labels: Tensor, seed: int) -> list[Tensor]:

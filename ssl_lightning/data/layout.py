@@ -6,9 +6,9 @@ Labels are never dropped without a word: what does not fit is named, and left ou
 import os
 from dataclasses import dataclass
 
+from ssl_lightning.core.errors import UserError, did_you_mean
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import Listing, list_files
-from ssl_lightning.errors import UserError, did_you_mean
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing")

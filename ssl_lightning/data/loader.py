@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
 from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BrokenFiles

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from ssl_lightning.core.errors import UserError, did_you_mean
 from ssl_lightning.data.broken import counted, named, say
-from ssl_lightning.errors import UserError, did_you_mean
 
 FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 LONGEST = 200  # letters of a pattern

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import TrainSampler
-from ssl_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from ssl_lightning.data.loader import Loader

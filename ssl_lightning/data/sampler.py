@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 Purpose = Literal["train", "evaluate", "fill"]
 TRAIN: Purpose = "train"

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data._utils import signal_handling
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.signals import NUMBERS
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.signals import NUMBERS
 
 GO_ON = "the same command goes on from the last checkpoint"
 FEWER = "set data.num_workers lower"

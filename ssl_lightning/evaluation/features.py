@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather_rows
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.errors import UserError
 
 
 class EvalBatch(Protocol):

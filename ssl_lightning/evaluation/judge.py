@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather_rows
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid

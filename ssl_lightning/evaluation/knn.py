@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 SIMILARITIES_AT_ONCE = 2**24  # 64 MB in float32
 

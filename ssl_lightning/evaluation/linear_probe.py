@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 OPTIMIZERS = ("sgd", "adamw")
 

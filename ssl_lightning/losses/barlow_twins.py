@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather
-from ssl_lightning.losses.forms import full_precision, same_shape, widen
+from ssl_lightning.core.distributed import gather
+from ssl_lightning.core.forms import full_precision, same_shape, widen
 
 
 class BarlowTwinsLoss(nn.Module):

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.losses.forms import full_precision, same_shape, widen
+from ssl_lightning.core.forms import full_precision, same_shape, widen
 
 
 class BYOLLoss(nn.Module):

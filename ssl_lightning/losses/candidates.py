@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather, rank
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.core.distributed import gather, rank
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import check_contrastive, full_precision, same_shape, widen
 
 
 class Candidates(NamedTuple):

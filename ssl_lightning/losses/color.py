@@ -6,7 +6,7 @@ Zhang et al. 2016, "Colorful Image Colorization", equation 2, https://arxiv.org/
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.core.forms import full_precision, widen
 
 
 class ColorLoss(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.candidates import CandidateLoss, Candidates
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 
 
 class DINOLoss(nn.Module):

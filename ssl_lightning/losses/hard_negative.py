@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.candidates import CandidateLoss, Candidates
 
 

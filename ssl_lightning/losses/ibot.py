@@ -6,8 +6,8 @@ Zhou et al. 2022, "iBOT: Image BERT Pre-Training with Online Tokenizer", equatio
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 
 
 class MaskedPatchLoss(nn.Module):

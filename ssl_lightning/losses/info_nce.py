@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather, rank
-from ssl_lightning.losses.forms import Form, check_contrastive, full_precision, same_shape, widen
-from ssl_lightning.losses.streamed import logsumexp_rows
+from ssl_lightning.core.distributed import gather, rank
+from ssl_lightning.core.forms import Form, check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.parts.streamed import logsumexp_rows
 
 
 class InfoNCE(nn.Module):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ssl_lightning.losses.forms import widen
+from ssl_lightning.core.forms import widen
 
 
 class MaskedPixelLoss(nn.Module):

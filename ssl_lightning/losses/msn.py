@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.distributed import gather
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
-from ssl_lightning.losses.sinkhorn import sinkhorn
+from ssl_lightning.core.distributed import gather
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
+from ssl_lightning.parts.sinkhorn import sinkhorn
 
 
 class MSNLoss(nn.Module):

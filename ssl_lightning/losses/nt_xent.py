@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather, rank, world_size
-from ssl_lightning.losses.forms import Form, check_contrastive, full_precision, same_shape, widen
-from ssl_lightning.losses.streamed import logsumexp_pairs, logsumexp_rows, pairs_underflow
+from ssl_lightning.core.distributed import gather, rank, world_size
+from ssl_lightning.core.forms import Form, check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.parts.streamed import logsumexp_pairs, logsumexp_rows, pairs_underflow
 
 
 class NTXent(nn.Module):

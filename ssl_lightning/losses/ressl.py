@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.losses.forms import check_contrastive, full_precision, same_shape, widen
+from ssl_lightning.core.forms import check_contrastive, full_precision, same_shape, widen
 
 
 class ReSSLLoss(nn.Module):

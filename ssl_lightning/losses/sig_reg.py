@@ -4,9 +4,9 @@ https://arxiv.org/abs/2511.08544"""
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
+from ssl_lightning.core.distributed import gather
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 
 
 class SIGReg(nn.Module):

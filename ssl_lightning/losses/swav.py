@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ssl_lightning.losses.forms import check_contrastive, full_precision, widen
+from ssl_lightning.core.forms import check_contrastive, full_precision, widen
 
 
 class SwAVLoss(nn.Module):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather
-from ssl_lightning.losses.forms import full_precision, same_shape, widen
+from ssl_lightning.core.distributed import gather
+from ssl_lightning.core.forms import full_precision, same_shape, widen
 
 
 class VICRegLoss(nn.Module):

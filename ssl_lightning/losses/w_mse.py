@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.distributed import gather
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, same_shape, widen
+from ssl_lightning.core.distributed import gather
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, same_shape, widen
 
 
 class WMSELoss(nn.Module):

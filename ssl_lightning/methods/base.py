@@ -12,18 +12,18 @@ from lightning import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_lightning import ddp
-from ssl_lightning.adopted import adopted
+from ssl_lightning.core import ddp
 from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch, concat, stack_shape
+from ssl_lightning.core.counter import METHOD_STREAM, uniform
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.launch import is_main_process
 from ssl_lightning.core.protocols import check_size
 from ssl_lightning.core.watched import EmbedOutput, StepOutput
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
-from ssl_lightning.errors import UserError
-from ssl_lightning.launch import is_main_process
 from ssl_lightning.methods.plain import batch_of
-from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.optim.param_groups import decayed_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, plan_of, share_of_window, steps_of
+from ssl_lightning.parts.teacher import Teacher
+from ssl_lightning.runs.adopted import adopted
 
 __all__ = ["EmbedOutput", "SSLMethod", "StepOutput", "batch_size_of"]
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import map_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.lab import lab_to_rgb, rgb_to_lab
 from ssl_lightning.models.maps import check_map, feature_map, map_dim
+from ssl_lightning.parts.lab import lab_to_rgb, rgb_to_lab
 
 AB_RANGE = 110.0  # a and b are divided by it where they are regressed
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
-from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import check_tiles
-from ssl_lightning.models.tiles import drop_colors
+from ssl_lightning.parts.tiles import drop_colors
 
 
 class CPC(SSLMethod):

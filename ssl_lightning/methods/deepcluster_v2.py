@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.distributed import broadcast, gather_rows
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.sampler import hashed_seed
-from ssl_lightning.distributed import broadcast, gather_rows
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.plain import numbered
 from ssl_lightning.parts.kmeans import spherical_kmeans

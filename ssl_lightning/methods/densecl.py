@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 from ssl_lightning.core.protocols import map_encoder, out_dim, per_axis
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.teacher import Teacher
 from ssl_lightning.models.channels import in_channels
+from ssl_lightning.parts.ema_teacher import EMATeacher
 from ssl_lightning.parts.queue import Queue
+from ssl_lightning.parts.teacher import Teacher
 
 
 class FeatureMap(nn.Module):

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.distributed import reduce
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import widen
 from ssl_lightning.core.protocols import TokenEncoder, token_encoder
-from ssl_lightning.distributed import reduce
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.masking import block_places, block_size, context_places, take
 from ssl_lightning.models.token_pictures import patch_pictures
+from ssl_lightning.parts.ema_teacher import EMATeacher
+from ssl_lightning.parts.masking import block_places, block_size, context_places, take
+from ssl_lightning.parts.teacher import Teacher
 
 
 class IJEPA(SSLMethod):

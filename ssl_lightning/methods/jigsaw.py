@@ -14,7 +14,7 @@ from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.tiles import DRAWS, Tiles
-from ssl_lightning.models.tiles import distant_permutations
+from ssl_lightning.parts.tiles import distant_permutations
 
 
 class Jigsaw(SSLMethod):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import widen
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.sampler import hashed_seed
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import widen
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 

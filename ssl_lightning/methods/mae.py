@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import TokenEncoder, token_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.models.masking import hidden_count, random_places
+from ssl_lightning.parts.masking import hidden_count, random_places
 
 
 class MAE(SSLMethod):

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim, token_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.teacher import Teacher
-from ssl_lightning.models.masking import hidden_count, random_places
 from ssl_lightning.models.token_pictures import attention_pictures
+from ssl_lightning.parts.ema_teacher import EMATeacher
+from ssl_lightning.parts.masking import hidden_count, random_places
+from ssl_lightning.parts.teacher import Teacher
 
 
 class MSN(SSLMethod):

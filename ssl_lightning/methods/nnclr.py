@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.forms import full_precision
 from ssl_lightning.core.protocols import out_dim
-from ssl_lightning.losses.forms import full_precision
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.parts.queue import Queue
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.batch import GLOBAL, LOCAL, Batch
-from ssl_lightning.distributed import rank, world_size
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.distributed import rank, world_size
+from ssl_lightning.core.errors import UserError
 
 LABELS = ("label", "labels", "target", "targets", "y")
 INDICES = ("index", "indices", "idx", "sample_idx")

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.parts.ema_teacher import EMATeacher
 from ssl_lightning.parts.queue import Queue
+from ssl_lightning.parts.teacher import Teacher
 
 
 class ReSSL(SSLMethod):

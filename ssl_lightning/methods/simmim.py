@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import has_tokens, map_encoder, out_dim, per_axis, shown, token_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.maps import check_map, feature_map
-from ssl_lightning.models.masking import enlarged, hidden_count, patchify, random_places, unpatchify
+from ssl_lightning.parts.masking import enlarged, hidden_count, patchify, random_places, unpatchify
 
 
 class SimMIM(SSLMethod):

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch, concat
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
-from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 
 NO_LABELS = "supcon learns from labels, and these images have none; choose another method"

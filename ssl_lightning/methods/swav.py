@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.distributed import rank, world_size
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.forms import full_precision, widen
 from ssl_lightning.core.protocols import out_dim
-from ssl_lightning.distributed import rank, world_size
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.forms import full_precision, widen
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.parts.queue import Queue
+from ssl_lightning.parts.sinkhorn import sinkhorn
 
 
 class SwAV(SSLMethod):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.teacher import Teacher
+from ssl_lightning.parts.ema_teacher import EMATeacher
+from ssl_lightning.parts.teacher import Teacher
 
 
 class TiCo(SSLMethod):

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import patch_sides, shown
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.tiles import cut_tiles, drop_colors
+from ssl_lightning.parts.tiles import cut_tiles, drop_colors
 
 
 @torch.no_grad()

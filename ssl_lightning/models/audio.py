@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import conv_bn
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 
 class MLP(nn.Sequential):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.as_map import places_of
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import has_map, has_tokens, map_encoder, out_dim, per_axis, token_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.models.channels import in_channels
 
 __all__ = ["check_map", "feature_map", "has_map", "map_dim"]

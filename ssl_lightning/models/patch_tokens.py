@@ -9,10 +9,10 @@ from timm.layers import Attention
 from torch import Tensor
 
 from ssl_lightning.core.as_map import places_of
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import Size, check_divides, check_strict, per_axis, shown
-from ssl_lightning.errors import UserError
 from ssl_lightning.models.channels import in_channels
-from ssl_lightning.models.masking import patchify, take, unpatchify
+from ssl_lightning.parts.masking import patchify, take, unpatchify
 
 
 class PatchTokens:

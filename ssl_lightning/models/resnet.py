@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.core.errors import UserError, did_you_mean
 
 RESNETS = (
     "resnet18",

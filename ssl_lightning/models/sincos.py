@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 AXES = {1: "one axis", 2: "two axes", 3: "three axes"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import timm
 from torch import nn
 
-from ssl_lightning.allowed import TIMM_ARGUMENTS
-from ssl_lightning.errors import UserError, did_you_mean
+from ssl_lightning.config.allowed import TIMM_ARGUMENTS
+from ssl_lightning.core.errors import UserError, did_you_mean
 from ssl_lightning.models.timm_tokens import with_tokens
 
 

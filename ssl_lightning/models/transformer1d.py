@@ -12,8 +12,8 @@ from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import Size, shown
-from ssl_lightning.errors import UserError
 from ssl_lightning.models.patch_tokens import PatchTokens, read_tokens
 from ssl_lightning.models.sincos import sincos_positions
 

@@ -10,12 +10,12 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import per_axis, shown
-from ssl_lightning.errors import UserError
-from ssl_lightning.models.masking import take
 from ssl_lightning.models.patch_tokens import PatchTokens, read_tokens
 from ssl_lightning.models.sincos import sincos_positions
 from ssl_lightning.models.token_pictures import attention_pictures, patch_pictures
+from ssl_lightning.parts.masking import take
 
 __all__ = ["ViT", "attention_pictures", "patch_pictures", "sincos_positions", "take"]
 

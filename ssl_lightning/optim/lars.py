@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 
 class LARS(Optimizer):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 
 Named = Iterable[tuple[str, nn.Parameter]]
 # What FSDP, activation checkpointing and torch.compile put into the names of a module that they wrap.

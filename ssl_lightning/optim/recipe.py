@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssl_lightning import one_line
-from ssl_lightning.errors import UserError
+from ssl_lightning.core import one_line
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.optim.param_groups import block_groups, split_decay
 from ssl_lightning.optim.schedules import Plan, cosine
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning.distributed import gather_rows
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.errors import UserError
 
 
 class Queue(nn.Module):

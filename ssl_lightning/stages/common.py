@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning import ddp
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
-from ssl_lightning.checkpoint import (
+from ssl_lightning.core import ddp
+from ssl_lightning.core.distributed import gather_rows, is_main, world_size
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.broken import say
+from ssl_lightning.data.sampler import permutation
+from ssl_lightning.evaluation import verdict
+from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
+from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
+from ssl_lightning.modalities.image.described import labels_per_image
+from ssl_lightning.runs.checkpoint import (
     build_backbone,
     load_backbone,
     load_weights,
@@ -21,16 +31,6 @@ from ssl_lightning.checkpoint import (
     resolve_ckpt,
     untrained,
 )
-from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.broken import say
-from ssl_lightning.data.described import labels_per_image
-from ssl_lightning.data.sampler import permutation
-from ssl_lightning.distributed import gather_rows, is_main, world_size
-from ssl_lightning.errors import UserError
-from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
-from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
-from ssl_lightning.evaluation.linear_probe import ProbeSettings
 
 CALIBRATION_ITEMS = 2048
 IMAGE = "image"

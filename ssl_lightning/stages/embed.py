@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssl_lightning.checkpoint import save_atomic
+from ssl_lightning.core.distributed import barrier, is_main
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.items import ItemSet
-from ssl_lightning.distributed import barrier, is_main
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.checkpoint import save_atomic
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,

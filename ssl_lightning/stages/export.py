@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning.card import TIMM_OURS
-from ssl_lightning.checkpoint import save_atomic, save_backbone
+from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.distributed import barrier, is_main
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.card import TIMM_OURS
+from ssl_lightning.runs.checkpoint import save_atomic, save_backbone
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
 OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew

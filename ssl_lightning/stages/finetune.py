@@ -10,10 +10,9 @@ from torch.optim import AdamW
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     Judged,
     Stopwatch,
@@ -28,6 +27,7 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.training import LabelledData, labels_only, picking_split, train_and_test
+from ssl_lightning.tasks.finetuner import Finetuner
 
 NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
 

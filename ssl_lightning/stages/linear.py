@@ -13,15 +13,14 @@ from torch import nn
 from torch.optim import SGD
 
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.image_data import Pixels as Pixels
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
-from ssl_lightning.methods.finetuner import Finetuner
+from ssl_lightning.modalities.image.hooks import Pixels as Pixels
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     Judged,
     Stopwatch,
@@ -37,6 +36,7 @@ from ssl_lightning.stages.common import (
     split_random_features,
 )
 from ssl_lightning.stages.training import LabelledData, picking_split, train_and_test
+from ssl_lightning.tasks.finetuner import Finetuner
 
 
 def run(

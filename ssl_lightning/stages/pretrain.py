@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_lightning import sharded
 from ssl_lightning.callbacks.throughput import Throughput
-from ssl_lightning.checkpoint import save_backbone
+from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.protocols import has_tokens
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.distributed import is_main
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs import sharded
+from ssl_lightning.runs.checkpoint import save_backbone
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     Start,
     Stopwatch,

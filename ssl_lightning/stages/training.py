@@ -9,25 +9,25 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ssl_lightning import sharded
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.throughput import Throughput
+from ssl_lightning.core.distributed import broadcast_object
+from ssl_lightning.core.launch import is_main_process
 from ssl_lightning.data.base import DataModule, Drawn, Loaded
 from ssl_lightning.data.batch import RawBatch
-from ssl_lightning.data.draw import View
-from ssl_lightning.data.draw import Views as ImageViews
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import Fetch, Loader
 from ssl_lightning.data.plan import Views
-from ssl_lightning.distributed import broadcast_object
 from ssl_lightning.evaluation.features import extract
-from ssl_lightning.launch import is_main_process
-from ssl_lightning.methods.finetuner import Finetuner
-from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.saving import Damaged, load, load_newest
+from ssl_lightning.modalities.image.draw import View
+from ssl_lightning.modalities.image.draw import Views as ImageViews
+from ssl_lightning.runs import sharded
+from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.runs.saving import Damaged, load, load_newest
 from ssl_lightning.stages.common import TrainerFactory, need_finite
+from ssl_lightning.tasks.finetuner import Finetuner
 
 LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
 LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved

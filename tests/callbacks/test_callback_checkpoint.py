@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.callbacks.online_probe import OnlineProbe
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.parts.ema_teacher import EMATeacher
 from tests.callbacks.toy import ToyMethod, fit
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssl_lightning.callbacks.collapse import Collapse
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.online_knn import OnlineKNN
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.knn import knn_top1
 from tests.callbacks.test_online_probe import trained
 from tests.gloo import run_two

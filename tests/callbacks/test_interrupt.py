@@ -14,10 +14,10 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_lightning import signals
 from ssl_lightning.callbacks.interrupt import Interrupt
-from ssl_lightning.errors import Interrupted
-from ssl_lightning.signals import NUMBERS
+from ssl_lightning.core import signals
+from ssl_lightning.core.errors import Interrupted
+from ssl_lightning.core.signals import NUMBERS
 from tests.gloo import run_two
 
 

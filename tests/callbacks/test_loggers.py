@@ -13,7 +13,7 @@ from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.tensorboard_logger import TensorBoardLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
 from ssl_lightning.callbacks.wandb_logger import WandbLogger, has_key, run_id
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from tests.callbacks.toy import ToyMethod, fit
 
 

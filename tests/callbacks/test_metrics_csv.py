@@ -7,8 +7,8 @@ from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.metrics_csv import MetricsCSV
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.step_logger import StepLogger
-from tests.callbacks.test_ema_teacher import StopAfter
 from tests.callbacks.toy import ToyMethod, fit
+from tests.parts.test_ema_teacher import StopAfter
 
 
 def read(folder: Path) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from tests.callbacks.toy import ToyData, ToyMethod, fit
 
 

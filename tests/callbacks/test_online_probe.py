@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.online_probe import SLOWEST, OnlineProbe, readout
-from ssl_lightning.errors import UserError
-from tests.callbacks.test_ema_teacher import StopAfter
+from ssl_lightning.core.errors import UserError
 from tests.callbacks.toy import Batch, ToyData, ToyMethod, fit
+from tests.parts.test_ema_teacher import StopAfter
 
 CLASSES, DIM, BATCH = 4, 6, 20
 

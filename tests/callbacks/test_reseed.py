@@ -8,8 +8,8 @@ from lightning.pytorch import Callback
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.reseed import Reseed, step_seed
-from tests.callbacks.test_ema_teacher import StopAfter
 from tests.callbacks.toy import ToyMethod, fit
+from tests.parts.test_ema_teacher import StopAfter
 
 
 class Draws(Callback):

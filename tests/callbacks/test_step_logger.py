@@ -9,10 +9,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 
 from ssl_lightning.callbacks.collapse import Collapse
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.online_probe import OnlineProbe
 from ssl_lightning.callbacks.step_logger import StepLogger, to_floats
+from ssl_lightning.parts.ema_teacher import EMATeacher
 from tests.callbacks.toy import ToyMethod, fit
 
 

@@ -8,8 +8,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic, mosaic
-from tests.callbacks.test_ema_teacher import StopAfter
 from tests.callbacks.toy import ToyMethod, fit
+from tests.parts.test_ema_teacher import StopAfter
 
 
 def test_pixels_are_denormalised_and_in_place() -> None:

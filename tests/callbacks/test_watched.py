@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.callbacks.throughput import Throughput
+from ssl_lightning.cli.trainers import build_each
 from ssl_lightning.core import watched
-from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.trainers import build_each
+from ssl_lightning.modalities.image.data import DataModule, Loaded
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.parts.ema_teacher import EMATeacher
 from tests.callbacks.toy import ToyData, ToyMethod, fit
 from tests.methods.harness import config_of
 

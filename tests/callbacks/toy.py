@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher, frozen_copy
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.parts.ema_teacher import EMATeacher, frozen_copy
 
 
 class ToySet(torch.utils.data.Dataset):

@@ -15,17 +15,17 @@ import torch
 import yaml
 
 import ssl_lightning
-from ssl_lightning import allowed, card, inert, places, signatures, torch_files
-from ssl_lightning.allowed import MODULE
-from ssl_lightning.checkpoint import load_backbone
-from ssl_lightning.compose import compose
-from ssl_lightning.config import aliases, shims
+from ssl_lightning.cli.compose import compose
+from ssl_lightning.config import aliases, allowed, shims, signatures
 from ssl_lightning.config.aliases import MODULES, NAMES, old_targets, resolve, resolved
-from ssl_lightning.errors import UserError
-from ssl_lightning.instantiate import check, instantiate, load
+from ssl_lightning.config.allowed import MODULE
+from ssl_lightning.config.instantiate import check, instantiate, load
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.parts.queue import Queue
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs import card, inert, places, torch_files
+from ssl_lightning.runs.checkpoint import load_backbone
+from ssl_lightning.runs.folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ENTRIES = {**MODULES, **NAMES}
@@ -245,8 +245,8 @@ def test_a_pickle_of_a_moved_class(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("moved")
 def test_a_card_and_a_config_with_former_names(tmp_path: Path) -> None:
-    from ssl_lightning.checkpoint import save_backbone
-    from ssl_lightning.known import of
+    from ssl_lightning.runs.checkpoint import save_backbone
+    from ssl_lightning.runs.known import of
 
     node = {"_target_": "ssl_lightning.former_room.inner.Kept"}
     told = card.described({"backbone": node}, "x")
@@ -274,7 +274,7 @@ def test_a_card_and_a_config_with_former_names(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_moved_is_built_from_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssl_lightning.checkpoint import save_backbone
+    from ssl_lightning.runs.checkpoint import save_backbone
 
     monkeypatch.setattr(aliases, "NAMES", {FORMER: "ssl_lightning.models.convnet.ConvNetSmall"})
     node = {"_target_": FORMER, "width": 4}
@@ -310,9 +310,9 @@ def test_an_alias_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it stands for is asked about: a table that led astray would still open no module that is not listed."""
     for new in (
         "os.system",
-        "ssl_lightning.saving.load",
+        "ssl_lightning.runs.saving.load",
         "ssl_lightning.models.queue._private",
-        "ssl_lightning.checkpoint.Checkpoint",
+        "ssl_lightning.runs.checkpoint.Checkpoint",
     ):
         monkeypatch.setattr(aliases, "NAMES", {FORMER: new})
         for ask in (check, instantiate):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.protocols import TokenEncoder
-from ssl_lightning.models.masking import patchify, take, unpatchify
 from ssl_lightning.models.patch_tokens import PatchTokens, read_tokens
 from ssl_lightning.models.timm import timm_backbone
 from ssl_lightning.models.transformer1d import Transformer1d
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.parts.masking import patchify, take, unpatchify
 
 TINY = {"image_size": 8, "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 3}
 

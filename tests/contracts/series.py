@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Padded
+from ssl_lightning.core.counter import uniform
 from ssl_lightning.data import base, plan
-from ssl_lightning.data.counter import uniform
 from ssl_lightning.data.items import HeldItems
 
 

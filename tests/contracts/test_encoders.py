@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import TOKENS, has_tokens, map_encoder, token_encoder
-from ssl_lightning.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.decoder import MAEDecoder
-from ssl_lightning.models.masking import take
 from ssl_lightning.models.predictor import TokenPredictor
 from ssl_lightning.models.timm import timm_backbone
+from ssl_lightning.parts.masking import take
 from tests.contracts.encoders import TINY, TOKEN_ENCODERS, StrangeMap, Stranger, StrangeTokens, encoder, items
 from tests.methods.harness import METHODS, at, batch_for, gradients, step, tiny_method
 

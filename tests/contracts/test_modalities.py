@@ -76,7 +76,7 @@ def test_it_is_trained_on_with_labels(more: list[str], runs: Path) -> None:
 def test_its_backbone_is_loaded_and_its_card_says_the_modality(runs: Path) -> None:
     net = load_backbone(str(runs / "run"), trusted=["tests"])
     assert net(Padded(torch.zeros(2, 9, 1), torch.tensor([9, 4]))).shape == (2, 8)
-    from ssl_lightning.checkpoint import resolve_ckpt
+    from ssl_lightning.runs.checkpoint import resolve_ckpt
 
     assert (resolve_ckpt(runs / "run").card or {})["modality"] == "series"
 
@@ -114,8 +114,8 @@ def test_a_run_that_was_stopped_goes_on_exactly(runs: Path, monkeypatch: pytest.
 
 def test_two_ranks_are_dealt_the_batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def rows(rank: int, world: int) -> list[list[list[int]]]:
-        monkeypatch.setattr("ssl_lightning.distributed.rank", lambda: rank)
-        monkeypatch.setattr("ssl_lightning.distributed.world_size", lambda: world)
+        monkeypatch.setattr("ssl_lightning.core.distributed.rank", lambda: rank)
+        monkeypatch.setattr("ssl_lightning.core.distributed.world_size", lambda: world)
         data = series.SeriesData(size=44, views=series.CropAndNoise(), batch_size=8 // world)
         loaders = [data.train_dataloader(), *data.val_dataloader()]
         batches = [[data.on_after_batch_transfer(raw) for raw in loader] for loader in loaders]

@@ -6,7 +6,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
 from ssl_lightning.core.batch import Batch, Padded, chunk, concat, stack_shape
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from tests.methods.harness import random_batch, step, tiny_method
 
 

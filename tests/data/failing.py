@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages, ImageSet
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.data import DataModule, Loaded
+from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 
 
 class Failing(ImageSet):

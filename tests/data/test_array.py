@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.sources.array import Array
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.modalities.image.sources.array import Array
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 8, 6, 3), dtype=np.uint8)

@@ -5,10 +5,10 @@ from lightning.fabric.utilities import move_data_to_device
 
 from ssl_lightning.core import batch as core
 from ssl_lightning.data.batch import Batch, RawBatch
-from ssl_lightning.data.datamodule import DataModule, Loaded
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.views import LocalView, View, Views
 from ssl_lightning.methods.plain import batch_of
+from ssl_lightning.modalities.image.data import DataModule, Loaded
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.modalities.image.views import LocalView, View, Views
 
 
 def test_the_old_path_leads_to_the_same_class() -> None:

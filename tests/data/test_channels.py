@@ -10,16 +10,16 @@ from PIL import Image
 from torch import nn
 
 from ssl_lightning.callbacks.view_mosaic import mosaic
-from ssl_lightning.checkpoint import load_backbone, save_backbone
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.sources.array import Array
-from ssl_lightning.data.sources.folder import Folder
-from ssl_lightning.data.views import View, Views
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.data import DataModule
+from ssl_lightning.modalities.image.sources.array import Array
+from ssl_lightning.modalities.image.sources.folder import Folder
+from ssl_lightning.modalities.image.views import View, Views
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.resnet import resnet
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
 from ssl_lightning.stages.common import check_batch, judge_backbone
 from ssl_lightning.stages.linear import Pixels
 from tests.data.deep import ramp, write_tiff

@@ -11,10 +11,10 @@ import torch
 from torchvision import datasets
 from torchvision.datasets import utils
 
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.sources.cifar import CIFAR10, CIFAR100
-from ssl_lightning.data.sources.stl10 import FILES, STL10
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.modalities.image.sources.cifar import CIFAR10, CIFAR100
+from ssl_lightning.modalities.image.sources.stl10 import FILES, STL10
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
 

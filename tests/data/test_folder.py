@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.batch import Batch
-from ssl_lightning.data.images import ArrayImages, FileImages
-from ssl_lightning.data.sources.folder import Folder
-from ssl_lightning.data.views import View, Views
-from ssl_lightning.errors import UserError
+from ssl_lightning.modalities.image.images import ArrayImages, FileImages
+from ssl_lightning.modalities.image.sources.folder import Folder
+from ssl_lightning.modalities.image.views import View, Views
 from tests.data.pictures import write_classes, write_mixed, write_picture
 
 VIEWS = Views(View(size=8, count=2))

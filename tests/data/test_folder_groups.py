@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ssl_lightning.data.sources.folder import Folder
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.sources.folder import Folder
 from tests.data.pictures import write_picture
 
 PATIENTS = 8

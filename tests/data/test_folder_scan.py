@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import folder_scan
 from ssl_lightning.data.folder_scan import list_images
-from ssl_lightning.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.groups import check_apart, group_split, numbered
-from ssl_lightning.errors import UserError
 
 
 def sets(groups: torch.Tensor, train: torch.Tensor, test: torch.Tensor) -> tuple[set[int], set[int]]:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_lightning import card
-from ssl_lightning.checkpoint import resolve_ckpt, save_backbone
-from ssl_lightning.data import images, sources
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.sources.array import Array
-from ssl_lightning.data.views import EvalView
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image import images, sources
+from ssl_lightning.modalities.image.data import DataModule
+from ssl_lightning.modalities.image.sources.array import Array
+from ssl_lightning.modalities.image.views import EvalView
 from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.runs import card
+from ssl_lightning.runs.checkpoint import resolve_ckpt, save_backbone
 
 # What decides which images there are, in what order and on which machine; a new argument is put here or into the card.
 OTHER = """views batch_size num_workers engine label_fraction labels_per_class bank_size query_size seed resident

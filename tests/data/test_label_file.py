@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import label_file
-from ssl_lightning.data.described import labels_per_image
-from ssl_lightning.data.sources.folder import Folder
-from ssl_lightning.errors import UserError
+from ssl_lightning.modalities.image.described import labels_per_image
+from ssl_lightning.modalities.image.sources.folder import Folder
 from tests.data.pictures import write_picture
 
 FILES = ["a/1.png", "a/2.png", "b/3.png"]
@@ -217,7 +217,7 @@ def test_a_table_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from ssl_lightning.data import label_file
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (256 << 20),) * 2)
 for name in ("line", "many"):

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.labels import labelled_subset, split
-from ssl_lightning.errors import UserError
 
 SHUFFLE = torch.randperm(313, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0] * 200 + [1] * 100 + [2] * 3 + [-1] * 10)[SHUFFLE]

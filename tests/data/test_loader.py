@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_lightning.data import broken, draw
-from ssl_lightning.data.images import FileImages
+from ssl_lightning.data import broken
 from ssl_lightning.data.loader import EvalCrop, SampleFetch
-from ssl_lightning.data.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
+from ssl_lightning.modalities.image import draw
+from ssl_lightning.modalities.image.images import FileImages
+from ssl_lightning.modalities.image.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
 from tests.data.pictures import write_mixed, write_picture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

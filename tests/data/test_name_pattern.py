@@ -2,8 +2,8 @@
 
 import pytest
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import name_pattern
-from ssl_lightning.errors import UserError
 
 
 @pytest.mark.parametrize(

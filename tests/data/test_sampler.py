@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import EvalSampler, TrainSampler, permutation
-from ssl_lightning.errors import UserError
 from tests.gloo import run_two
 
 

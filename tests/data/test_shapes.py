@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lightning.data.images import ArrayImages
-from ssl_lightning.data.sources import shapes
-from ssl_lightning.data.sources.shapes import CLASSES, Shapes, drawn_once, render
-from ssl_lightning.data.sources.shapes_outlines import OUTLINES, REACH, mirrored
-from ssl_lightning.data.sources.shapes_render import MAX_CLUTTER, RADIUS, ROTATION, TEXTURES, scene
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.images import ArrayImages
+from ssl_lightning.modalities.image.sources import shapes
+from ssl_lightning.modalities.image.sources.shapes import CLASSES, Shapes, drawn_once, render
+from ssl_lightning.modalities.image.sources.shapes_outlines import OUTLINES, REACH, mirrored
+from ssl_lightning.modalities.image.sources.shapes_render import MAX_CLUTTER, RADIUS, ROTATION, TEXTURES, scene
 
 
 @pytest.fixture(autouse=True)

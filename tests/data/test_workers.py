@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ssl_lightning.__main__ import main
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import workers
-from ssl_lightning.errors import UserError
 from tests.equal_runs import differences
 from tests.soak.drive import COPIES
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import baselines, calibrate_batchnorm, judge, quality, random_features
 from ssl_lightning.evaluation.knn import knn_top1

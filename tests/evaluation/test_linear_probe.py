@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid, topk_accuracy, train_probes
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.data.images import ArrayImages, ImageSet
 from ssl_lightning.evaluation import verdict
+from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import common
 from tests.stages.tiny_run import TinyData, two_views

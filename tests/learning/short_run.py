@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from ssl_lightning.build import compose
 from ssl_lightning.callbacks.reseed import Reseed
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.cli.run import compose
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.modalities.image.data import DataModule
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import needs_vit
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.sources import shapes
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.modalities.image.data import DataModule
+from ssl_lightning.modalities.image.sources import shapes
 from ssl_lightning.stages.common import split_features, split_random_features
 from tests.learning.short_run import composed, short_run
 from tests.methods.harness import METHODS

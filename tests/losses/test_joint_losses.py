@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.barlow_twins import BarlowTwinsLoss
 from ssl_lightning.losses.dcl import DCL
 from ssl_lightning.losses.hard_negative import HardNegative
@@ -16,13 +16,13 @@ from ssl_lightning.losses.info_nce import InfoNCE
 from ssl_lightning.losses.nt_xent import NTXent
 from ssl_lightning.losses.ressl import ReSSLLoss
 from ssl_lightning.losses.sig_reg import SIGReg
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.losses.swav import SwAVLoss
 from ssl_lightning.losses.tico import TiCoLoss
 from ssl_lightning.losses.vicreg import VICRegLoss
 from ssl_lightning.losses.w_mse import WMSELoss
 from ssl_lightning.parts.kmeans import assign, spherical_kmeans
+from ssl_lightning.parts.sinkhorn import sinkhorn
 from tests.losses import reference
 from tests.losses import reference_joint as paper
 from tests.losses.reference import assert_close, value_and_grads

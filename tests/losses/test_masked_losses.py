@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.center import Center, SinkhornCenter
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.color import ColorLoss
 from ssl_lightning.losses.cpc import CPCLoss
 from ssl_lightning.losses.dino import DINOLoss
@@ -16,6 +15,7 @@ from ssl_lightning.losses.ibot import MaskedPatchLoss
 from ssl_lightning.losses.koleo import KoLeo
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.losses.msn import MSNLoss
+from ssl_lightning.parts.center import Center, SinkhornCenter
 from tests.losses import reference_masked as paper
 from tests.losses.reference import assert_close, value_and_grads
 from tests.losses.test_joint_losses import drawn

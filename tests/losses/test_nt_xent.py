@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.nt_xent import NTXent
 from tests.losses import reference
 from tests.losses.reference import assert_close, value_and_grads

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
 from ssl_lightning.losses import nt_xent
 from ssl_lightning.losses.barlow_twins import BarlowTwinsLoss
 from ssl_lightning.losses.byol import BYOLLoss
@@ -22,12 +22,12 @@ from ssl_lightning.losses.info_nce import InfoNCE
 from ssl_lightning.losses.nt_xent import NTXent
 from ssl_lightning.losses.ressl import ReSSLLoss
 from ssl_lightning.losses.sig_reg import SIGReg
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.losses.swav import SwAVLoss
 from ssl_lightning.losses.tico import TiCoLoss
 from ssl_lightning.losses.vicreg import VICRegLoss
 from ssl_lightning.losses.w_mse import WMSELoss
+from ssl_lightning.parts.sinkhorn import sinkhorn
 from tests.gloo import run_two
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.build import compose
+from ssl_lightning.cli.run import compose
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.models.vit import ViT

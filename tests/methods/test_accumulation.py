@@ -13,13 +13,13 @@ from torch.optim import SGD
 
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.tasks.finetuner import Finetuner
 from tests.callbacks.toy import trainer_of
 from tests.gloo import run_two
 from tests.methods.harness import SmoothBackbone
-from tests.methods.test_finetuner import Constant
 from tests.stages.tiny_run import TinyData, two_views
+from tests.tasks.test_finetuner import Constant
 
 RATE = 0.1
 RECIPE = OptimizerRecipe(partial(SGD), base_lr=RATE, weight_decay=0.0, scheduler=Constant())

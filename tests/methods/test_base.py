@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_lightning.build import compose
-from ssl_lightning.data.counter import uniform
-from ssl_lightning.errors import UserError
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.cli.run import compose
+from ssl_lightning.config.instantiate import instantiate
+from ssl_lightning.core.counter import uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import SmoothBackbone, at, random_batch, tiny_method

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.vit import ViT
 from tests.methods import harness

@@ -9,20 +9,20 @@ import torch
 from torch import nn
 
 from ssl_lightning.callbacks.checkpoint import Checkpoint
-from ssl_lightning.data.views import View, Views
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.methods.base import SSLMethod
-from ssl_lightning.methods.finetuner import Finetuner
 from ssl_lightning.methods.simmim import SimMIM
+from ssl_lightning.modalities.image.views import View, Views
 from ssl_lightning.models.timm import timm_backbone
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.optim.param_groups import spared_names, split_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.tasks.finetuner import Finetuner
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import METHODS, config_of, tiny_method
-from tests.methods.test_finetuner import FakeTrainer
 from tests.stages.tiny_run import TinyData
+from tests.tasks.test_finetuner import FakeTrainer
 
 SPARED = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 TOKENS, HEAD = {"backbone.cls_token", "backbone.pos_embed"}, {"projector.prototypes", "projector.scale"}

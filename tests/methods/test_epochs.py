@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.ibot import IBOT
 from tests.methods.harness import METHODS, at, batch_for, config_of, step, tiny_method

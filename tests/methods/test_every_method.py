@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_lightning import ddp
+from ssl_lightning.core import ddp
 from tests.gloo import run_two
 from tests.methods.harness import METHODS, batch_for, gradients, rows, step, tiny_method
 from tests.two_ranks import count_sent, method_for

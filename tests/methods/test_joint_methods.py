@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.methods.lejepa import LeJEPA
@@ -42,8 +42,8 @@ def test_moco_v3_has_both_directions_times_two_t() -> None:
 
 def test_moco_v3_freezes_the_patch_projection_of_a_vit() -> None:
     overrides = ("backbone=timm", "+backbone.depth=2", "+backbone.embed_dim=48", "+backbone.patch_size=8")
-    from ssl_lightning.build import compose
-    from ssl_lightning.instantiate import instantiate
+    from ssl_lightning.cli.run import compose
+    from ssl_lightning.config.instantiate import instantiate
 
     config = compose(["method=moco_v3", *overrides, "method.freeze_patch_embed=true"])
     backbone = instantiate(config.values["backbone"])
@@ -98,8 +98,8 @@ def test_simsiam_stops_the_gradient_at_the_projection() -> None:
 
 def test_simsiams_predictor_has_a_constant_rate() -> None:
     method = tiny_method("simsiam")
-    from ssl_lightning.build import compose
-    from ssl_lightning.instantiate import instantiate
+    from ssl_lightning.cli.run import compose
+    from ssl_lightning.config.instantiate import instantiate
 
     recipe = instantiate(compose(["method=simsiam"]).values["optimizer"])
     built = recipe.build(method, 256, 100, 10, method.constant_lr)
@@ -296,8 +296,8 @@ def test_a_contrastive_loss_takes_no_labels() -> None:
 
 
 def test_ressls_teacher_sees_a_weak_view_under_every_recipe() -> None:
-    from ssl_lightning.build import compose
-    from ssl_lightning.instantiate import instantiate
+    from ssl_lightning.cli.run import compose
+    from ssl_lightning.config.instantiate import instantiate
 
     for overrides in ([], ["experiment=cifar10_cpu"], ["data=cifar10"]):
         strong, weak = instantiate(compose(["method=ressl", *overrides]).values["views"]).list()

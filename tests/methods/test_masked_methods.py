@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrizations import weight_norm
 
-from ssl_lightning import build
-from ssl_lightning.checkpoint import load_weights
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
-from ssl_lightning.errors import UserError
+from ssl_lightning.cli import run as build
+from ssl_lightning.core.counter import METHOD_STREAM, uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.mae import MAE
@@ -21,8 +20,9 @@ from ssl_lightning.methods.simmim import SimMIM
 from ssl_lightning.methods.tiles import Tiles
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.heads import DINOHead
-from ssl_lightning.models.masking import patchify, random_places
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.parts.masking import patchify, random_places
+from ssl_lightning.runs.checkpoint import load_weights
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, at, batch_for, random_batch, step, tiny_method
 from tests.methods.test_joint_methods import with_local_views

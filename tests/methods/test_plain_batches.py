@@ -10,10 +10,10 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_lightning.build import compose
+from ssl_lightning.cli.run import compose
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.errors import UserError
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.methods.plain import batch_of
 from tests.methods.harness import METHODS, batch_for, config_of, tiny_method

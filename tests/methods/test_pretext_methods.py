@@ -5,17 +5,17 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.counter import METHOD_STREAM, uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.cpc import CPCLoss
 from ssl_lightning.losses.masked_pixels import MaskedPixelLoss
 from ssl_lightning.methods.colorization import Colorization
 from ssl_lightning.methods.cpc import CPC
 from ssl_lightning.methods.simmim import SimMIM
 from ssl_lightning.models.context import RowContext
-from ssl_lightning.models.lab import rgb_to_lab
 from ssl_lightning.models.maps import feature_map
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.parts.lab import rgb_to_lab
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, random_batch, step, tiny_method
 

@@ -4,20 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.callbacks.ema_teacher import EMATeacher
 from ssl_lightning.core.batch import Batch
-from ssl_lightning.data.counter import METHOD_STREAM, uniform
-from ssl_lightning.errors import UserError
-from ssl_lightning.losses.center import Center, SinkhornCenter
+from ssl_lightning.core.counter import METHOD_STREAM, uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.losses.koleo import KoLeo
-from ssl_lightning.losses.sinkhorn import sinkhorn
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.methods.dino import DINO
 from ssl_lightning.methods.ibot import IBOT
 from ssl_lightning.models.heads import DINOHead
-from ssl_lightning.models.masking import random_places
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.optim.param_groups import split_decay
+from ssl_lightning.parts.center import Center, SinkhornCenter
+from ssl_lightning.parts.ema_teacher import EMATeacher
+from ssl_lightning.parts.masking import random_places
+from ssl_lightning.parts.sinkhorn import sinkhorn
 from tests.gloo import run_two
 from tests.losses import reference_masked as paper
 from tests.methods.harness import SmoothBackbone, at, random_batch, step, tiny_method

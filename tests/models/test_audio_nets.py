@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.audio import MelConvNet, WaveConvNet
 from ssl_lightning.models.channels import in_channels
 from ssl_lightning.models.convnet import ConvNetSmall

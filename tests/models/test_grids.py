@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.models.masking import (
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.models.sincos import sincos_positions
+from ssl_lightning.parts.masking import (
     BLOCK_DRAWS,
     BLOCKS,
     block_mask,
@@ -20,7 +21,6 @@ from ssl_lightning.models.masking import (
     patchify,
     unpatchify,
 )
-from ssl_lightning.models.sincos import sincos_positions
 
 GRIDS = [(6,), (3, 5), (4, 4), (1, 7), (7, 1), (2, 3, 4)]
 grids = some.lists(some.integers(1, 5), min_size=1, max_size=3).map(tuple)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.heads import MLP
 
 

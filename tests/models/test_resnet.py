@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision import models
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.resnet import RESNETS, resnet
 
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.timm import timm_backbone
 
 

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.optim.param_groups import block_numbers, layer_decay, split_decay
 
 

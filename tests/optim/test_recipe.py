@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from ssl_lightning.errors import UserError
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.config.instantiate import instantiate
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.optim.lars import LARS
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine

@@ -23,7 +23,7 @@ def timm(**arguments: Any) -> dict[str, Any]:
 
 
 WEIGHTS = {"_target_": "torchvision.models._api.Weights", "url": "file://{pickle}", "transforms": None, "meta": {}}
-WRITER = {"_target_": "ssl_lightning.checkpoint.save_atomic", "obj_or_writer": [1], "path": "{canary}"}
+WRITER = {"_target_": "ssl_lightning.runs.checkpoint.save_atomic", "obj_or_writer": [1], "path": "{canary}"}
 DEEP = json.dumps(card(CONVNET))[:-1] + ', "x": ' + "[" * 60_000 + "]" * 60_000 + "}"
 
 CARDS = [
@@ -94,7 +94,7 @@ CARDS = [
             ("subprocess", "subprocess.getoutput", {"cmd": "touch {canary}"}),
             ("timm", "timm.models.load_checkpoint", {"checkpoint_path": "{pickle}"}),
             ("lightning", "lightning.Trainer", {"default_root_dir": "{outside}"}),
-            ("ssl_lightning", "ssl_lightning.checkpoint.save_atomic", {"obj_or_writer": [1], "path": "{canary}"}),
+            ("ssl_lightning", "ssl_lightning.runs.checkpoint.save_atomic", {"obj_or_writer": [1], "path": "{canary}"}),
         )
     ),
 ]  # fmt: skip

@@ -21,8 +21,8 @@ INSIDE = "leads out of the run's folder"
 
 NAMES = [
     # functions
-    Attack("our own writer", "write a file", node("ssl_lightning.checkpoint.save_atomic", obj_or_writer=[1], path="{canary}"), MAY_NOT),
-    Attack("our own copier", "write a file", node("ssl_lightning.checkpoint.save_backbone", backbone=node("ssl_lightning.models.convnet.ConvNetSmall", width=4), config={}, folder="{outside}"), MAY_NOT),
+    Attack("our own writer", "write a file", node("ssl_lightning.runs.checkpoint.save_atomic", obj_or_writer=[1], path="{canary}"), MAY_NOT),
+    Attack("our own copier", "write a file", node("ssl_lightning.runs.checkpoint.save_backbone", backbone=node("ssl_lightning.models.convnet.ConvNetSmall", width=4), config={}, folder="{outside}"), MAY_NOT),
     Attack("torch's importer", "import a module", node("torch.nn.attention._fa4._fa4_import_module", module_path="evil_module"), "begins with an underscore"),
     Attack("a shell", "run a command", node("os.system", command="touch {canary}"), "cannot be trusted"),
     Attack("a shell by its C name", "run a command", node("posix.system", command="touch {canary}"), "cannot be trusted"),
@@ -35,8 +35,8 @@ NAMES = [
     Attack("timm's builder", "unpickle a file", node("timm.create_model", model_name="resnet10t", checkpoint_path="{pickle}"), MAY_NOT),
     Attack("torchvision's builder", "fetch weights", node("torchvision.models.resnet18", weights="DEFAULT"), MAY_NOT),
     Attack("torchvision's loader", "unpickle a file", node("torchvision.models._api.WeightsEnum.get_state_dict", self=node("torchvision.models._api.Weights", url="file://{pickle}", transforms=None, meta={}), progress=False), MAY_NOT),
-    Attack("our sweep's process", "run a command", node("ssl_lightning.sweep.run_process", command=["touch", "{canary}"]), MAY_NOT),
-    Attack("a shapes cache", "write a file", node("ssl_lightning.data.sources.shapes.drawn_once", count=1, image_size=8, seed=0, split="x"), "is a function"),
+    Attack("our sweep's process", "run a command", node("ssl_lightning.cli.sweep.run_process", command=["touch", "{canary}"]), MAY_NOT),
+    Attack("a shapes cache", "write a file", node("ssl_lightning.modalities.image.sources.shapes.drawn_once", count=1, image_size=8, seed=0, split="x"), "is a function"),
     Attack("a picture's writer", "write a file", node("ssl_lightning.callbacks.view_mosaic.show", columns=[], path="{canary}", trainer=None, rows=1), "is a function"),
     Attack("timm's maker of optimizers", "call a function", node("timm.optim.create_optimizer_v2", model_or_params=[], opt="sgd"), "is a function"),
     Attack("a function that returns a tensor", "call a function", node("torch.nn.functional.relu", input=1), MAY_NOT),
@@ -46,11 +46,11 @@ NAMES = [
     Attack("a logger's method", "write a file", node("ssl_lightning.callbacks.metrics_csv.MetricsCSV.log_metrics", self=node("ssl_lightning.callbacks.metrics_csv.MetricsCSV", run_path="{outside}"), metrics={"a": 1}), MAY_NOT),
     Attack("globals of a method", "reach builtins", node("torch.nn.Linear.__init__.__globals__"), "begins with an underscore"),
     Attack("a module behind a module", "unpickle a file", node("torch.nn.functional.torch.load", f="{pickle}", weights_only=False), MAY_NOT),
-    Attack("an import of ours", "delete a file", node("ssl_lightning.run_folder.os.remove", path="{pickle}"), MAY_NOT),
+    Attack("an import of ours", "delete a file", node("ssl_lightning.runs.folder.os.remove", path="{pickle}"), MAY_NOT),
     Attack("a private class", "build what is no one's business", node("ssl_lightning.optim.recipe._Schedules"), "begins with an underscore"),
     # classes of no place
-    Attack("our run folder", "write a folder", node("ssl_lightning.run_folder.RunFolder", path="{outside}"), MAY_NOT),
-    Attack("our ledger", "write a file", node("ssl_lightning.ledger.Ledger", path="{canary}"), MAY_NOT),
+    Attack("our run folder", "write a folder", node("ssl_lightning.runs.folder.RunFolder", path="{outside}"), MAY_NOT),
+    Attack("our ledger", "write a file", node("ssl_lightning.cli.ledger.Ledger", path="{canary}"), MAY_NOT),
     Attack("our keeper of the best", "write a file", node("ssl_lightning.stages.training.KeepBest", path="{canary}"), MAY_NOT),
     Attack("another trainer", "write a folder", node("lightning.Trainer", default_root_dir="{outside}"), MAY_NOT),
     Attack("Lightning's reader of checkpoints", "unpickle on resume", node("lightning.pytorch.plugins.io.TorchCheckpointIO"), MAY_NOT),
@@ -109,14 +109,14 @@ NAMES = [
             ("torch.hub", "torch.hub.load_state_dict_from_url", {"url": "file://{pickle}"}),
             ("joblib", "joblib.load", {"filename": "{pickle}"}),
             ("numpy", "numpy.load", {"file": "{pickle}", "allow_pickle": True}),
-            ("ssl_lightning", "ssl_lightning.checkpoint.save_atomic", {"obj_or_writer": [1], "path": "{canary}"}),
+            ("ssl_lightning", "ssl_lightning.runs.checkpoint.save_atomic", {"obj_or_writer": [1], "path": "{canary}"}),
         )
     ),
     Attack("trust in no name", "trust everything", node("os.system", command="touch {canary}"), "not the name of a package", ("",)),
     Attack("trust in a private name", "run a command", node("_posixsubprocess.fork_exec"), "not the name of a package", ("_posixsubprocess",)),
 ]  # fmt: skip
 
-WRITER = node("ssl_lightning.checkpoint.save_atomic", obj_or_writer=[1], path="{canary}")
+WRITER = node("ssl_lightning.runs.checkpoint.save_atomic", obj_or_writer=[1], path="{canary}")
 PROFILER = node("lightning.pytorch.profilers.SimpleProfiler", dirpath="{outside}", filename="x")
 # Experiments in a folder given by --config-dir: what each sets.
 EXPERIMENTS = [
@@ -174,6 +174,6 @@ HONEST: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("trainer.profiler", node("lightning.pytorch.profilers.SimpleProfiler", filename="times"), ()),
     ("trainer.profiler", node("lightning.pytorch.profilers.AdvancedProfiler", dirpath="profile", filename="calls"), ()),
     ("trainer.profiler", node("lightning.pytorch.profilers.PyTorchProfiler", filename="trace"), ()),
-    ("data", node("ssl_lightning.data.sources.folder.Folder", root="/data/photos"), ()),
-    ("views", node("ssl_lightning.data.views.Views", global_1=node("ssl_lightning.data.views.View", size=32)), ()),
+    ("data", node("ssl_lightning.modalities.image.sources.folder.Folder", root="/data/photos"), ()),
+    ("views", node("ssl_lightning.modalities.image.views.Views", global_1=node("ssl_lightning.modalities.image.views.View", size=32)), ()),
 ]  # fmt: skip

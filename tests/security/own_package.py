@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.data.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.folder import RunFolder
 
 
 class Net(nn.Module):

@@ -15,11 +15,12 @@ from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import save_file
 from torch.distributed import checkpoint as distributed_checkpoint
 
-from ssl_lightning import allowed, checkpoint, instantiate, places, saving, sharded
 from ssl_lightning.callbacks.checkpoint import AtomicCheckpointIO
-from ssl_lightning.compose import compose
-from ssl_lightning.errors import UserError
+from ssl_lightning.cli.compose import compose
+from ssl_lightning.config import allowed, instantiate
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.runs import checkpoint, places, saving, sharded
 
 MC: dict[str, Any] = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 VIT: dict[str, Any] = {"_target_": "ssl_lightning.models.vit.ViT", "image_size": 32, "patch_size": 8, "heads": 1}

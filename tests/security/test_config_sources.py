@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from ssl_lightning import compose, config_loader, plain_yaml, sweep
-from ssl_lightning.arguments import parse
-from ssl_lightning.errors import UserError
+from ssl_lightning.cli import compose, config_loader, sweep
+from ssl_lightning.cli.arguments import parse
+from ssl_lightning.core import plain_yaml
+from ssl_lightning.core.errors import UserError
 from tests.security.attack import Attack, parametrize, refused
 
 HEAD = "# @package _global_\n"

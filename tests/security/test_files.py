@@ -18,15 +18,15 @@ import pytest
 from PIL import Image
 from torchvision.datasets import utils
 
-from ssl_lightning import torch_files
-from ssl_lightning.checkpoint import resolve_ckpt
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.folder_scan import list_images
-from ssl_lightning.data.images import BROKEN, decode
-from ssl_lightning.data.sources.array import Array
-from ssl_lightning.data.sources.cifar import CIFAR10
-from ssl_lightning.data.sources.stl10 import FILES, STL10
-from ssl_lightning.errors import UserError
-from ssl_lightning.saving import STAMP
+from ssl_lightning.modalities.image.images import BROKEN, decode
+from ssl_lightning.modalities.image.sources.array import Array
+from ssl_lightning.modalities.image.sources.cifar import CIFAR10
+from ssl_lightning.modalities.image.sources.stl10 import FILES, STL10
+from ssl_lightning.runs import torch_files
+from ssl_lightning.runs.checkpoint import resolve_ckpt
+from ssl_lightning.runs.saving import STAMP
 from tests.security.attack import Attack, parametrize
 
 SKIPPED, BROKEN_FILE = "skipped", "cannot be decoded"

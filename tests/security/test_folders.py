@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from ssl_lightning.__main__ import main
-from ssl_lightning.compose import compose
-from ssl_lightning.errors import UserError
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.cli.compose import compose
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.folder import RunFolder
 from tests.security.attack import Attack, everything, parametrize, refused
 from tests.test_cli import BASE
 

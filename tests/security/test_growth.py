@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_lightning import torch_files
+from ssl_lightning.runs import torch_files
 from tests.security.attack import Attack, parametrize
 from tests.security.test_files import MAKER, STORAGE, archive, word
 
 ROOM = 384  # MiB beyond what the program itself has
 LIMITED = """
 import json, resource, signal, sys
-from ssl_lightning.checkpoint import resolve_ckpt
-from ssl_lightning.errors import UserError
-from ssl_lightning.saving import load_state
+from ssl_lightning.runs.checkpoint import resolve_ckpt
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.saving import load_state
 
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (%d << 20), resource.RLIM_INFINITY))

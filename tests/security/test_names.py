@@ -9,13 +9,13 @@ import yaml
 from lightning.pytorch import Trainer
 
 import tests.security.evil_package  # noqa: F401  (importing it late would leave caches of its imports in the trap)
-from ssl_lightning import build as building
 from ssl_lightning.__main__ import main
-from ssl_lightning.allowed import PLACES
-from ssl_lightning.errors import UserError
-from ssl_lightning.instantiate import check, check_arguments, instantiate
-from ssl_lightning.run_folder import RunFolder
-from ssl_lightning.trainers import TrainerFactory
+from ssl_lightning.cli import run as building
+from ssl_lightning.cli.trainers import TrainerFactory
+from ssl_lightning.config.allowed import PLACES
+from ssl_lightning.config.instantiate import check, check_arguments, instantiate
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.folder import RunFolder
 from tests.security.attacks_names import CALLBACKS, EXPERIMENTS, HONEST, LOGGERS, NAMES, node
 from tests.security.trap import Attack, Trap, build
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from ssl_lightning import secrets, sweep
 from ssl_lightning.__main__ import main
-from ssl_lightning.arguments import parse
-from ssl_lightning.compose import compose
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.cli import sweep
+from ssl_lightning.cli.arguments import parse
+from ssl_lightning.cli.compose import compose
+from ssl_lightning.core import secrets
+from ssl_lightning.runs.folder import RunFolder
 from tests.security.attack import Attack, everything, parametrize, refused
 from tests.test_cli import BASE
 

@@ -20,8 +20,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from ssl_lightning import checkpoint, instantiate
+from ssl_lightning.config import instantiate
 from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.runs import checkpoint
 
 CONVNET = "ssl_lightning.models.convnet.ConvNetSmall"
 

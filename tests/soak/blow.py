@@ -17,7 +17,7 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.callbacks.reseed import Reseed
-from ssl_lightning.signals import WATCH
+from ssl_lightning.core.signals import WATCH
 
 # start: as `fit` begins; batch: in the n-th batch of this process; last: in the n-th batch that ends an epoch;
 # validation: as the n-th one begins; fsync: in the n-th write to disk; replace: between a file's write and its rename;

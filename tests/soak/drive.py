@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_lightning.signals import NUMBERS, status
+from ssl_lightning.core.signals import NUMBERS, status
 from tests.equal_runs import differences
 from tests.gloo import free_port
 from tests.soak.blow import TRAINING, Blow, process
@@ -20,13 +20,13 @@ COPIES.set_forkserver_preload(
     [
         "tests.soak.blow",
         "tests.soak.drive",
-        "ssl_lightning.build",
-        "ssl_lightning.trainers",
+        "ssl_lightning.cli.run",
+        "ssl_lightning.cli.trainers",
         "ssl_lightning.stages.pretrain",
         "ssl_lightning.stages.finetune",
         "ssl_lightning.stages.linear",
-        "ssl_lightning.data.sources.shapes",
-        "ssl_lightning.table",
+        "ssl_lightning.modalities.image.sources.shapes",
+        "ssl_lightning.cli.table",
     ]
 )
 KINDS = (signal.SIGKILL, *(signal.Signals(number) for number in NUMBERS))

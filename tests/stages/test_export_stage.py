@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lightning.checkpoint import load_backbone, save_backbone
-from ssl_lightning.instantiate import instantiate
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.models.convnet import ConvNetSmall
+from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
 from ssl_lightning.stages import export
 from tests.stages.tiny_run import NODE, TinyData, a_folder, a_run, judged
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks.labels import has_labels
-from ssl_lightning.data.images import ImageSet
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.modalities.image.images import ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
 from ssl_lightning.stages.common import judge_backbone, need_labels, same_items

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssl_lightning.callbacks.interrupt import Interrupt
-from ssl_lightning.errors import Interrupted
+from ssl_lightning.core.errors import Interrupted
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import training
 from tests.equal_runs import assert_equal_runs

@@ -9,12 +9,12 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ssl_lightning.checkpoint import save_backbone
-from ssl_lightning.data.datamodule import DataModule
-from ssl_lightning.data.images import ArrayImages, ImageSet
-from ssl_lightning.data.views import View, Views
+from ssl_lightning.modalities.image.data import DataModule
+from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
+from ssl_lightning.modalities.image.views import View, Views
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.run_folder import RunFolder
+from ssl_lightning.runs.checkpoint import save_backbone
+from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import Judged, open_backbone
 
 NODE = {"_target_": "ssl_lightning.models.convnet.ConvNetSmall", "width": 4}

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssl_lightning.core.counter import uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import BrokenFiles, WholeSet
-from ssl_lightning.data.counter import uniform
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio import reading
 
 PART_STREAM = 900  # of which part of a long clip is taken

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import has_tokens, token_encoder
 from ssl_lightning.data.base import DataModule, Drawn, Split
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.loader import WORKER_TIMEOUT
 from ssl_lightning.data.plan import Views
-from ssl_lightning.errors import UserError
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.modalities.audio import naive
 from ssl_lightning.modalities.audio.clips import ArrayClips, ClipSet

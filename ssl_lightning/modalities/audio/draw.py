@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_lightning.data.counter import uniform
+from ssl_lightning.core.counter import uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.plan import Views
-from ssl_lightning.errors import UserError
 
 MOST_MASKS = 16
 SCALARS = 16  # numbers that a view takes before its masks

@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import permutation
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio.clips import ClipSet
 
 STATISTIC_CLIPS, STATISTIC_BATCH = 2000, 64  # of the training set, that the statistic is taken from

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.audio.logmel import LogMel, inside, stretch_weights
 
 FRAMES = 32  # of `stretched_mel`

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.folder_scan import Kind
-from ssl_lightning.data.pixels import regular
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio.resample import reach, resample, resampled_length
+from ssl_lightning.modalities.image.pixels import regular
 
 RECORDINGS = Kind("recording", frozenset((".wav", ".wave", ".flac", ".ogg", ".oga")), ".wav, .flac or .ogg")
 BROKEN = (OSError,)  # what reading raises on a damaged, foreign, empty or silent file

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_lightning import distributed
+from ssl_lightning.core import distributed
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import groups, label_file, layout, name_pattern
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import Listing, list_files
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import automatic_workers
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio import reading
 from ssl_lightning.modalities.audio.clips import ArrayClips, ClipSet, FileClips
 

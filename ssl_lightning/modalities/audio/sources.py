@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import Loaded
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.modalities.audio.source import Recordings
 from ssl_lightning.modalities.audio.tones import tones

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_lightning.data.counter import uniform
+from ssl_lightning.core.counter import uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import hashed_seed
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio.clips import ArrayClips
 
 VERSION = 1

@@ -8,17 +8,17 @@ import pytest
 import soundfile
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import broken
-from ssl_lightning.data.draw import View
 from ssl_lightning.data.sampler import Request
-from ssl_lightning.data.views import Views
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio import source
 from ssl_lightning.modalities.audio.clips import ArrayClips, FileClips
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.modalities.audio.draw import AudioView, AudioViews, LocalAudioView
 from ssl_lightning.modalities.audio.fetch import ClipFetch
 from ssl_lightning.modalities.audio.sources import Audio, Tones
+from ssl_lightning.modalities.image.draw import View
+from ssl_lightning.modalities.image.views import Views
 from ssl_lightning.models.audio import MelConvNet, WaveConvNet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.vit import ViT
@@ -88,8 +88,8 @@ def test_views_change_with_the_epoch_and_with_the_seed_alone() -> None:
 
 def test_two_ranks_see_the_views_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(rank: int, world: int) -> list[Any]:
-        monkeypatch.setattr("ssl_lightning.distributed.rank", lambda: rank)
-        monkeypatch.setattr("ssl_lightning.distributed.world_size", lambda: world)
+        monkeypatch.setattr("ssl_lightning.core.distributed.rank", lambda: rank)
+        monkeypatch.setattr("ssl_lightning.core.distributed.world_size", lambda: world)
         return trained(sounds(batch_size=8 // world))
 
     whole, first, second = of(0, 1), of(0, 2), of(1, 2)

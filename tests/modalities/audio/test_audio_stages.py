@@ -9,10 +9,10 @@ import torch
 
 from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
-from ssl_lightning.build import compose
-from ssl_lightning.checkpoint import resolve_ckpt
+from ssl_lightning.cli.run import compose
 from ssl_lightning.data.base import Drawn
 from ssl_lightning.modalities.audio.data import AudioDataModule
+from ssl_lightning.runs.checkpoint import resolve_ckpt
 
 FEW = ["data.size=48", "data.test_size=24", "data.batch_size=16", "data.seconds=0.4", "data.sample_rate=4000"]
 FEW += ["data.length=1280", "data.mels=16", "data.window=0.05", "trainer.log_every_n_steps=1"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.data.counter import uniform
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.counter import uniform
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.audio.draw import (
     AudioView,
     AudioViews,
@@ -20,7 +20,7 @@ from ssl_lightning.modalities.audio.draw import (
 from ssl_lightning.modalities.audio.logmel import LogMel, Normal
 from ssl_lightning.modalities.audio.resample import LOBES
 from ssl_lightning.modalities.audio.views import AudioEvalView, DeviceAudioViews
-from tests.data.test_draw import kolmogorov_smirnov
+from tests.modalities.image.test_draw import kolmogorov_smirnov
 
 MEL = LogMel(sample_rate=2000, mels=8, window=0.02, hop=0.01, low=20.0)  # 20 samples a frame
 NORMAL = Normal(-2.0, 3.0)

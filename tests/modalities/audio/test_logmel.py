@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.audio.clips import ArrayClips
 from ssl_lightning.modalities.audio.logmel import LogMel, Normal, normal_of, stretch_weights
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import broken
-from ssl_lightning.errors import UserError
 from ssl_lightning.modalities.audio import reading, source
 from ssl_lightning.modalities.audio.clips import ArrayClips, FileClips, part_places
 from ssl_lightning.modalities.audio.resample import resample

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_lightning.errors import UserError
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.audio.logmel import LogMel, stretch_weights
 from ssl_lightning.modalities.audio.naive import mel_statistics, naive, stretched_mel
 from ssl_lightning.modalities.audio.show import show

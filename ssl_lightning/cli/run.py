@@ -1,0 +1,205 @@
+"""From a composed config to a run: check every node, build what the stage asks for, call it, keep its results."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ssl_lightning.cli import ranks, slips, typed
+from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
+from ssl_lightning.cli.run_parts import Parts
+from ssl_lightning.config import instantiate as building
+from ssl_lightning.config import ranges
+from ssl_lightning.config.allowed import PLACES, shown
+from ssl_lightning.core import crew as crews
+from ssl_lightning.core import launch, missing, one_line
+from ssl_lightning.core.errors import Interrupted, UserError
+from ssl_lightning.core.launch import Launch, is_main_process
+from ssl_lightning.core.signals import WATCH, status, words
+from ssl_lightning.runs import devices, earlier, known
+from ssl_lightning.runs import folder as run_folder
+from ssl_lightning.runs.folder import RunFolder
+
+__all__ = ["Config", "Parts", "check", "compose", "run"]
+
+# What the run itself gives to each part; to a stage any of `Parts`.
+GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
+GIVEN |= {"method": ("backbone", "optimizer")}
+# Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
+OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
+
+
+class Ended(BaseException):
+    """The processes that this one started have ended with an error, and have told it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit status {code}")
+        self.code = code
+
+
+def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
+    """This process' place, and the config with trainer.devices and num_nodes as they are."""
+    place, trainer = launch.settle(place, config.values["trainer"])
+    known = {key: trainer[key] for key in ("devices", "num_nodes") if key in trainer}
+    shown = {**config.shown, "trainer": {**config.shown.get("trainer", {}), **known}}
+    return place, replace(config, values={**config.values, "trainer": trainer}, shown=shown)
+
+
+def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
+    """The exit status of a run that a signal has stopped, and the line that says how to go on."""
+    saved = RunFolder(config.path).saved
+    text = words(f"its state is in {saved}" if saved else "nothing was saved yet")
+    if isinstance(error, Exception):  # a consequence: the signal may have ended a data worker, too
+        text = f"after signal {WATCH.told}: {type(error).__name__}: {error}\n{text}"
+    return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
+
+
+# ---- checks --------------------------------------------------------------------------------------------------------
+
+
+def check(config: Config) -> None:
+    """Check every name, argument and value of a config against the constructors, without importing or building them.
+
+    Raises UserError for the first that is wrong, and for what is typed and not read.
+    """
+    for _, why in unread(config):
+        raise UserError(why)
+
+
+def unread(config: Config) -> list[tuple[str, str]]:
+    """The same check, with (word, why) for each word of the command line that is right, and that nothing would read."""
+    line = typed.Line(config.overrides, config.values, config.choices, config.refers)
+    try:
+        _check_values(config)
+    except UserError as error:
+        raise typed.of_what_was_typed(error, line) from error
+    typed.check_method(line)
+    return typed.unread(line)
+
+
+def _check_values(config: Config) -> None:
+    own = f"{Settings.__module__}.Settings"
+    values, settings = config.values, building.signature_of(own).params
+    for key in values:
+        if key in settings:
+            building.check_value(values[key], settings[key], key, own)
+        elif key not in MAIN_GROUPS:
+            places = {*run_folder.flatten(values), *settings, *MAIN_GROUPS}
+            hint = slips.hint(key, str(values[key]), places) or nearest_key(key, [*settings, *MAIN_GROUPS])
+            raise UserError(f"there is no '{key}' in this config.{hint}")
+    trusted = config.settings.trusted_packages
+    for group in (*PLACES, "trainer"):
+        if not isinstance(values.get(group) or {}, dict):
+            raise UserError(f"{group} is {shown(values[group])}; it must be a mapping, as in conf/{group}")
+    if "_target_" not in (values.get("stage") or {}):
+        raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
+    for part, given in (GIVEN | {"stage": tuple(Parts.names())}).items():
+        building.check(values.get(part), trusted, part, given, PLACES[part])
+    building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
+    ranges.check_together(values, config.names)
+    for group in ("callbacks", "logger"):
+        for name, node in (values.get(group) or {}).items():
+            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+                raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
+            building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+
+
+# ---- the run -------------------------------------------------------------------------------------------------------
+
+
+def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Do what the config says in its run folder, or say that it has been done; returns the results.
+
+    Where the config asks for several processes and no launcher has started them, this one starts them, each with
+    `command` (by default the command line of this process), waits, and raises `Ended` if they fail.
+    """
+    place, config = settle(launch.here(), config)
+    trainer = config.values["trainer"]
+    local = launch.wanted(trainer) if not place.kind else 1
+    if not place.kind and local * int(trainer.get("num_nodes") or 1) > 1:
+        code = ranks.start(local, trainer, command)
+        if code:
+            raise Ended(code)
+        return RunFolder(config.path).results() or {}
+    with WATCH:
+        if place.world == 1:
+            return _work(config, None)
+        with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
+            return _work(config, crew)
+
+
+def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
+    """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
+    from ssl_lightning.cli import table
+
+    folder = RunFolder(config.path, config.overrides)
+    with folder.locked():
+        chosen = devices.chosen(config.values)
+        if config.settings.resume == "never":
+            known.check_kept(config.settings.ckpt, folder.path)
+        status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
+        if status == "finished":
+            results = folder.results() or {}
+            if is_main_process():
+                print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
+                table.show_results(results, str(folder.path))
+            return results
+        if is_main_process():
+            print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
+            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            print(*(f"{note}\n" for note in notes), sep="", end="")
+        values, said = dict(config.values), None
+        if folder.origin:  # not from what is stored, in which secrets are masked
+            folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)
+            values, kept = earlier.as_begun(folder.origin, config.values, config.overrides)
+            if kept and is_main_process():
+                print(f"as this run was begun: {', '.join(kept)}")
+            values, said = devices.shared_anew(folder.origin, values | chosen)
+        if said and is_main_process():
+            print(f"{said}: the images of a step stay the same")
+        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
+        folder.write_results(results)
+        if is_main_process():
+            table.show_results(results, str(folder.path))
+    return results
+
+
+def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> dict[str, Any]:
+    settings, node = config.settings, config.values["stage"]
+    try:
+        from lightning import seed_everything
+
+        stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
+        seed_everything(settings.seed, workers=True, verbose=False)
+        parts = Parts(config, folder)
+        if crew is not None:
+            parts.trainer.begin_talk(crew, settings.rank_timeout)
+        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **parts.of(stage))
+        head = {"stage": config.choices["stage"], "method": parts.method_name, "data": parts.data_name}
+        results = head | {"seed": settings.seed} | found
+        results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
+        for logger in parts.loggers:
+            if hasattr(logger, "log_results"):
+                logger.log_results(results)
+        return results
+    except Exception as error:
+        _explain(error, folder, settings.trusted_packages)
+        raise
+
+
+def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> None:
+    """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback."""
+    from ssl_lightning.data import workers
+
+    mistake = workers.explain(error)  # torch raises a worker's UserError as one, with a traceback in its text
+    if mistake is None and isinstance(error, ModuleNotFoundError) and (absent := missing.line(error)):
+        mistake = UserError(absent)
+    if mistake is None and not isinstance(error, UserError):
+        mistake = one_line.of_run(error, folder.path, trusted)
+    if mistake is not None:
+        raise mistake from error
+    if workers.named(error):
+        print(workers.named(error), file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""The objects of one run, made from its config when a stage asks for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ssl_lightning.cli.compose import Config
+from ssl_lightning.config import instantiate as building
+from ssl_lightning.config.allowed import PLACES
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.folder import RunFolder
+
+if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
+    from lightning.pytorch.loggers import Logger
+    from torch import nn
+
+    from ssl_lightning.cli.trainers import TrainerFactory
+    from ssl_lightning.data.base import DataModule
+    from ssl_lightning.methods.base import SSLMethod
+    from ssl_lightning.stages.common import Judged, Start
+
+
+class Parts:
+    """The objects of a run, each built once, and only when it is asked for. A stage gets those that it takes."""
+
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        self.config, self.run = config, folder
+        self.seed = config.settings.seed
+        self.method_name, self.data_name = str(config.choices["method"]), str(config.choices["data"])
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of the arguments that a stage may take."""
+        lazy = [name for name, member in vars(cls).items() if isinstance(member, cached_property)]
+        return [*lazy, "run", "seed", "method_name", "data_name"]
+
+    def of(self, stage: Callable[..., Any]) -> dict[str, Any]:
+        """The parts that a stage's function takes, by the names of its arguments."""
+        taken = inspect.signature(stage).parameters
+        return {name: getattr(self, name) for name in self.names() if name in taken}
+
+    def _build(self, part: str, node: Any, **extra: Any) -> Any:
+        trusted = self.config.settings.trusted_packages
+        if "_target_" not in (node or {}):
+            raise UserError(f"{part} has no _target_; choose one with {part}=<name>, or say which class it is")
+        return building.instantiate(node, trusted, PLACES[part], **extra)
+
+    def _node(self, part: str, **extra: Any) -> Any:
+        return self._build(part, self.config.values[part], **extra)
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """With the weights of `ckpt=` where the stage trains from them, else as it is drawn."""
+        return self.start.backbone if self.start else self._node("backbone")
+
+    def _check_modality(self) -> None:
+        """Refuse a method that is made for another kind of data, before it is built for these."""
+        trusted, values = self.config.settings.trusted_packages, self.config.values
+        kinds = [
+            getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
+            for part in ("method", "data")
+            if "_target_" in (values[part] or {})
+        ]
+        if len(kinds) == 2 and all(kinds) and kinds[0] != kinds[1]:
+            made = f"method={self.method_name} is made for {kinds[0]} data, and this is {kinds[1]}"
+            raise UserError(f"{made}; choose another method, or other data")
+
+    @cached_property
+    def method(self) -> SSLMethod:
+        self._check_modality()
+        return self._node("method", backbone=self.backbone, optimizer=self._node("optimizer"))
+
+    @cached_property
+    def start(self) -> Start | None:
+        """What a training begins with where `ckpt=` gives its weights, else None."""
+        from ssl_lightning.stages.common import begin
+
+        ckpt, node = self.config.settings.ckpt, self.config.values["backbone"]
+        resumed = self.run.checkpoint is not None
+        return begin(ckpt, node, lambda plain: self._build("backbone", plain), resumed) if ckpt else None
+
+    @cached_property
+    def judged(self) -> Judged:
+        """The pretrained backbone of `ckpt=` beside one with random weights."""
+        from ssl_lightning.stages.common import open_backbone
+
+        settings, chosen = self.config.settings, self.config.names("backbone")
+        node, trusted = self.config.values["backbone"], settings.trusted_packages
+        return open_backbone(settings.ckpt, node, chosen, settings.seed, trusted)
+
+    @cached_property
+    def data(self) -> DataModule:
+        return self._node("data")
+
+    @cached_property
+    def trainer(self) -> TrainerFactory:
+        from ssl_lightning.cli.trainers import TrainerFactory
+
+        return TrainerFactory(self.config.values, self.run.path, self.run.lengths)
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """Of the newest trainer; none where the stage has made no trainer."""
+        return self.trainer.loggers if "trainer" in vars(self) else []

@@ -1,0 +1,1 @@
+"""Images: sources, views, decoding, evaluation view."""

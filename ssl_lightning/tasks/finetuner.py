@@ -1,0 +1,134 @@
+"""Supervised training of a pretrained backbone: the whole network layer by layer, or a linear layer on frozen features.
+
+Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). Mixup: https://arxiv.org/abs/1710.09412. The linear
+layer behind a BatchNorm without scale: MAE, appendix A.1 (https://arxiv.org/abs/2111.06377).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from ssl_lightning.core.batch import Batch
+from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.protocols import out_dim
+from ssl_lightning.optim.param_groups import decayed_names, layer_decay, spared_names
+from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
+from ssl_lightning.runs.adopted import adopted
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """float64; Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class Finetuner(LightningModule):
+    """Images (B, 3, H, W) -> logits (B, num_classes), trained on labels.
+
+    Args:
+        backbone: images -> features (B, D), with `out_dim`.
+        num_classes: C.
+        optimizer: the recipe; its rate is that of the head.
+        layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
+        mixup: alpha of the Beta distribution of the mixing share; 0 = no mixup.
+        label_smoothing: share of the target spread over all classes.
+        frozen: the backbone stays as it is, in evaluation mode, and only a linear layer is trained.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerRecipe,
+        layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        label_smoothing: float = 0.0,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        if mixup < 0 or not 0 <= label_smoothing < 1:
+            raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
+        self.backbone = adopted(backbone).requires_grad_(not frozen)
+        dim = out_dim(backbone)
+        # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
+        self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
+        self.head = nn.Linear(dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)  # near 0: the first gradients leave the backbone in peace
+        nn.init.zeros_(self.head.bias)
+        self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
+        self.mixup, self.label_smoothing = mixup, label_smoothing
+        self._decayed: frozenset[str] | None = None  # of the backbone's parameters
+        self._seen: list[Tensor] = []  # of a validation: (correct, summed loss, images) of each batch
+        self.picking = (0.0, 0.0)  # of the last validation: (top1, -loss), the higher the better
+
+    def setup(self, stage: str) -> None:
+        """Who has weight decay goes by names that are fixed here, before a strategy that shards makes tensors flat."""
+        self._decayed = decayed_names(self.backbone.named_parameters(), not_decayed=spared_names(self.backbone))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._decayed is not None:
+            checkpoint["decayed"] = sorted(self._decayed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run goes on with the weight decay it began with: older ones decided by the shape alone."""
+        names = checkpoint.get("decayed")
+        shapes = decayed_names(self.backbone.named_parameters())
+        self._decayed = shapes if names is None else frozenset(map(str, names))
+
+    def train(self, mode: bool = True) -> "Finetuner":
+        """A frozen backbone never trains: not after a validation, and not where a run goes on amid an epoch."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(x)  # (B, D)
+        return self.head(self.norm(features))  # (B, C)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, labels = batch.views[0], batch.labels
+        if not self.mixup:
+            return self._loss(self(x), labels)
+        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        other = torch.randperm(len(x), device=x.device)
+        logits = self(share * x + (1 - share) * x[other])
+        return share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[other])
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    # ---- the split on which the checkpoint is picked
+
+    def on_validation_epoch_start(self) -> None:
+        self._seen = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.views[0]).float()
+        # -1: a batch that only makes the ranks even (see DealtSampler)
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=-1)
+        correct, images = (logits.argmax(dim=1) == batch.labels).sum(), (batch.labels >= 0).sum()
+        self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (correct, loss, images)]))
+
+    def on_validation_epoch_end(self) -> None:
+        none = torch.zeros(3, dtype=exact(self.device), device=self.device)  # a rank may hold no image of a small split
+        mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
+        correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
+        self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, sync_dist=True)
+        self.picking = (correct / images, -loss / images)  # of two equal accuracies the lower loss is the better
+
+    def configure_optimizers(self) -> Any:
+        steps = steps_of(self.trainer)
+        batch_size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        global_batch = batch_size * self.trainer.world_size * accumulated(self.trainer)
+        rate, decay = self.recipe.lr(global_batch), self.recipe.weight_decay
+        groups = layer_decay(self.backbone, self.head, rate, self.layer_decay, decay, self._decayed)
+        return self.recipe.build_groups(groups, global_batch, *steps)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        share = share_of_window(self.trainer)
+        super().backward(loss if share == 1 else loss * share, *args, **kwargs)
