@@ -36,6 +36,7 @@ MODULES: dict[str, str] = {
     "ssl_lightning.data.depth": "ssl_lightning.modalities.image.depth",
     "ssl_lightning.data.described": "ssl_lightning.modalities.image.described",
     "ssl_lightning.data.draw": "ssl_lightning.modalities.image.draw",
+    "ssl_lightning.data.fetch": "ssl_lightning.modalities.image.fetch",
     "ssl_lightning.data.image_data": "ssl_lightning.modalities.image.hooks",
     "ssl_lightning.data.images": "ssl_lightning.modalities.image.images",
     "ssl_lightning.data.jpeg": "ssl_lightning.modalities.image.jpeg",
@@ -117,7 +118,11 @@ MODULES: dict[str, str] = {
     "ssl_lightning.words": "ssl_lightning.cli.words",
 }
 # Classes and functions that moved or were renamed by themselves; these win over the module that they stood in.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "ssl_lightning.data.loader.ArrayFetch": "ssl_lightning.data.loader.BatchFetch",
+    "ssl_lightning.data.loader.EvalCrop": "ssl_lightning.modalities.image.fetch.EvalCrop",
+    "ssl_lightning.data.loader.eval_fetch": "ssl_lightning.modalities.image.fetch.eval_fetch",
+}
 
 
 def resolve(dotted: str) -> str:

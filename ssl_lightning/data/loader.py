@@ -213,12 +213,3 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             raise ValueError(f"a Loader keeps no state, got {state}")
-
-
-def __getattr__(name: str) -> Any:
-    """Names that stood here before."""
-    if name in ("ArrayFetch", "EvalCrop", "eval_fetch"):
-        from ssl_lightning.data import fetch
-
-        return getattr(fetch, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

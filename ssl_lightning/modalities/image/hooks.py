@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule, Drawn, Loaded, Split
 from ssl_lightning.data.batch import RawBatch
-from ssl_lightning.data.fetch import eval_fetch
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, SampleFetch
 from ssl_lightning.modalities.image.depth import Range
 from ssl_lightning.modalities.image.described import check_channels, check_network, per_channel
 from ssl_lightning.modalities.image.draw import View, Views
+from ssl_lightning.modalities.image.fetch import eval_fetch
 from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 from ssl_lightning.modalities.image.views import DeviceViews, EvalView, WorkerCrops, WorkerViews
 

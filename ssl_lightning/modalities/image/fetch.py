@@ -6,8 +6,6 @@ from ssl_lightning.data.loader import BatchFetch, Fetch, SampleFetch
 from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 from ssl_lightning.modalities.image.views import EvalView
 
-ArrayFetch = BatchFetch  # its older name
-
 
 class EvalCrop:
     """The evaluation crop as a transform of `SampleFetch`; nothing in it is random."""
