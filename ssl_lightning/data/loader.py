@@ -178,6 +178,7 @@ class Loader:
     def _source(self) -> Iterator[RawBatch]:
         if self.num_workers == 0:
             return (self.fetch[request] for request in self.requests)
+        workers.guard()
         if self._workers is None:
             self._workers = DataLoader(
                 InWorker(self.fetch),
