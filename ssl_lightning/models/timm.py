@@ -21,8 +21,8 @@ def timm_backbone(
 ) -> nn.Module:
     """timm's network `name` without its classifier: (B, in_channels, H, W) -> (B, out_dim).
 
-    Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`, a number or (height, width), which
-    may be (bands, frames) of a spectrogram; the others take any size.
+    Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`, a number or (height, width),
+    which may be (bands, frames) of a spectrogram; the others take any size.
     `kwargs` go to the network, for instance `patch_size=4` to give a ViT more than four tokens at 32 px; only sizes and
     kinds of layers (`TIMM_ARGUMENTS`), none of timm's that read or fetch files.
 
