@@ -1,4 +1,4 @@
-"""What users type and import: names may be added here, none may go; a renamed one needs an alias and a changelog line."""
+"""What users type and import: names may be added, none may go; a renamed one needs an alias and a changelog line."""
 
 import ast
 import importlib
