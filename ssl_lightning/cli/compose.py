@@ -73,13 +73,9 @@ class Config:
         return self.shown | {"choices": self.choices}
 
 
+@references.bounded()
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
     """Compose and resolve a run's config. Raises UserError for whatever cannot be composed."""
-    with references.bounded():
-        return _compose(overrides, config_dir)
-
-
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
     raw, said = compose_inherited(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])

@@ -25,10 +25,10 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.described import labels_per_image
 from ssl_lightning.runs.checkpoint import (
     build_backbone,
-    load_backbone,
     load_weights,
     no_larger,
     resolve_ckpt,
+    restored,
     untrained,
 )
 
@@ -74,7 +74,7 @@ def open_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
-    return Judged(load_backbone(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
+    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.quality import alignment
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import common
 from tests.gloo import run_two
 from tests.stages.tiny_run import TinyData, a_run, a_trainer, judged, two_views

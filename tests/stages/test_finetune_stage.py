@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.modalities.image.images import FileImages
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import finetune, training
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 

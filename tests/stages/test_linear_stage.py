@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import linear
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
