@@ -57,7 +57,7 @@ def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs
     assert key in results(runs / name)
 
 
-@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position", "cpc"])
+@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position"])
 def test_a_method_of_images_is_refused_in_a_line(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +78,27 @@ def test_two_lines_give_the_encoder_and_its_card_says_how_it_is_fed(runs: Path) 
     assert len(card["mean"]) == len(card["std"]) == 1
     assert card["std"][0] > 0
     assert results(runs / "run")["method"] == card["method"] == "simclr"
+
+
+def test_predictive_coding_is_read_in_its_context(runs: Path, tmp_path: Path) -> None:
+    """As typed: its card builds encoder and context, also where the run was killed; a training may begin with them."""
+    net = ["backbone.width=4", "backbone.out_dim=8", "method.context.hidden_dim=6", "method.offsets=[1,2]"]
+    words = ["method=cpc", *FEW, "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    assert main([*words, *net, "data=tones", "name=cpc"]) == 0
+    found = load_backbone(str(tmp_path / "cpc"))
+    assert found(torch.zeros(2, 1, 16, 32)).shape == (2, 6)
+    finished = resolve_ckpt(tmp_path / "cpc").card or {}
+    assert main([*words, "data=tones", "name=next", f"ckpt={tmp_path}/cpc", *net[2:]]) == 0
+    (tmp_path / "cpc" / "backbone.safetensors").unlink()
+    (tmp_path / "cpc" / "results.json").unlink()
+    killed = resolve_ckpt(tmp_path / "cpc").card or {}
+    assert {**finished, "out_dim": 6} == {**killed, "out_dim": 6}
+    assert killed["modality"] == "audio"
+    assert killed["backbone"]["encoder"]["out_dim"] == 8
+    other = load_backbone(str(tmp_path / "cpc"))
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), other.parameters(), strict=True))
+    assert main(["stage=knn", f"ckpt={tmp_path}/cpc", "name=knn", f"runs_dir={tmp_path}"]) == 0
+    assert results(tmp_path / "knn")["method"] == "cpc"
 
 
 def test_other_data_are_fed_as_the_card_says(runs: Path) -> None:
