@@ -116,6 +116,7 @@ def two_ranks(rank: int, world_size: int, folder: str, kind: str) -> dict[str, A
     return {"windows": [len(step["batches"]) for step in watch.steps], "apart": max(found)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["pretrain"])
 def test_two_processes_too(kind: str, tmp_path: Path) -> None:
     for found in run_two(two_ranks, str(tmp_path), kind):

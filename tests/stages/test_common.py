@@ -118,7 +118,7 @@ def judge_on(rank: int, world_size: int, run: str) -> dict[str, object]:
     return {"knn": found["knn_top1"], "linear": found["linear_top1"], **found["quality"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_reach_the_verdict_of_one_process(tmp_path: Path) -> None:
     run = str(a_run(tmp_path / "run"))
     one = judge_on(0, 1, run)
