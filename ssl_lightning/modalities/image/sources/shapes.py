@@ -65,9 +65,8 @@ def drawn_once(count: int, image_size: int, seed: int, split: str) -> Tensor:
     try:
         _write(file, images.numpy())
     except OSError as error:
-        say(
-            f"The drawn images cannot be kept in {file.parent} ({error.strerror or error}); they are drawn anew in each run."
-        )
+        why = error.strerror or error
+        say(f"The drawn images cannot be kept in {file.parent} ({why}); they are drawn anew in each run.")
         return images
     written = _read(file, shape)
     return images if written is None else written
