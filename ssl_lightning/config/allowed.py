@@ -121,7 +121,7 @@ PLACES: dict[str, tuple[Slot, ...]] = {
     "stage": (STAGE,),
 }
 
-# A user's own stage takes one of these parts of the run (`build.Parts`): no other function does.
+# A user's own stage takes one of these parts of the run (`cli.run_parts.Parts`): no other function does.
 STAGE_TAKES = frozenset(("method", "judged", "data", "trainer", "run"))
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.

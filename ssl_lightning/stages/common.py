@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
@@ -34,8 +35,22 @@ from ssl_lightning.runs.checkpoint import (
 
 CALIBRATION_ITEMS = 2048
 IMAGE = "image"
-TrainerFactory = Callable[..., Any]  # trainer(callbacks=[...], subfolder=None, **overrides) -> lightning.Trainer
 Embed = Callable[[Tensor], Tensor]
+
+
+class MakeTrainer(Protocol):
+    """What a stage is handed to train with: each call makes a trainer, as configured but for what the call says."""
+
+    def __call__(
+        self, callbacks: list[Callback] | None = None, subfolder: str | None = None, **overrides: Any
+    ) -> Trainer:
+        """A new trainer.
+
+        Args:
+            callbacks: a stage's own instead of the configured ones (progress and interrupt stay); [] for none at all.
+            subfolder: of the run, for a stage that trains several times.
+            overrides: arguments of lightning.Trainer that win over the configured ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ def check_batch(method: nn.Module, data: DataModule) -> None:
         )
 
 
-def device_of(trainer: TrainerFactory) -> torch.device:
+def device_of(trainer: MakeTrainer) -> torch.device:
     """The device that the configured trainer would use."""
     quiet = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     return torch.device(quiet.strategy.root_device)

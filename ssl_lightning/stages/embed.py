@@ -20,8 +20,8 @@ from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,
+    MakeTrainer,
     Stopwatch,
-    TrainerFactory,
     device_of,
     need_finite,
     report,
@@ -34,7 +34,7 @@ Split = Literal["train", "test"]
 def run(
     judged: Judged,
     data: DataModule,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     run: RunFolder,
     splits: Sequence[Split] = ("train", "test"),
     formats: Sequence[Literal["npz", "parquet"]] = ("npz",),

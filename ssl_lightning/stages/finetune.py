@@ -15,8 +15,8 @@ from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     Judged,
+    MakeTrainer,
     Stopwatch,
-    TrainerFactory,
     device_of,
     naive_features,
     need_finite,
@@ -35,7 +35,7 @@ NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
 def run(
     judged: Judged,
     data: DataModule,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     run: RunFolder,
     seed: int,
     epochs: int = 60,

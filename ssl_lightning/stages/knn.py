@@ -11,8 +11,8 @@ from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.stages.common import (
     Judged,
+    MakeTrainer,
     Stopwatch,
-    TrainerFactory,
     device_of,
     naive_features,
     need_finite,
@@ -27,7 +27,7 @@ from ssl_lightning.stages.common import (
 def run(
     judged: Judged,
     data: DataModule,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     k: int = 20,
     temperature: float = 0.07,
     chunk: int | None = None,

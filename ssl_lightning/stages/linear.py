@@ -23,8 +23,8 @@ from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     Judged,
+    MakeTrainer,
     Stopwatch,
-    TrainerFactory,
     calibration_batches,
     device_of,
     naive_features,
@@ -42,7 +42,7 @@ from ssl_lightning.tasks.finetuner import Finetuner
 def run(
     judged: Judged,
     data: DataModule,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     run: RunFolder,
     seed: int,
     probe: ProbeSettings | None = None,

@@ -17,9 +17,9 @@ from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.stages.common import (
+    MakeTrainer,
     Start,
     Stopwatch,
-    TrainerFactory,
     check_batch,
     judge_backbone,
     peak_memory_mb,
@@ -30,7 +30,7 @@ from ssl_lightning.stages.common import (
 def run(
     method: SSLMethod,
     data: DataModule,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     run: RunFolder,
     method_name: str,
     data_name: str,

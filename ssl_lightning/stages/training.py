@@ -26,7 +26,7 @@ from ssl_lightning.modalities.image.draw import Views as ImageViews
 from ssl_lightning.runs import sharded
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.runs.saving import Damaged, load, load_newest
-from ssl_lightning.stages.common import TrainerFactory, need_finite
+from ssl_lightning.stages.common import MakeTrainer, need_finite
 from ssl_lightning.tasks.finetuner import Finetuner
 
 LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
@@ -150,7 +150,7 @@ class Trained:
 def train_and_test(
     module: Finetuner,
     data: LabelledData,
-    trainer: TrainerFactory,
+    trainer: MakeTrainer,
     folder: Path,
     epochs: int,
     seed: int,

@@ -65,7 +65,8 @@ def drawn_once(count: int, image_size: int, seed: int, split: str) -> Tensor:
     try:
         _write(file, images.numpy())
     except OSError as error:
-        say(f"The drawn images cannot be kept in {file.parent} ({error.strerror}); they are drawn anew in each run.")
+        why = error.strerror or error
+        say(f"The drawn images cannot be kept in {file.parent} ({why}); they are drawn anew in each run.")
         return images
     written = _read(file, shape)
     return images if written is None else written
@@ -92,5 +93,7 @@ def _write(file: Path, images: np.ndarray) -> None:
     """An .npy file with a CRC-32 of the pixels after its end, whole or not at all, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(file, durable=True) as temporary, open(temporary, "wb") as out:
-        np.save(out, images)
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        out.write(images.data)  # numpy's own `save` does not say when a disk is full
         out.write(zlib.crc32(images.data).to_bytes(4, "little"))
