@@ -23,6 +23,19 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from ssl_lightning.stages.common import Judged, Start
 
 
+def check_modality(config: Config) -> None:
+    """Refuse a method that is made for another kind of data, before it is built for these."""
+    trusted, values = config.settings.trusted_packages, config.values
+    kinds = [
+        getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
+        for part in ("method", "data")
+        if "_target_" in (values[part] or {})
+    ]
+    if len(kinds) == 2 and all(kinds) and kinds[0] != kinds[1]:
+        made = f"method={config.choices['method']} is made for {kinds[0]} data, and this is {kinds[1]}"
+        raise UserError(f"{made}; choose another method, or other data")
+
+
 class Parts:
     """The objects of a run, each built once, and only when it is asked for. A stage gets those that it takes."""
 
@@ -56,21 +69,9 @@ class Parts:
         """With the weights of `ckpt=` where the stage trains from them, else as it is drawn."""
         return self.start.backbone if self.start else self._node("backbone")
 
-    def _check_modality(self) -> None:
-        """Refuse a method that is made for another kind of data, before it is built for these."""
-        trusted, values = self.config.settings.trusted_packages, self.config.values
-        kinds = [
-            getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
-            for part in ("method", "data")
-            if "_target_" in (values[part] or {})
-        ]
-        if len(kinds) == 2 and all(kinds) and kinds[0] != kinds[1]:
-            made = f"method={self.method_name} is made for {kinds[0]} data, and this is {kinds[1]}"
-            raise UserError(f"{made}; choose another method, or other data")
-
     @cached_property
     def method(self) -> SSLMethod:
-        self._check_modality()
+        check_modality(self.config)
         return self._node("method", backbone=self.backbone, optimizer=self._node("optimizer"))
 
     @cached_property

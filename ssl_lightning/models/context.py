@@ -137,6 +137,7 @@ class InContext(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.strides = check_sequence(encoder).strides
+        self.reads = str(getattr(encoder, "reads", ""))
         self.context = context(out_dim(encoder))
         self.out_dim = out_dim(self.context)
 

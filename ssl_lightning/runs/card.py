@@ -22,6 +22,7 @@ TIMM = "ssl_lightning.models.timm.timm_backbone"
 ENCODERS = (
     "ssl_lightning.models.convnet.ConvNetSmall",
     "ssl_lightning.models.vit.ViT",
+    "ssl_lightning.models.vit_mel.MelViT",
     "ssl_lightning.models.transformer1d.Transformer1d",
     "ssl_lightning.models.resnet.resnet",
     "ssl_lightning.models.audio.MelConvNet",

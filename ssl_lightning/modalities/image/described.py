@@ -46,7 +46,10 @@ def check_channels(images: Sequence[ImageSet], channels: int) -> None:
 
 
 def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
-    """Refuse a network that does not take images of as many channels as the data has."""
+    """Refuse a network that does not take images of as many channels as the data has, or none at all."""
+    if reads := getattr(backbone, "reads", ""):
+        raise UserError(f"this network ({type(backbone).__name__}) reads {reads}, and these are images; choose another "
+                        "backbone=, or other data")  # fmt: skip
     if in_channels(backbone) == channels:
         return
     blank = torch.zeros(1, channels, image_size, image_size)
