@@ -160,7 +160,9 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew)
+        results = _call_stage(
+            replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
+        )
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))

@@ -1,7 +1,7 @@
 """`Task`: what labels mean. Head, loss, metrics, and how outputs are told to people; one file each in `tasks/`.
 
-Nothing here knows the modality, the network or the trainer. `stage=linear`, `stage=finetune`, `stage=knn` and the end of
-a pretraining take any task. Shapes: B items, D features, K outputs of an item, T targets of an item.
+Nothing here knows the modality, the network or the trainer. `stage=linear`, `stage=finetune`, `stage=knn` and the end
+of a pretraining take any task. Shapes: B items, D features, K outputs of an item, T targets of an item.
 
 A task whose outputs are sequences (transcription by CTC, say) fits as it is: it overrides `features` to read the tokens
 of a network, its `head` maps `core.batch.Padded` (B, L, D) to `Padded` (B, L, K), its targets are `Padded` of symbols,
@@ -11,6 +11,7 @@ and `known`, `loss`, `measure` and `predict` read the lengths of both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -32,24 +33,19 @@ def known(labels: Tensor) -> Tensor:
 
 
 def computed(metrics: MetricCollection, together: bool = False) -> dict[str, float]:
-    """The values of metrics: of what this rank has seen, or, `together`, of what all have seen, on every rank.
+    """The values of metrics on the CPU: of what this rank has seen, or, `together`, of what all have seen, on every rank.
 
     torchmetrics' own way from rank to rank waits for ever where one of them has seen nothing.
     """
     found = dict(metrics.items())
-    mine = {key: (m._update_count, {s: _on_cpu(getattr(m, s)) for s in m._reductions}) for key, m in found.items()}
+    mine = {key: (m._update_count, {s: getattr(m, s) for s in m._reductions}) for key, m in found.items()}
     ranks = gather_objects(mine) if together else [mine]
     for key, metric in found.items():
         metric._update_count, metric._to_sync = max(rank[key][0] for rank in ranks), False
         for state, reduction in metric._reductions.items() if len(ranks) > 1 else ():
-            parts = [rank[key][1][state] for rank in ranks]
-            joined = sum(parts, []) if isinstance(parts[0], list) else reduction(torch.stack(parts))
-            setattr(metric, state, [x.to(metric.device) for x in joined] if isinstance(joined, list) else joined)
+            parts = [rank[key][1][state] for rank in ranks if rank[key][0]] or [getattr(metric, state)]
+            setattr(metric, state, list(chain(*parts)) if isinstance(parts[0], list) else reduction(torch.stack(parts)))
     return {key: float(metric.compute()) for key, metric in found.items()}
-
-
-def _on_cpu(state: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    return [x.cpu() for x in state] if isinstance(state, list) else state.cpu()
 
 
 class Task(nn.Module):
@@ -106,7 +102,7 @@ class Task(nn.Module):
         return head
 
     def loss(self, outputs: Any, targets: Any, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
-        """The loss of outputs (B, K): the mean or the sum over items. `smoothing`: share of a target spread over all."""
+        """The loss of outputs (B, K), the mean or the sum over items. `smoothing`: share of a target spread over all."""
         raise NotImplementedError
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -125,9 +121,13 @@ class Task(nn.Module):
 
     def measure(self, outputs: Any, targets: Any) -> dict[str, float]:
         """All metrics of some items, which all have a target."""
-        found = self.metrics().to(outputs.device)
-        found.update(outputs, targets)
+        found = self.metrics()
+        found.update(*self.measurable(outputs.to("cpu"), targets.to("cpu")))
         return computed(found)
+
+    def measurable(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Outputs and targets as `metrics()` takes them."""
+        return outputs, targets
 
     def noise(self, value: float, count: int) -> float:
         """How far apart two values of the main metric may lie by chance, of `count` items; here of a share."""

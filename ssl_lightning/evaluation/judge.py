@@ -60,7 +60,10 @@ def judge(
         found |= _named("knn", _knn(train, test, task, k, temperature, device, chunk))
         protocol["knn"] = f"cosine, k={min(k, len(train))}, T={temperature:g}, bank {len(train)}"
     if "linear" in what and len(train) < 2 and "knn" in what:
-        return found | {f"linear_{task.main}": None, "protocol": protocol | {"linear": "none: one labelled training image"}}
+        return found | {
+            f"linear_{task.main}": None,
+            "protocol": protocol | {"linear": "none: one labelled training image"},
+        }
     if "linear" in what:
         probe = probe or ProbeSettings()
         x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))

@@ -123,8 +123,8 @@ def train_probes(
 ) -> tuple[Tensor, Tensor]:
     """Trains one probe from zero for each (lr, weight decay) of the grid: weights (G, K, D) and biases (G, K).
 
-    x is (N, D), labels N targets of the task. All probes see the same batches, in an order that follows from `settings.seed`. A probe
-    that diverges becomes NaN and leaves the others alone.
+    x is (N, D), labels N targets of the task. All probes see the same batches, in an order that follows from
+    `settings.seed`. A probe that diverges becomes NaN and leaves the others alone.
     """
     count, dim, probes, width = len(x), x.shape[1], len(grid), len(task.names)
     lrs, decays = (x.new_tensor(v).repeat_interleave(width) for v in zip(*grid, strict=True))  # (G*K,)

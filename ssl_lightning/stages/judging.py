@@ -1,4 +1,4 @@
-"""The one way to a verdict: kNN and linear probe, random weights and naive features under the same protocol, in words."""
+"""The one way to a verdict: kNN and linear probe, and random weights and naive features under the same protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -66,13 +66,13 @@ def _other_kind(data: DataModule, stage: str, task: Task, kind: str) -> str:
     names = data.probe_set.target_names
     if task.reads == CLASSES:
         one = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        return f"stage={stage} takes one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
+        return (
+            f"stage={stage} takes one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
+        )
     has = FOUND[kind].format(count=len(names) or data.num_classes)
     fix = "leave task= out" if kind == CLASSES else "choose another task="
-    return (
-        f"task={type(task).__name__.lower()} takes {task.takes} per {data.noun}, and the data has {has}: {fix}, or give "
-        "a table of such labels with data.labels=FILE.csv"
-    )
+    name, table = type(task).__name__.lower(), "give a table of such labels with data.labels=FILE.csv"
+    return f"task={name} takes {task.takes} per {data.noun}, and the data has {has}: {fix}, or {table}"
 
 
 # ---- the verdict ---------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def verdict_on(
 
 
 def naive_baselines(data: DataModule, task: Task, train: Features, test: Features) -> dict[str, Any]:
-    """A linear probe on the naive features of these items, and the best constant answer: the baselines without a net."""
+    """A linear probe on the naive features of these items, and the best constant answer."""
     naive = naive_features(data, train, test)
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     return beside((train, test), naive, task, settings, data.naive_name)

@@ -4,6 +4,7 @@ Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). Mixup: https://a
 layer behind a BatchNorm without scale: MAE, appendix A.1 (https://arxiv.org/abs/2111.06377).
 """
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -107,7 +108,7 @@ class Finetuner(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._seen = []
-        object.__setattr__(self, "_metrics", self.task.metrics().to(self.device))  # no part of the network
+        object.__setattr__(self, "_metrics", self.task.metrics())  # no part of the network
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs, keep = self(batch.views[0]), self.task.known(batch.labels)
@@ -117,12 +118,13 @@ class Finetuner(LightningModule):
         outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
         loss = self.task.loss(outputs, targets, reduction="sum")
         self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (loss, keep.sum())]))
-        self._metrics.update(outputs, targets)
+        self._metrics.update(*self.task.measurable(outputs.to("cpu"), targets.to("cpu")))
 
     def on_validation_epoch_end(self) -> None:
         none = torch.zeros(2, dtype=exact(self.device), device=self.device)  # a rank may hold no item of a small split
         loss, items = gather_rows(torch.stack([*self._seen, none]).sum(dim=0)[None]).sum(dim=0).tolist()
         score = computed(self._metrics, together=True)[self.task.main]
+        score = score if isfinite(score) else self.task.worst
         self.log_dict({f"val/{self.task.main}": score, "val/loss": loss / items}, sync_dist=True)
         self.picking = (score if self.task.higher else -score, -loss / items)  # of equal ones the lower loss is better
 

@@ -1,10 +1,13 @@
-"""Metrics that torchmetrics has in float32 only: shares as exact quotients of counts."""
+"""What torchmetrics has in another form: exact shares, R2 of targets of any size, labels that are absent left out."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, R2Score
+from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
 
 class Top(Metric):
@@ -32,3 +35,48 @@ class Top(Metric):
 
     def compute(self) -> Tensor:
         return torch.tensor(self.correct.item() / max(self.total.item(), 1), dtype=torch.float64)
+
+
+class R2(R2Score):
+    """The share of the variance that is explained, the mean over T targets; NaN of fewer than two items.
+
+    torchmetrics takes sums of squares below 1e-4 for 0, so it is given standardised values.
+
+    Args:
+        mean, std: (T,), of the targets.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shift, self.scale = mean.double().cpu(), std.double().cpu()
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Predictions and targets (B, T), float64, on the CPU."""
+        super().update((preds - self.shift) / self.scale, (target - self.shift) / self.scale)
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total >= 2 else torch.tensor(torch.nan)  # type: ignore[operator]
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """The mean over labels of the average precision; a label that no item has is left out. NaN where none has any."""
+
+    def __init__(self, num_labels: int, **kwargs: Any) -> None:
+        super().__init__(num_labels, average="none", **kwargs)
+
+    def compute(self) -> Tensor:
+        preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)  # (N, L), probabilities and 0 or 1
+        present = [label for label in range(self.num_labels) if bool((target[:, label] == 1).any())]
+        found = [binary_average_precision(preds[:, label], target[:, label]) for label in present]
+        return torch.stack(found).mean() if found else torch.tensor(torch.nan)
+
+
+class MacroF1(MultilabelF1Score):
+    """The mean over labels of F1 at a probability of 1/2; a label that no item has is left out."""
+
+    def __init__(self, num_labels: int, **kwargs: Any) -> None:
+        super().__init__(num_labels, average="none", **kwargs)
+
+    def compute(self) -> Tensor:
+        scores = super().compute().view(-1)
+        return scores[(self.tp + self.fn).view(-1) > 0].mean()
