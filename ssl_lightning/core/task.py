@@ -33,7 +33,7 @@ def known(labels: Tensor) -> Tensor:
 
 
 def computed(metrics: MetricCollection, together: bool = False) -> dict[str, float]:
-    """The values of metrics on the CPU: of what this rank has seen, or, `together`, of what all have seen, on every rank.
+    """The values of metrics on the CPU: of what this rank has seen, or, `together`, of what all have seen.
 
     torchmetrics' own way from rank to rank waits for ever where one of them has seen nothing.
     """
@@ -102,7 +102,7 @@ class Task(nn.Module):
         return head
 
     def loss(self, outputs: Any, targets: Any, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
-        """The loss of outputs (B, K), the mean or the sum over items. `smoothing`: share of a target spread over all."""
+        """The loss of outputs (B, K), mean or sum over items; `smoothing`: share of each target spread over all."""
         raise NotImplementedError
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -123,7 +123,8 @@ class Task(nn.Module):
         """All metrics of some items, which all have a target."""
         found = self.metrics()
         found.update(*self.measurable(outputs.to("cpu"), targets.to("cpu")))
-        return computed(found)
+        scores = computed(found)
+        return {self.main: scores[self.main], **scores}
 
     def measurable(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
         """Outputs and targets as `metrics()` takes them."""

@@ -46,7 +46,7 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     data.read_labels(task.reads)
     kind = kind_of(data.probe_set)
     if kind is not None and kind != task.reads:
-        raise UserError(_other_kind(data, stage, task, kind))
+        raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
     if not data.has_labels:
         fix = "give labelled data, or use stage=embed, which needs none"
         raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
@@ -62,13 +62,11 @@ def prepared(task: Task, data: DataModule) -> Task:
     return task
 
 
-def _other_kind(data: DataModule, stage: str, task: Task, kind: str) -> str:
+def _other_kind(data: DataModule, who: str, task: Task, kind: str) -> str:
     names = data.probe_set.target_names
     if task.reads == CLASSES:
         one = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        return (
-            f"stage={stage} takes one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
-        )
+        return f"{who} one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
     has = FOUND[kind].format(count=len(names) or data.num_classes)
     fix = "leave task= out" if kind == CLASSES else "choose another task="
     name, table = type(task).__name__.lower(), "give a table of such labels with data.labels=FILE.csv"
@@ -149,7 +147,7 @@ def judge_backbone(
     pairs = positive_pairs(embed, data, device)
     kind = kind_of(data.probe_set)
     if kind is not None and kind != task.reads:
-        say(f"No kNN and no linear probe: {_other_kind(data, 'pretrain', task, kind)}.")
+        say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
     if not data.has_labels or kind != task.reads:
         return _without_labels(embed, data, device, pairs)
     prepared(task, data)
