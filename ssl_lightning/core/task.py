@@ -57,6 +57,8 @@ class Task(nn.Module):
         higher: whether more of it is better.
         worst: what stands for the main metric of a training that diverged.
         beside: the metrics told of baselines; () = all.
+        bounded: whether an item's pull on a head is bounded, as that of cross-entropy is. Squared errors grow with the
+            length of the features; a linear layer on frozen ones is then given shorter ones, so that it does not diverge.
         takes: what it takes, in words, for the line that refuses other labels.
         chance: the name of the best constant answer among the baselines; "" where it is not told.
         names: the K classes or targets, known after `prepare`.
@@ -67,6 +69,7 @@ class Task(nn.Module):
     higher: ClassVar[bool] = True
     worst: ClassVar[float] = 0.0
     beside: ClassVar[tuple[str, ...]] = ()
+    bounded: ClassVar[bool] = False
     takes: ClassVar[str] = "one class"
     chance: ClassVar[str] = ""
     names: tuple[str, ...] = ()

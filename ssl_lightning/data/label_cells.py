@@ -56,6 +56,7 @@ def meaning(
         ones = {f: [n for n, i in enumerate(columns) if row[i].lower() in YES] for f, row in found.items()}
         return _several(path, ones, files, names)
     cells = {name: row[columns[0]] for name, row in found.items()}
+    _check_numbers(path, set(cells.values()) - {""}, len(files))
     if reads == "several" or any(BETWEEN in cell for cell in cells.values()):
         different: set[str] = set()
         for cell in cells.values():
@@ -67,11 +68,21 @@ def meaning(
     classes = in_order({cell for cell in cells.values() if cell})
     if not classes:
         raise UserError(f"{path} has no label in its rows; give a path and a label in each")
-    if len(classes) > max(2, len(files) // 2) and any("." in name for name in classes) and all(map(is_number, classes)):
-        fix = "add task=regress, which reads them so, or choose another column with data.label_column=NAME"
-        raise UserError(f"{path}: its labels are numbers, nearly all of them different ({named(classes)}); {fix}")
     number = {name: label for label, name in enumerate(classes)}
     return Labels(torch.tensor([number.get(cells.get(name, ""), -1) for name in files]), classes)
+
+
+def _check_numbers(path: Path, different: set[str], files: int) -> None:
+    """Refuse what is read as names and is a measurement."""
+    if (
+        len(different) > max(2, files // 2)
+        and any("." in name for name in different)
+        and all(map(is_number, different))
+    ):
+        fix = "add task=regress, which reads them so, or choose another column with data.label_column=NAME"
+        raise UserError(
+            f"{path}: its labels are numbers, nearly all of them different ({named(sorted(different))}); {fix}"
+        )
 
 
 def is_yes_or_no(cell: str) -> bool:

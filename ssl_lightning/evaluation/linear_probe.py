@@ -102,6 +102,8 @@ def probe_grid(
     _check(train_labels, test_labels, task)
     mean, std = train_x.mean(dim=0), train_x.std(dim=0)
     std = torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std))  # a constant feature stays 0
+    if not task.bounded:
+        std = std * longest((train_x - mean) / std, settings.seed)
     x = (train_x - mean) / std
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed)).to(x.device)
     held, kept = order.tensor_split([max(1, round(settings.holdout * len(x)))])
@@ -116,6 +118,17 @@ def probe_grid(
     weight, bias = weight[0] / std, bias[0] - weight[0] @ (mean / std)  # the standardisation, folded in
     outputs = test_x @ weight.T + bias  # (M, K)
     return ProbeResult(task.measure(outputs, test_labels), *grid[best], table, weight, bias)
+
+
+def longest(x: Tensor, seed: int = 0, rounds: int = 30) -> Tensor:
+    """The root of the largest eigenvalue of x^T x / N, of x (N, D): by so much a squared error is too steep for a rate.
+
+    By power iteration; at least 1.
+    """
+    v = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(seed)).to(x)
+    for _ in range(rounds):
+        v = x.T @ (x @ (v / v.norm().clamp_min(1e-12))) / len(x)
+    return v.norm().sqrt().clamp_min(1)
 
 
 def train_probes(

@@ -94,6 +94,18 @@ def _gains(found: Mapping[str, Any], items: int, task: Task | None = None) -> li
     return gains
 
 
+def against(mine: float, other: float, items: int, task: Task, what: str) -> str:
+    """What a training on labels has brought, in a line.
+
+    Args:
+        mine, other: the main metric on `items` test items, of it and of the baseline.
+        what: the baseline: "random weights", "training from scratch".
+    """
+    told = f"{task.word(mine)} against {task.word(other)}"
+    gain = (1 if task.higher else -1) * (mine - other)
+    return f"above {what}: {told}" if gain > task.noise(other, items) else f"not above {what} ({told})"
+
+
 def share_noise(share: float, items: int) -> float:
     """How far two shares of so many items may lie apart by chance."""
     return 2 * math.sqrt(max(share * (1 - share), 0.25 / items) / items)

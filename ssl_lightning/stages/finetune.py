@@ -9,6 +9,7 @@ from torch.optim import AdamW
 
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
@@ -77,6 +78,7 @@ def run(
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
+    mains = pretrained.scores[task.main], scratch.scores[task.main]
     return report(
         judged, watch,
         **told(pretrained.scores, "finetune", task),
@@ -84,6 +86,7 @@ def run(
             "from_scratch": told(scratch.scores, "finetune", task),
             **beside_naive(data, task),
         },
+        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
         labels=len(rows) + len(held),
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "

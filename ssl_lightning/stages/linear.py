@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.hooks import Pixels as Pixels
@@ -76,13 +77,15 @@ def run(
 
     calibrate_batchnorm(judged.random, calibration_batches(data))
     naive = data.naive_network()
+    mine, random = scores(judged.backbone, "linear"), scores(judged.random, "random_init")
     return report(
         judged, watch,
-        **told(scores(judged.backbone, "linear"), "linear", task),
+        **told(mine, "linear", task),
         baselines={
-            "random_init": told(scores(judged.random, "random_init"), "linear", task),
+            "random_init": told(random, "linear", task),
             **({data.naive_name: told(scores(naive, data.naive_name), "linear", task)} if naive is not None else {}),
         },
+        verdict=verdict.against(mine[task.main], random[task.main], len(data.test_set), task, "random weights"),
         labels=len(rows[0]),
         protocol={
             "linear": "linear layer behind a BatchNorm without scale, random crops and flips, SGD momentum 0.9, rate "

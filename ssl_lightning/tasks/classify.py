@@ -18,6 +18,7 @@ class Classify(Task):
 
     main = "top1"
     beside = ("top1",)
+    bounded = True
 
     @classmethod
     def of(cls, classes: Sequence[str] | int) -> Self:

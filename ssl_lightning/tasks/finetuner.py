@@ -56,6 +56,9 @@ class Finetuner(LightningModule):
         dim = out_dim(backbone)
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
+        self.shorter = (
+            1.0 if task.bounded or not frozen else dim**-0.5
+        )  # features of length 1: any rate up to 1 is stable
         self.task = task
         self.head = task.head(dim)
         self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
@@ -90,7 +93,10 @@ class Finetuner(LightningModule):
     def forward(self, x: Any) -> Any:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.task.features(self.backbone, x)  # (B, D)
-        return self.head(self.norm(features) if isinstance(features, Tensor) else features)  # (B, K)
+        if isinstance(features, Tensor):
+            features = self.norm(features)
+            features = features * self.shorter if self.shorter != 1 else features
+        return self.head(features)  # (B, K)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels = batch.views[0], batch.labels

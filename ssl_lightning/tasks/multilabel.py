@@ -22,6 +22,7 @@ class MultiLabel(Task):
     main, chance = "map", "class_frequencies"
     reads: Reads = "several"
     takes = "several labels"
+    bounded = True
 
     def check(self, targets: Tensor, split: str, noun: str) -> None:
         if (
