@@ -101,7 +101,10 @@ class Parts:
     @cached_property
     def task(self) -> Task:
         """What labels mean; a run from before there were tasks has classes."""
-        return self._build("task", self.config.values.get("task") or {"_target_": CLASSIFY})
+        node = self.config.values.get("task") or {"_target_": CLASSIFY}
+        task: Task = self._build("task", node)
+        task.node = dict(node)
+        return task
 
     @cached_property
     def trainer(self) -> TrainerFactory:

@@ -10,7 +10,7 @@ and `known`, `loss`, `measure` and `predict` read the lengths of both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -44,7 +44,11 @@ def computed(metrics: MetricCollection, together: bool = False) -> dict[str, flo
         metric._update_count, metric._to_sync = max(rank[key][0] for rank in ranks), False
         for state, reduction in metric._reductions.items() if len(ranks) > 1 else ():
             parts = [rank[key][1][state] for rank in ranks if rank[key][0]] or [getattr(metric, state)]
-            setattr(metric, state, list(chain(*parts)) if isinstance(parts[0], list) else reduction(torch.stack(parts)))
+            joined: Any = list(chain(*parts))
+            if not isinstance(parts[0], list):
+                assert callable(reduction), f"{key} says with dist_reduce_fx how {state} of several ranks become one"
+                joined = reduction(torch.stack(parts))
+            setattr(metric, state, joined)
     return {key: float(metric.compute()) for key, metric in found.items()}
 
 
@@ -58,10 +62,11 @@ class Task(nn.Module):
         worst: what stands for the main metric of a training that diverged.
         beside: the metrics told of baselines; () = all.
         bounded: whether an item's pull on a head is bounded, as that of cross-entropy is. Squared errors grow with the
-            length of the features; a linear layer on frozen ones is then given shorter ones, so that it does not diverge.
+            features' length; a linear layer on frozen ones is then given shorter ones, so that it does not diverge.
         takes: what it takes, in words, for the line that refuses other labels.
         chance: the name of the best constant answer among the baselines; "" where it is not told.
         names: the K classes or targets, known after `prepare`.
+        node: the config node that builds it, where a config does.
     """
 
     reads: ClassVar[Reads] = CLASSES
@@ -73,6 +78,7 @@ class Task(nn.Module):
     takes: ClassVar[str] = "one class"
     chance: ClassVar[str] = ""
     names: tuple[str, ...] = ()
+    node: dict[str, Any] | None = None
 
     # ---- what is learned from
 
@@ -150,5 +156,14 @@ class Task(nn.Module):
         return [dict(zip(self.names, row.tolist(), strict=True)) for row in outputs]
 
     def described(self) -> dict[str, Any]:
-        """What must be kept with a trained head, in plain values: the names, and the statistics, which are buffers."""
-        return {"names": list(self.names), **{name: value.tolist() for name, value in self.named_buffers()}}
+        """What is kept with a trained head, in plain values: the node, the names, and the statistics, its buffers."""
+        node = self.node or {"_target_": f"{type(self).__module__}.{type(self).__qualname__}"}
+        statistics = {name: value.tolist() for name, value in self.named_buffers()}
+        return {"node": node, "names": list(self.names), "statistics": statistics}
+
+    def restore(self, described: Mapping[str, Any]) -> Self:
+        """A task built by the node, as it was when `described` was written; a saved state_dict then fits."""
+        self.names = tuple(described["names"])
+        for name, value in described["statistics"].items():
+            setattr(self, name, torch.tensor(value, dtype=getattr(self, name).dtype))
+        return self

@@ -64,7 +64,7 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     def __init__(self, num_labels: int, **kwargs: Any) -> None:
         super().__init__(num_labels, average="none", **kwargs)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)  # (N, L), probabilities and 0 or 1
         present = [label for label in range(self.num_labels) if bool((target[:, label] == 1).any())]
         found = [binary_average_precision(preds[:, label], target[:, label]) for label in present]
@@ -78,5 +78,5 @@ class MacroF1(MultilabelF1Score):
         super().__init__(num_labels, average="none", **kwargs)
 
     def compute(self) -> Tensor:
-        scores = super().compute().view(-1)
-        return scores[(self.tp + self.fn).view(-1) > 0].mean()
+        scores, tp, fn = super().compute().view(-1), torch.as_tensor(self.tp), torch.as_tensor(self.fn)
+        return scores[(tp + fn).view(-1) > 0].mean()

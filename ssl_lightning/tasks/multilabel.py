@@ -1,6 +1,6 @@
 """task=multilabel: any of several labels for each item. Binary cross-entropy; mean average precision and macro F1."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class MultiLabel(Task):
     """
 
     main, chance = "map", "class_frequencies"
-    reads: Reads = "several"
+    reads: ClassVar[Reads] = "several"
     takes = "several labels"
     bounded = True
 

@@ -1,7 +1,7 @@
 """task=regress: one number for each item, or several. Squared error of standardised targets; R2, MAE and RMSE."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Regress(Task):
     """
 
     main, worst, chance = "r2", -float("inf"), "train_mean"
-    reads: Reads = "numbers"
+    reads: ClassVar[Reads] = "numbers"
     takes = "numbers"
     mean: Tensor
     std: Tensor
