@@ -1,4 +1,4 @@
-"""Tasks from the command line, on a folder of images with tables of labels: stages, wrong pairings, a task of one's own."""
+"""Tasks from the command line, on images with tables of labels: stages, wrong pairings, a task of one's own."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from tests.tasks import own
 # Lightning itself uses what newer torch versions warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 QUICK = ["stage.probe.epochs=10", "stage.probe.lrs=[0.1]", "stage.probe.weight_decays=[0.0]"]
-SHORT = ["stage.epochs=2", "stage.warmup_epochs=0", "stage.batch_size=16"]
+SHORT = ["stage.epochs=2", "stage.warmup_epochs=0", "stage.batch_size=16", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for i in range(48):
         bright, red = draws.uniform(20, 180), draws.uniform(0, 60)
-        image = draws.normal(bright, 4, (16, 16, 3)) + [red, 0, 0]
+        image = draws.normal(bright, 4, (16, 16, 3))
+        image[..., 0] += red
         path = folder / "images" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
@@ -102,7 +103,7 @@ def test_finetune_takes_each_task_and_leaves_what_loads_it(there: Path, task: st
 
 def test_linear_on_augmented_views_of_numbers(there: Path) -> None:
     words = ["task=regress", f"data.labels={there}/numbers.csv", "data.label_column=bright"]
-    augmented = ["stage.augmented=true", "stage.epochs=2", "stage.batch_size=16"]
+    augmented = ["stage.augmented=true", "stage.epochs=2", "stage.batch_size=16", "trainer.log_every_n_steps=1"]
     assert go(there, "augmented", "stage=linear", *words, *augmented) == 0
     assert -2 < results(there, "augmented")["linear_r2"] <= 1
 
@@ -150,7 +151,12 @@ def test_a_task_of_ones_own_needs_no_edit_of_the_package(there: Path) -> None:
 def test_pretraining_ends_with_the_verdict_of_the_task(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data=folder", f"data.root={there}/images", "data.image_size=16", "data.batch_size=16", "trainer=cpu"]
     words += ["task=regress", f"data.labels={there}/numbers.csv", "trainer.max_epochs=1", "backbone.width=4"]
-    words += ["method.projector.hidden_dim=8", "method.projector.out_dim=8", "callbacks=minimal"]
+    words += [
+        "method.projector.hidden_dim=8",
+        "method.projector.out_dim=8",
+        "callbacks=minimal",
+        "trainer.log_every_n_steps=1",
+    ]
     assert main([*words, f"runs_dir={there}", "name=pretrained"]) == 0
     found = results(there, "pretrained")
     assert {"knn_r2", "linear_r2", "linear_mae", "quality"} <= found.keys()
