@@ -26,7 +26,7 @@ from ssl_lightning.runs.folder import RunFolder
 __all__ = ["Config", "Parts", "check", "compose", "run"]
 
 # What the run itself gives to each part; to a stage any of `Parts`.
-GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
+GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data", "task"), ())
 GIVEN |= {"method": ("backbone", "optimizer")}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
@@ -88,7 +88,7 @@ def _check_modality(config: Config) -> None:
     except UserError as error:
         if "is made for" in str(error):
             raise
-    except Exception:  # noqa: S110  (what else is wrong is being told)
+    except Exception:
         pass
 
 
@@ -172,7 +172,9 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
+        results = _call_stage(
+            replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
+        )
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))

@@ -18,9 +18,12 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from torch import nn
 
     from ssl_lightning.cli.trainers import TrainerFactory
+    from ssl_lightning.core.task import Task
     from ssl_lightning.data.base import DataModule
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
+
+CLASSIFY = "ssl_lightning.tasks.classify.Classify"
 
 
 def check_modality(config: Config) -> None:
@@ -95,6 +98,14 @@ class Parts:
     @cached_property
     def data(self) -> DataModule:
         return self._node("data")
+
+    @cached_property
+    def task(self) -> Task:
+        """What labels mean; a run from before there were tasks has classes."""
+        node = self.config.values.get("task") or {"_target_": CLASSIFY}
+        task: Task = self._build("task", node)
+        task.node = dict(node)
+        return task
 
     @cached_property
     def trainer(self) -> TrainerFactory:

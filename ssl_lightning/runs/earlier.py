@@ -13,6 +13,8 @@ from typing import Any
 
 # Keys that came later, as patterns, with the value that was in force before (their default).
 LATER: dict[str, Any] = {
+    "task": {"_target_": "ssl_lightning.tasks.classify.Classify"},
+    "choices.task": "classify",
     "data.eval_resize": None,
     "data.group": None,
     "data.held_out": None,
@@ -87,7 +89,7 @@ def _get(node: Any, key: str) -> Any:
 
 
 def _has_parent(node: Any, key: str) -> bool:
-    return isinstance(_get(node, key.rpartition(".")[0]), Mapping)
+    return "." not in key or isinstance(_get(node, key.rpartition(".")[0]), Mapping)
 
 
 def _with(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import nn
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.protocols import has_tokens
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
@@ -21,10 +22,10 @@ from ssl_lightning.stages.common import (
     Start,
     Stopwatch,
     check_batch,
-    judge_backbone,
     peak_memory_mb,
     speed,
 )
+from ssl_lightning.stages.judging import judge_backbone
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
     start: Start | None = None,
     backbone_rate: float = 1.0,
     layer_decay: float = 1.0,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Trains to the last epoch, resuming from the run's last checkpoint, and judges that last epoch.
 
@@ -54,8 +56,11 @@ def run(
         start: the weights of a `ckpt=` that the backbone begins with; they are then a baseline, too.
         backbone_rate: the backbone's rate as a share of that of the heads, which begin with random weights.
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
+        task: what labels mean, for the judgement; None: classes.
     """
     watch = Stopwatch()
+    if task is not None:
+        data.read_labels(task.reads)
     data.check_network(method.backbone)
     check_batch(method, data)
     if data.views is not None:
@@ -83,7 +88,7 @@ def run(
     if judge:
         embed, random_backbone = method.to(device).embed, random_backbone.to(device)
         before = begun.to(device) if start and start.loaded else None
-        results |= judge_backbone(embed, random_backbone, data, device, k, temperature, start=before)
+        results |= judge_backbone(embed, random_backbone, data, device, k, temperature, start=before, task=task)
     if still:
         results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {

@@ -18,6 +18,7 @@ from ssl_lightning.models.vit import ViT
 from ssl_lightning.optim.param_groups import spared_names, split_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import METHODS, config_of, tiny_method
@@ -154,7 +155,7 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fine_tuning_decays_what_mae_decays_at_mae_s_rates(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last norm aside, which learns with the last block here and with the head there."""
-    module = Finetuner(NETWORKS[network](), 3, recipe(), layer_decay=0.5)
+    module = Finetuner(NETWORKS[network](), Classify.of(3), recipe(), layer_decay=0.5)
     module.setup("fit")
     monkeypatch.setattr(Finetuner, "trainer", FakeTrainer())
     groups = module.configure_optimizers()["optimizer"].param_groups
