@@ -72,12 +72,6 @@ class Labelled:
         """Read labels as a task takes them: a class each, several labels, or numbers. What was read is read anew."""
         if kind != self.label_kind:
             self.label_kind, self._sets = kind, None
-            self.check_label_kind()
-
-    def check_label_kind(self) -> None:
-        """Refuse arguments that this kind of labels does not have."""
-        if self.label_kind != CLASSES and self.labels_per_class is not None:
-            raise UserError("data.labels_per_class counts labels of each class; give data.label_fraction for this task")
 
     def bear(self, sets: tuple[Any, ...]) -> None:
         """Let batches bear targets where these are what is learned from."""
@@ -111,6 +105,8 @@ class Labelled:
         """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
         if split == "test":
             return labelled_subset(strata(self.test_set))
+        if self.label_kind != CLASSES and self.labels_per_class is not None:
+            raise UserError("data.labels_per_class counts labels of each class; give data.label_fraction for this task")
         return labelled_subset(strata(self.probe_set), self.label_fraction, self.labels_per_class, self.seed)
 
     def no_targets(self, like: Tensor) -> Tensor:

@@ -13,8 +13,6 @@ from typing import Any
 
 # Keys that came later, as patterns, with the value that was in force before (their default).
 LATER: dict[str, Any] = {
-    "task": {"_target_": "ssl_lightning.tasks.classify.Classify"},
-    "choices.task": "classify",
     "data.eval_resize": None,
     "data.group": None,
     "data.held_out": None,
@@ -26,6 +24,8 @@ LATER: dict[str, Any] = {
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
 }
+# Whole parts that came later, with what was in force before.
+PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}
 # Of `experiment=`: keys with the value before and now. It is a run from before where its config lacks `SINCE`.
 SINCE = "data.eval_resize"
 CORRECTED: dict[str, dict[str, tuple[Any, Any]]] = {
@@ -50,6 +50,9 @@ def as_begun(
     said: list[str] = []
     if not stored:
         return found, said
+    for part, before in PARTS.items():
+        if part not in stored and found.get(part) == before:
+            found = _with(_with(found, part, ABSENT), f"choices.{part}", ABSENT)
     old = _get(stored, SINCE) is ABSENT
     for pattern, before in LATER.items():
         for key in _keys(found, pattern.split(".")):
@@ -89,7 +92,7 @@ def _get(node: Any, key: str) -> Any:
 
 
 def _has_parent(node: Any, key: str) -> bool:
-    return "." not in key or isinstance(_get(node, key.rpartition(".")[0]), Mapping)
+    return isinstance(_get(node, key.rpartition(".")[0]), Mapping)
 
 
 def _with(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

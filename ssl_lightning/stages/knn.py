@@ -27,6 +27,6 @@ def run(
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
     task = need_labels(data, "knn", task)
-    networks = judged.backbone.to(device), judged.random.to(device)
-    found, _, _ = verdict_on(*networks, data, task, device, k, temperature, what=("knn",), chunk=chunk)
+    backbone, random = judged.backbone.to(device), judged.random.to(device)
+    found, _, _ = verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)
     return report(judged, watch, **found)

@@ -98,6 +98,6 @@ def on_features(
     judged: Judged, data: DataModule, task: Task, device: torch.device, probe: ProbeSettings
 ) -> dict[str, Any]:
     """Features once, then the grid."""
-    networks, only = (judged.backbone.to(device), judged.random.to(device)), ("linear",)
-    found, train, _ = verdict_on(*networks, data, task, device, probe=probe, what=only, naive_what=only)
+    backbone, random, only = judged.backbone.to(device), judged.random.to(device), ("linear",)
+    found, train, _ = verdict_on(backbone, random, data, task, device, probe=probe, what=only, naive_what=only)
     return {**found, "labels": len(train)}
