@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning.cli import config_loader, help, moved, references, retarget, slips, words
+from ssl_lightning.cli import arguments_taken, config_loader, help, moved, references, retarget, slips, words
 from ssl_lightning.config import aliases
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import UserError, did_you_mean
@@ -147,6 +147,9 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
             found = hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
             return _with_present_names(found)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
+            full = arguments_taken.added(parsed, hydra.config_loader.chosen)
+            if full != overrides:  # once: with their "+" none is added again
+                return compose_raw(full, config_dir)
             _diagnose(parsed, config_dir, hydra.config_loader.chosen)
             line = _first_line(error)
             if wrong := re.match(r"Error merging override (.*)", line):
