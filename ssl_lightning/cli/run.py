@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
-from ssl_lightning.cli.run_parts import Parts, check_modality
+from ssl_lightning.cli.run_parts import Parts, other_kind
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
@@ -75,21 +76,12 @@ def unread(config: Config) -> list[tuple[str, str]]:
     try:
         _check_values(config)
     except UserError as error:
-        _check_modality(config)
-        raise typed.of_what_was_typed(error, line) from error
+        why = ""
+        with contextlib.suppress(UserError):  # a value may not fit because of the kind of the data: colours have a mean
+            why = other_kind(config)
+        raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
     return typed.unread(line)
-
-
-def _check_modality(config: Config) -> None:
-    """Of a value that does not fit, the kind of the data may be the reason: a method of colours wants their mean."""
-    try:
-        check_modality(config)
-    except UserError as error:
-        if "is made for" in str(error):
-            raise
-    except Exception:  # noqa: S110  (what else is wrong is being told)
-        pass
 
 
 def _check_values(config: Config) -> None:

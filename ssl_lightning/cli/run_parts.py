@@ -23,17 +23,18 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from ssl_lightning.stages.common import Judged, Start
 
 
-def check_modality(config: Config) -> None:
-    """Refuse a method that is made for another kind of data, before it is built for these."""
+def other_kind(config: Config) -> str:
+    """What to say of a method that is made for another kind of data than these; "" where it fits."""
     trusted, values = config.settings.trusted_packages, config.values
     kinds = [
         getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
         for part in ("method", "data")
         if "_target_" in (values[part] or {})
     ]
-    if len(kinds) == 2 and all(kinds) and kinds[0] != kinds[1]:
-        made = f"method={config.choices['method']} is made for {kinds[0]} data, and this is {kinds[1]}"
-        raise UserError(f"{made}; choose another method, or other data")
+    if len(kinds) < 2 or not all(kinds) or kinds[0] == kinds[1]:
+        return ""
+    made = f"method={config.choices['method']} is made for {kinds[0]} data, and this is {kinds[1]}"
+    return f"{made}; choose another method, or other data"
 
 
 class Parts:
@@ -71,7 +72,8 @@ class Parts:
 
     @cached_property
     def method(self) -> SSLMethod:
-        check_modality(self.config)
+        if why := other_kind(self.config):
+            raise UserError(why)
         return self._node("method", backbone=self.backbone, optimizer=self._node("optimizer"))
 
     @cached_property
