@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
-from ssl_lightning.cli.run_parts import Parts, other_kind
+from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
@@ -102,6 +102,7 @@ def _check_values(config: Config) -> None:
         raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
     for part, given in (GIVEN | {"stage": tuple(Parts.names())}).items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
+    _check_probes(values, trusted)
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
     ranges.check_together(values, config.names)
     for group in ("callbacks", "logger"):
@@ -109,6 +110,18 @@ def _check_values(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+
+
+def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Raise a UserError for a probe of a stage that is no change of these data."""
+    probes, data = (values.get("stage") or {}).get("probes") or {}, values.get("data") or {}
+    for name, changes in probes.items():
+        where = f"stage.probes.{name}"
+        if not isinstance(changes, dict) or not changes or not str(name).isidentifier():
+            raise UserError(f"{where} names what of the data is another: {{{name}: {{label_column: ...}}}}")
+        if "_target_" in changes:
+            raise UserError(f"{where} changes keys of the data, not their class; leave _target_ out")
+        building.check(changed(data, changes), trusted, where, (), PLACES["data"])
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,16 @@ def other_kind(config: Config) -> str:
         return ""
     made = f"method={config.choices['method']} is made for {kinds[0]} data, and this is {kinds[1]}"
     return f"{made}; choose another method, or other data"
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the data of a probe.
+
+    Where the groups that are held out are a field of the names' pattern, and that pattern is changed, they are gone
+    with it; who speaks is told of speakers on both sides.
+    """
+    gone = {"held_out": None} if "labels" in changes and "held_out" in data and data.get("group") is None else {}
+    return {**data, **gone, **changes}
 
 
 class Parts:
@@ -97,6 +107,11 @@ class Parts:
     @cached_property
     def data(self) -> DataModule:
         return self._node("data")
+
+    @cached_property
+    def other_data(self) -> Callable[[Mapping[str, Any]], DataModule]:
+        """Makes the run's data with some keys changed, for the probes of a stage."""
+        return lambda changes: self._build("data", changed(self.config.values["data"], changes))
 
     @cached_property
     def trainer(self) -> TrainerFactory:

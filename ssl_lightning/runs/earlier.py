@@ -23,6 +23,7 @@ LATER: dict[str, Any] = {
     "method.predictor.eps": 1e-5,
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
+    "stage.probes": None,
 }
 # Of `experiment=`: keys with the value before and now. It is a run from before where its config lacks `SINCE`.
 SINCE = "data.eval_resize"

@@ -22,6 +22,7 @@ from ssl_lightning.stages.common import (
     split_features,
     split_random_features,
 )
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 
 
 def run(
@@ -31,17 +32,30 @@ def run(
     k: int = 20,
     temperature: float = 0.07,
     chunk: int | None = None,
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """Cosine kNN weighted by exp(cosine / temperature); the bank is every training image whose label may be used.
 
     Args:
         k: neighbours that vote; all of a smaller bank.
         chunk: test images at a time; None chooses by the size of the bank.
+        other_data: makes the data of a probe.
+        probes: further labels to tell from the same features, {name: what of the data is another}.
     """
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
     need_labels(data, "knn")
+    others = data_of(probes, other_data, judged, "knn")
+    found = on_neighbours(judged, data, device, k, temperature, chunk)
+    found |= measured(others, lambda other: on_neighbours(judged, other, device, k, temperature, chunk))
+    return report(judged, watch, **found)
 
+
+def on_neighbours(
+    judged: Judged, data: DataModule, device: torch.device, k: int, temperature: float, chunk: int | None
+) -> dict[str, Any]:
+    """The kNN of trained, random and naive features of these data."""
     train, test = split_features(judged.backbone.to(device), data, device)
     need_finite(("train", train), ("test", test), noun=data.noun)
     k = min(k, len(train))
@@ -54,12 +68,11 @@ def run(
     naive, variant = harder_naive(top1, train, test, data)
     baselines = {"random_init": {"knn_top1": random}, data.naive_name: {"knn_top1": naive, "variant": variant}}
     found = {"knn_top1": top1(train, test), "baselines": baselines}
-    return report(
-        judged, watch,
+    return {
         **found,
-        verdict=verdict.of(found, test.x, lambda: data.naive_features("test", test.indices), data.noun),
-        protocol={"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},
-    )  # fmt: skip
+        "verdict": verdict.of(found, test.x, lambda: data.naive_features("test", test.indices), data.noun),
+        "protocol": {"knn": f"cosine, k={k}, T={temperature:g}, bank {len(train)}"},
+    }
 
 
 def harder_naive(top1: Any, train: Features, test: Features, data: DataModule) -> tuple[float, str]:

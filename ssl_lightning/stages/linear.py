@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features
@@ -35,6 +36,7 @@ from ssl_lightning.stages.common import (
     split_features,
     split_random_features,
 )
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 from ssl_lightning.stages.training import LabelledData, picking_split, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -51,6 +53,8 @@ def run(
     batch_size: int = 256,
     base_lr: float = 0.1,
     crop_scale: tuple[float, float] = (0.08, 1.0),
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
@@ -59,12 +63,19 @@ def run(
         augmented: train on augmented views; what follows is for this alone.
         epochs, batch_size, base_lr: SGD with momentum 0.9 and cosine, the rate at a global batch of 256.
         crop_scale: share of an item that a crop keeps, of an image of its area.
+        other_data: makes the data of a probe.
+        probes: further labels to tell from the same features, {name: what of the data is another}; not augmented.
     """
     watch = Stopwatch()
     same_items(judged, data)
     need_labels(data, "linear")
+    others = data_of(probes, other_data, judged, "linear")
+    if others and augmented:
+        raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
     if not augmented:
-        found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
+        device, settings = device_of(trainer), probe or ProbeSettings(seed=seed)
+        found = on_features(judged, data, device, settings)
+        found |= measured(others, lambda other: on_features(judged, other, device, settings))
         return report(judged, watch, **found)
 
     views, rows = data.weak_views(crop_scale), picking_split(data, 0)
