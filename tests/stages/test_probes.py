@@ -61,7 +61,7 @@ def test_a_probe_finds_what_a_stage_of_its_own_finds(stage: str, tmp_path: Path)
 def test_a_probe_without_labels_is_named_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels; stage=knn"):
         one("knn", TinyData(60, 30), tmp_path, probes={"half": {"labels": False}}, other_data=other_data)
-    with pytest.raises(UserError, match="leave out stage.augmented=true"):
+    with pytest.raises(UserError, match=r"leave out stage\.augmented=true"):
         one("linear", TinyData(6, 3), tmp_path, probes={"a": {"labels": True}}, other_data=other_data, augmented=True)
 
 
