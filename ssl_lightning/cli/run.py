@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
-from ssl_lightning.cli.run_parts import Parts, check_modality
+from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
@@ -75,21 +76,12 @@ def unread(config: Config) -> list[tuple[str, str]]:
     try:
         _check_values(config)
     except UserError as error:
-        _check_modality(config)
-        raise typed.of_what_was_typed(error, line) from error
+        why = ""
+        with contextlib.suppress(UserError):  # a value may not fit because of the kind of the data: colours have a mean
+            why = other_kind(config)
+        raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
     return typed.unread(line)
-
-
-def _check_modality(config: Config) -> None:
-    """Of a value that does not fit, the kind of the data may be the reason: a method of colours wants their mean."""
-    try:
-        check_modality(config)
-    except UserError as error:
-        if "is made for" in str(error):
-            raise
-    except Exception:
-        pass
 
 
 def _check_values(config: Config) -> None:
@@ -110,6 +102,7 @@ def _check_values(config: Config) -> None:
         raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
     for part, given in (GIVEN | {"stage": tuple(Parts.names())}).items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
+    _check_probes(values, trusted)
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
     ranges.check_together(values, config.names)
     for group in ("callbacks", "logger"):
@@ -117,6 +110,18 @@ def _check_values(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+
+
+def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Raise a UserError for a probe of a stage that is no change of these data."""
+    probes, data = (values.get("stage") or {}).get("probes") or {}, values.get("data") or {}
+    for name, changes in probes.items():
+        where = f"stage.probes.{name}"
+        if not isinstance(changes, dict) or not changes or not str(name).isidentifier():
+            raise UserError(f"{where} names what of the data is another: {{{name}: {{label_column: ...}}}}")
+        if "_target_" in changes:
+            raise UserError(f"{where} changes keys of the data, not their class; leave _target_ out")
+        building.check(changed(data, changes), trusted, where, (), PLACES["data"])
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ PLACES: dict[str, tuple[Slot, ...]] = {
 }
 
 # A user's own stage takes one of these parts of the run (`cli.run_parts.Parts`): no other function does.
-STAGE_TAKES = frozenset(("method", "judged", "data", "trainer", "run"))
+STAGE_TAKES = frozenset(("method", "judged", "data", "other_data", "trainer", "run"))
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.
 _TIMM = """act_layer aa_layer attn_drop_rate attn_ratio base_width block_size cardinality channels class_token conv_bias

@@ -23,6 +23,7 @@ LATER: dict[str, Any] = {
     "method.predictor.eps": 1e-5,
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
+    "stage.probes": None,
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

@@ -131,6 +131,7 @@ def same_items(judged: Judged, data: DataModule) -> None:
     Called before any item is read: what the data states itself stays. Raises UserError for data that it cannot take.
     """
     theirs = judged.card.get("modality")  # a card that says none is of images, or of weights that may start anything
+    theirs = theirs or (IMAGE if "image_size" in judged.card else None)
     if theirs and data.modality and theirs != data.modality:
         raise UserError(f"this backbone was trained on {theirs} and the data is {data.modality}; choose other data=")
     data.check_network(judged.backbone)

@@ -6,6 +6,7 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
 from ssl_lightning.stages.judging import need_labels, verdict_on
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 
 
 def run(
@@ -16,6 +17,8 @@ def run(
     temperature: float = 0.07,
     chunk: int | None = None,
     task: Task | None = None,
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """Cosine kNN weighted by exp(cosine / temperature); the bank is every training item whose label may be used.
 
@@ -23,10 +26,16 @@ def run(
         k: neighbours that vote, or whose targets are averaged; all of a smaller bank.
         chunk: test items at a time; None chooses by the size of the bank.
         task: what labels mean; None: classes.
+        other_data: makes the data of a probe.
+        probes: further labels to tell from the same features, {name: what of the data is another}.
     """
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
     task = need_labels(data, "knn", task)
-    backbone, random = judged.backbone.to(device), judged.random.to(device)
-    found, _, _ = verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)
-    return report(judged, watch, **found)
+    others = data_of(probes, other_data, judged, "knn", task)
+
+    def on_neighbours(data: DataModule, task: Task) -> dict[str, Any]:
+        backbone, random = judged.backbone.to(device), judged.random.to(device)
+        return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)[0]
+
+    return report(judged, watch, **on_neighbours(data, task), **measured(others, on_neighbours))

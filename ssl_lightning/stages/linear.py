@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
@@ -31,6 +32,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.judging import need_labels, verdict_on
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 from ssl_lightning.stages.training import LabelledData, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -48,6 +50,8 @@ def run(
     base_lr: float = 0.1,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     task: Task | None = None,
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
@@ -57,12 +61,19 @@ def run(
         epochs, batch_size, base_lr: SGD with momentum 0.9 and cosine, the rate at a global batch of 256.
         crop_scale: share of an item that a crop keeps, of an image of its area.
         task: what labels mean; None: classes.
+        other_data: makes the data of a probe.
+        probes: further labels to tell from the same features, {name: what of the data is another}; not augmented.
     """
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "linear", task)
+    others = data_of(probes, other_data, judged, "linear", task)
+    if others and augmented:
+        raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
     if not augmented:
-        found = on_features(judged, data, task, device_of(trainer), probe or ProbeSettings(seed=seed))
+        given = (device_of(trainer), probe or ProbeSettings(seed=seed))
+        found = on_features(judged, data, task, *given)
+        found |= measured(others, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)
 
     views, rows = data.weak_views(crop_scale), picking_split(data, 0)
