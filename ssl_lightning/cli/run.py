@@ -24,6 +24,8 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
+
 __all__ = ["Config", "Parts", "check", "compose", "run"]
 
 # What the run itself gives to each part; to a stage any of `Parts`.
@@ -76,9 +78,10 @@ def unread(config: Config) -> list[tuple[str, str]]:
     try:
         _check_values(config)
     except UserError as error:
-        why = ""
-        with contextlib.suppress(UserError):  # a value may not fit because of the kind of the data: colours have a mean
-            why = other_kind(config)
+        why, data = "", str((config.values.get("data") or {}).get("_target_"))
+        if not data.startswith(IMAGES):  # a value may not fit because of the kind of the data: colours have a mean
+            with contextlib.suppress(UserError):
+                why = other_kind(config)  # imports both, and with them torch
         raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
     return typed.unread(line)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
@@ -33,9 +35,21 @@ def run(
     same_items(judged, data)
     task = need_labels(data, "knn", task)
     others = data_of(probes, other_data, judged, "knn", task)
+    given = (k, temperature, chunk)
+    found = on_neighbours(judged, data, task, device, *given)
+    found |= measured(others, lambda other, its: on_neighbours(judged, other, its, device, *given))
+    return report(judged, watch, **found)
 
-    def on_neighbours(data: DataModule, task: Task) -> dict[str, Any]:
-        backbone, random = judged.backbone.to(device), judged.random.to(device)
-        return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)[0]
 
-    return report(judged, watch, **on_neighbours(data, task), **measured(others, on_neighbours))
+def on_neighbours(
+    judged: Judged,
+    data: DataModule,
+    task: Task,
+    device: torch.device,
+    k: int,
+    temperature: float,
+    chunk: int | None,
+) -> dict[str, Any]:
+    """The kNN of trained, random and naive features of these data."""
+    backbone, random = judged.backbone.to(device), judged.random.to(device)
+    return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)[0]
