@@ -188,7 +188,7 @@ class OldFinetuner(Finetuner):
 def test_a_fine_tuning_goes_on_with_the_decay_it_began_with(old: bool, tmp_path: Path) -> None:
     def train(kind: type[Finetuner], epochs: int, ckpt: Path | None = None) -> tuple[Finetuner, list[dict[str, Any]]]:
         torch.manual_seed(0)
-        module = kind(ViT(image_size=4, patch_size=2, dim=12, depth=1, heads=1), 3, recipe(), layer_decay=0.5)
+        module = kind(ViT(image_size=4, patch_size=2, dim=12, depth=1, heads=1), Classify.of(3), recipe(), layer_decay=0.5)
         trainer = trainer_of(tmp_path, [Checkpoint(tmp_path)], max_epochs=epochs, limit_val_batches=0)
         data = TinyData(views=Views(View(4, count=1)), image_size=4, num_workers=0)
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
