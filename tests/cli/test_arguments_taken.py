@@ -14,7 +14,7 @@ from ssl_lightning.core.errors import UserError
         ["trainer.val_check_interval=2"],
         ["optimizer.optimizer.eps=1e-5", "data.worker_timeout=60"],
         ["backbone=timm", "backbone.name=resnet10t", "backbone.drop_rate=0.1"],
-        ["method=mae", "backbone=vit_tiny", "backbone.num_heads=3"],
+        ["data=folder", "data.root=x", "data.worker_timeout=60"],
     ],
     ids=" ".join,
 )
