@@ -16,6 +16,7 @@ from ssl_lightning.config import aliases, allowed
 from ssl_lightning.core import plain_yaml, secrets
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import card, places
+from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.runs.places import find_run
 
 # What the network expects of an image, whatever the data.
@@ -71,7 +72,7 @@ def of(ref: str) -> Known | None:
     if told is not None and told["backbone"].get("_target_") != node.get("_target_"):
         choices.pop("backbone", None)  # a stage's folder, whose weights are of another network than its config names
     if told is None and node:
-        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None}}
+        told = {"backbone": judged_node(config), **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None}}
         told = card.described(told, f"{run}/config.yaml")
     return Known(ref, told or {}, data, choices)
 

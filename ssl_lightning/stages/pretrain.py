@@ -15,6 +15,7 @@ from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.runs import sharded
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.stages.common import (
     Start,
     Stopwatch,
@@ -76,7 +77,7 @@ def run(
     device = fit.strategy.root_device
     if is_main():
         card = {"method": method_name, "data": data_name, **data.card()}
-        save_backbone(method.judged, run.config["backbone"], run.path, **card)
+        save_backbone(method.judged, judged_node(run.config), run.path, **card)
     results: dict[str, Any] = {"ckpt": start.ref} if start else {}
     still = verdict.of_weights(method.backbone, begun)
     if judge:

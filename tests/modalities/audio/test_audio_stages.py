@@ -57,7 +57,7 @@ def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs
     assert key in results(runs / name)
 
 
-@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position", "cpc"])
+@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position"])
 def test_a_method_of_images_is_refused_in_a_line(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
