@@ -38,7 +38,7 @@ class AudioDataModule(DataModule):
         sample_rate: Hz, 1000 to 384000; what is read is resampled to it.
         length: samples of the evaluation view, the middle of a longer clip, zeros around a shorter one. Views of
             training name their own, mostly this one.
-        level: dB of full scale that the root mean square of each clip is brought to; None: clips are as loud as they are.
+        level: dB of full scale that the root mean square of each clip is brought to; None: as it is.
         representation: "logmel" (1, mels, length // hop) or "wave" (1, length): what a network is given.
         mels, window, hop, low, high: of the log-mel, see `LogMel`; window and hop in seconds, low and high in Hz. The
             naive baseline is made with them in both representations.
