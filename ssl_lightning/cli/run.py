@@ -80,7 +80,7 @@ def unread(config: Config) -> list[tuple[str, str]]:
     except UserError as error:
         why, data = "", str((config.values.get("data") or {}).get("_target_"))
         if not data.startswith(IMAGES):  # a value may not fit because of the kind of the data: colours have a mean
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, TypeError):  # what is wrong may be trusted_packages
                 why = other_kind(config)  # imports both, and with them torch
         raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
