@@ -24,10 +24,12 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
+
 __all__ = ["Config", "Parts", "check", "compose", "run"]
 
 # What the run itself gives to each part; to a stage any of `Parts`.
-GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
+GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data", "task"), ())
 GIVEN |= {"method": ("backbone", "optimizer")}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
@@ -76,9 +78,10 @@ def unread(config: Config) -> list[tuple[str, str]]:
     try:
         _check_values(config)
     except UserError as error:
-        why = ""
-        with contextlib.suppress(UserError):  # a value may not fit because of the kind of the data: colours have a mean
-            why = other_kind(config)
+        why, data = "", str((config.values.get("data") or {}).get("_target_"))
+        if not data.startswith(IMAGES):  # a value may not fit because of the kind of the data: colours have a mean
+            with contextlib.suppress(UserError):
+                why = other_kind(config)  # imports both, and with them torch
         raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
     return typed.unread(line)
@@ -177,7 +180,9 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
+        results = _call_stage(
+            replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
+        )
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))

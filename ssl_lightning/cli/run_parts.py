@@ -18,9 +18,12 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from torch import nn
 
     from ssl_lightning.cli.trainers import TrainerFactory
+    from ssl_lightning.core.task import Task
     from ssl_lightning.data.base import DataModule
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
+
+CLASSIFY = "ssl_lightning.tasks.classify.Classify"
 
 
 def other_kind(config: Config) -> str:
@@ -107,6 +110,14 @@ class Parts:
     @cached_property
     def data(self) -> DataModule:
         return self._node("data")
+
+    @cached_property
+    def task(self) -> Task:
+        """What labels mean; a run from before there were tasks has classes."""
+        node = self.config.values.get("task") or {"_target_": CLASSIFY}
+        task: Task = self._build("task", node)
+        task.node = dict(node)
+        return task
 
     @cached_property
     def other_data(self) -> Callable[[Mapping[str, Any]], DataModule]:

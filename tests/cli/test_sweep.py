@@ -281,7 +281,7 @@ def test_keys_that_only_the_data_of_the_run_have(here: Path) -> None:
         sweep_of("stage=knn", "ckpt=runs/a", "data.test_fracton=0.1,0.2")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_processes_fail_resume_and_finish(here: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}

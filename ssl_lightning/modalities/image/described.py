@@ -66,14 +66,15 @@ def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
 
 def labels_per_image(data: DataModule) -> int:
     """0 without labels, 1 with classes, more where each image has several labels (`ImageSet.targets`)."""
-    return 1 if data.has_labels else len(data.probe_set.target_names)
+    return len(data.probe_set.target_names) or int(data.has_labels)
 
 
 def split_words(images: ItemSet) -> str:
     """`90 images in 4 classes`, of what is there."""
     count = counted(len(images), images.noun)
     if images.targets is not None:
-        return f"{count} with {len(images.target_names)} labels each"
+        what = "number" if images.targets.is_floating_point() else "label"
+        return f"{count} with {counted(len(images.target_names), what)} each"
     present = images.labels.unique()
     known = int((present >= 0).sum())
     if not known:
