@@ -265,8 +265,9 @@ print(sorted(n for n in sys.modules if n.startswith("ssl_lightning")))
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "error: there is no 'method.foo' in this config. Did you mean 'method.loss'?\n"
-    for later in ("build", "inherit", "instantiate", "run_folder", "crew"):
-        assert f"ssl_lightning.{later}'" not in done.stdout
+    later = ("cli.run", "cli.inherit", "config.instantiate", "runs.folder", "core.crew")
+    assert [name for name in later if f"'ssl_lightning.{name}'" in done.stdout] == []
+    assert "'ssl_lightning.cli.compose'" in done.stdout
 
 
 def without(package: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.config import aliases
-from ssl_lightning.runs.checkpoint import load_backbone
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 SMALL = "data.size=64 data.test_size=32 data.image_size=16 data.batch_size=16 trainer.max_epochs=2 "

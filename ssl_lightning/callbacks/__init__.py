@@ -1,1 +1,1 @@
-"""What watches and steers a run from outside the method: teacher, probes, collapse, loggers, checkpoints."""
+"""What watches and steers a run from outside the method: probes, collapse, pictures, loggers, checkpoints."""

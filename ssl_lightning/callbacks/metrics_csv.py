@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_lightning.core import files
+
 FIXED = ("step", "epoch")  # the columns that say where a row stands
 
 
@@ -96,12 +98,10 @@ class MetricsCSV(Logger):
             return [row for row in csv.DictReader(file) if None not in row.values()]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        temporary = self.path.with_suffix(".csv.tmp")
-        with open(temporary, "w", newline="") as file:
+        with files.atomic(self.path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
 
 def _text(value: float) -> str:

@@ -15,7 +15,7 @@ from uuid import uuid4
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_lightning.core import one_line, secrets
+from ssl_lightning.core import files, one_line, secrets
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import places
 
@@ -42,7 +42,7 @@ def run_id(run_path: Path) -> str:
     path = run_path / "wandb_id.txt"
     if not path.exists():
         run_path.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid4().hex[:12])
+        files.write_atomic(path, uuid4().hex[:12])
     return path.read_text().strip()
 
 

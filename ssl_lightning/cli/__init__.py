@@ -1,1 +1,1 @@
-"""From words on the command line to a run."""
+"""From words on the command line to a run: help, composing, checks, trainers, processes, sweeps."""

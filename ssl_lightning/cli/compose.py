@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning.cli import config_loader, help, moved, references, retarget, slips, words
+from ssl_lightning.cli import arguments_taken, config_loader, help, moved, references, retarget, slips, words
 from ssl_lightning.config import aliases
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import UserError, did_you_mean
@@ -73,13 +73,9 @@ class Config:
         return self.shown | {"choices": self.choices}
 
 
+@references.bounded()
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
     """Compose and resolve a run's config. Raises UserError for whatever cannot be composed."""
-    with references.bounded():
-        return _compose(overrides, config_dir)
-
-
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> Config:
     raw, said = compose_inherited(overrides, config_dir)
     choices = {group: choice for group, choice in raw.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     node = OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"])
@@ -151,6 +147,9 @@ def compose_raw(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
             found = hydra_compose("config", config_loader.with_folder(overrides, config_dir), return_hydra_config=True)
             return _with_present_names(found)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
+            full = arguments_taken.added(parsed, hydra.config_loader.chosen)
+            if full != overrides:  # once: with their "+" none is added again
+                return compose_raw(full, config_dir)
             _diagnose(parsed, config_dir, hydra.config_loader.chosen)
             line = _first_line(error)
             if wrong := re.match(r"Error merging override (.*)", line):
@@ -297,5 +296,4 @@ def _folder(raw: DictConfig) -> Path:
 
 def _run_of(ckpt: str | None) -> Path | None:
     """The run folder of ours that a `ckpt=` lies in, or None: a stage writes nothing beside weights from elsewhere."""
-    run = places.find_run(ckpt)
-    return run if run and places.is_run(run) else None
+    return run if (run := places.find_run(ckpt)) and places.is_run(run) else None

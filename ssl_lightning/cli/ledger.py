@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssl_lightning.cli import table
+from ssl_lightning.core import files
 from ssl_lightning.runs.folder import writing
 
 SCORES = ("knn_top1", "linear_top1", "finetune_top1")  # the first that a job has ranks it
@@ -53,12 +53,10 @@ class Ledger:
     def _write(self) -> None:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / f".sweep.csv.{os.getpid()}.tmp"
-            with open(temporary, "w", newline="") as file:
+            with files.atomic(self.path / "sweep.csv") as temporary, open(temporary, "w", newline="") as file:
                 writer = csv.DictWriter(file, ["job", *self.columns()], restval="", extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(self.ranked())
-            os.replace(temporary, self.path / "sweep.csv")
 
 
 def score(row: Mapping[str, Any]) -> float:

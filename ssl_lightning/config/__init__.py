@@ -1,1 +1,1 @@
-"""What a config may say, how it is checked, and where its former names have gone."""
+"""What a config may say, how it is checked, and where former names have gone."""

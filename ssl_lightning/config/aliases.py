@@ -122,6 +122,8 @@ NAMES: dict[str, str] = {
     "ssl_lightning.data.loader.ArrayFetch": "ssl_lightning.data.loader.BatchFetch",
     "ssl_lightning.data.loader.EvalCrop": "ssl_lightning.modalities.image.fetch.EvalCrop",
     "ssl_lightning.data.loader.eval_fetch": "ssl_lightning.modalities.image.fetch.eval_fetch",
+    "ssl_lightning.runs.checkpoint.Checkpoint": "ssl_lightning.runs.checkpoint.Pretrained",
+    "ssl_lightning.runs.checkpoint.load_backbone": "ssl_lightning.api.load_backbone",
 }
 
 

@@ -60,7 +60,7 @@ _OURS = {
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
-        LogMel.hop LogMel.floor Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
+        LogMel.hop LogMel.floor MelViT.hop Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
         AudioDataModule.hop""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight

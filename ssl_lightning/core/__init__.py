@@ -1,1 +1,1 @@
-"""What every room builds on: the batch, and what parts of a run may ask of each other."""
+"""What every room builds on: batch, protocols, processes, signals, errors, files that are whole or absent."""

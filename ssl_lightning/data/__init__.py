@@ -1,1 +1,1 @@
-"""Images in, batches of views out: sources, sampler, views and the DataModule that joins them."""
+"""From items of any kind to batches: data module, loader, sampler, labels, lists of files."""

@@ -1,5 +1,6 @@
 """Finds the files of one kind under a folder, quickly and only once: the list is cached until a directory changes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_lightning.core import files
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import counted, named, say
-from ssl_lightning.runs.saving import open_new
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -235,9 +236,11 @@ def _cached(cache: Path, top: str, kind: Kind) -> tuple[Listing | None, list[str
 
 
 def _store(cache: Path, folders: dict[str, int], found: Listing, words: list[str]) -> None:
-    if writable(cache.parent):
-        content = {"format": FORMAT, "folders": folders, "files": found.files, "words": words}
-        write_atomic(cache, json.dumps(content | {"empty": found.empty, "same": found.same}))
+    content = {"format": FORMAT, "folders": folders, "files": found.files, "words": words}
+    text = json.dumps(content | {"empty": found.empty, "same": found.same})
+    with contextlib.suppress(OSError):  # a full disk: the folder is then listed again by the next run
+        if writable(cache.parent):
+            files.write_atomic(cache, text)
 
 
 def writable(folder: Path) -> bool:
@@ -249,11 +252,3 @@ def writable(folder: Path) -> bool:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     return True
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a file that other processes see whole or not at all."""
-    handle, name = open_new(path.parent, path.name)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(name, path)

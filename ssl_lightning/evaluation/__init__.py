@@ -1,1 +1,1 @@
-"""Judging a frozen representation: kNN, linear probes, label-free quality."""
+"""How good a frozen representation is: features, kNN, linear probe, label-free quality, the verdict."""

@@ -4,7 +4,7 @@ van den Oord et al. 2018, "Representation Learning with Contrastive Predictive C
 https://arxiv.org/abs/1807.03748
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from ssl_lightning.core.distributed import gather, rank
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.forms import full_precision, widen
 
-NEGATIVES = ("all", "batch", "item", "both")
+Negatives = Literal["all", "batch", "item", "both"]
+NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)
 
 
 class CPCLoss(nn.Module):
@@ -34,7 +35,7 @@ class CPCLoss(nn.Module):
 
     by_item = True  # takes (B, S, D)
 
-    def __init__(self, temperature: float = 1.0, negatives: Literal["all", "batch", "item", "both"] = "all") -> None:
+    def __init__(self, temperature: float = 1.0, negatives: Negatives = "all") -> None:
         super().__init__()
         if not temperature > 0:
             raise UserError(f"temperature is {temperature}; it must be above 0 (1 is CPC's)")

@@ -1,1 +1,1 @@
-"""What an item is, one folder for each kind: loaded, batched, viewed, evaluated, drawn."""
+"""What an item is, one folder for each kind: how it is loaded, batched, viewed, evaluated and drawn."""

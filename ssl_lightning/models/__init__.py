@@ -1,1 +1,1 @@
-"""Backbones (images to features) and heads (features to embeddings)."""
+"""Networks: backbones (items to features), heads (features to embeddings), decoders and predictors."""

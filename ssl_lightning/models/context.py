@@ -43,6 +43,7 @@ class RowContext(nn.Sequential):
         super().__init__(*[RowBlock(dim, hidden_dim) for _ in range(depth)])
         self.out_dim = dim
 
+
 class Steps(nn.Module):
     """What networks over sequences share: (B, D, T, W) -> (B, C, T, W), each column a sequence of its own."""
 
@@ -99,7 +100,9 @@ class TransformerContext(Steps):
             raise UserError(f"{heads} heads do not divide a width of {hidden_dim}; change context.hidden_dim or .heads")
         self.proj = nn.Linear(dim, hidden_dim)
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(hidden_dim, heads, 4 * hidden_dim, 0.0, F.gelu, batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(
+                hidden_dim, heads, 4 * hidden_dim, 0.0, F.gelu, batch_first=True, norm_first=True
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(hidden_dim)
@@ -134,6 +137,7 @@ class InContext(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.strides = check_sequence(encoder).strides
+        self.reads = str(getattr(encoder, "reads", ""))
         self.context = context(out_dim(encoder))
         self.out_dim = out_dim(self.context)
 

@@ -1,1 +1,1 @@
-"""What methods are made of besides networks and losses: queues, clusterings."""
+"""What methods are made of besides networks and losses: queue, center, Sinkhorn, k-means, masking, teacher."""

@@ -1,1 +1,1 @@
-"""A run's folder: its config, checkpoints, cards and weights."""
+"""A run's folder: config, checkpoints, cards and weights, and how a run is begun, resumed and made longer."""

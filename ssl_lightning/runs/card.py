@@ -22,6 +22,7 @@ TIMM = "ssl_lightning.models.timm.timm_backbone"
 ENCODERS = (
     "ssl_lightning.models.convnet.ConvNetSmall",
     "ssl_lightning.models.vit.ViT",
+    "ssl_lightning.models.vit_mel.MelViT",
     "ssl_lightning.models.transformer1d.Transformer1d",
     "ssl_lightning.models.resnet.resnet",
     "ssl_lightning.models.audio.MelConvNet",
@@ -167,7 +168,11 @@ def _named(node: Mapping[str, Any], trusted: tuple[str, ...]) -> tuple[Any, bool
 def _check_in_context(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) -> None:
     """An encoder as any other, and a context network that is made with its width and plain values."""
     encoder, context = node.get("encoder"), node.get("context")
-    if set(node) != {"_target_", "encoder", "context"} or not isinstance(encoder, dict) or not isinstance(context, dict):
+    if (
+        set(node) != {"_target_", "encoder", "context"}
+        or not isinstance(encoder, dict)
+        or not isinstance(context, dict)
+    ):
         raise UserError(f"{what} must have an encoder and a context, and nothing else")
     if encoder.get("_target_") == IN_CONTEXT:
         raise UserError(f"{what} has one context within another; export the backbone again")

@@ -34,8 +34,8 @@ FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a `ckpt=` reference holds: the state, the card that builds its backbone (None: unknown), its run folder."""
+class Pretrained:
+    """What a `ckpt=` stands for: the state, the card that builds its backbone (None: unknown), its run folder."""
 
     ref: str
     state: dict[str, Tensor]
@@ -71,7 +71,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return state, cards.parse(metadata["card"], str(path)) if "card" in metadata else None
 
 
-def resolve_ckpt(ref: str | Path) -> Checkpoint:
+def resolve_ckpt(ref: str | Path) -> Pretrained:
     """Read a run folder, a Lightning checkpoint, a safetensors or state_dict file, `timm:<name>`, `torchvision:<name>`.
 
     Raises UserError when there is nothing to read or what is there cannot be read.
@@ -86,19 +86,19 @@ def resolve_ckpt(ref: str | Path) -> Checkpoint:
         path = _file_in(path)
     if path.suffix == ".safetensors":
         state, card = _load_safetensors(path)
-        return Checkpoint(ref, state, card, run)
+        return Pretrained(ref, state, card, run)
     content, used = load_newest(path, load) if folder else (load(path), path)
     if used != path and is_main_process():
         print(fallen_back(path, used), file=sys.stderr)
     state = _state_in(content, path)
     ours = isinstance(content, dict) and ("judged_by" in content or (run and "pytorch-lightning_version" in content))
     if not ours:
-        return Checkpoint(ref, state, None, run)
+        return Pretrained(ref, state, None, run)
     prefix = f"{content.get('judged_by', 'backbone')}."
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise UserError(f"{path} holds no '{prefix}' weights; give a checkpoint of a pretraining run")
-    return Checkpoint(ref, state, _card_of(run, content.get("card")), run)
+    return Pretrained(ref, state, _card_of(run, content.get("card")), run)
 
 
 def _file_in(folder: Path) -> Path:
@@ -139,17 +139,17 @@ def _card_of(run: Path | None, told: Any) -> dict[str, Any] | None:
     return cards.described({"backbone": untrained(judged_node(config)), **card, **named}, str(file))
 
 
-def _from_timm(name: str) -> Checkpoint:
+def _from_timm(name: str) -> Pretrained:
     import timm
 
     if not timm.is_model(name):
         raise UserError(f"timm knows no model '{name}'.{did_you_mean(name, timm.list_models())}")
     state = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=True, num_classes=0))
     node = {"_target_": "ssl_lightning.models.timm.timm_backbone", "name": name}
-    return Checkpoint(f"timm:{name}", state, {"backbone": node, "method": f"timm:{name}"})
+    return Pretrained(f"timm:{name}", state, {"backbone": node, "method": f"timm:{name}"})
 
 
-def _from_torchvision(name: str) -> Checkpoint:
+def _from_torchvision(name: str) -> Pretrained:
     from torchvision import models
 
     if name not in models.list_models():
@@ -157,7 +157,7 @@ def _from_torchvision(name: str) -> Checkpoint:
     state = _download(f"torchvision:{name}", lambda: models.get_model(name, weights="DEFAULT"))
     node = {"_target_": "ssl_lightning.models.resnet.resnet", "name": name, "stem": "imagenet"}
     card = {"backbone": node, "method": f"torchvision:{name}"} if name.startswith("resnet") else None
-    return Checkpoint(f"torchvision:{name}", state, card)
+    return Pretrained(f"torchvision:{name}", state, card)
 
 
 def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
@@ -169,14 +169,14 @@ def _download(ref: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
         raise UserError(f"the weights of {ref} could not be fetched ({why}); {fix}") from error
 
 
-def load_weights(backbone: nn.Module, ref: str | Path | Checkpoint) -> None:
+def load_weights(backbone: nn.Module, ref: str | Path | Pretrained) -> None:
     """Load weights into a backbone in place: each of its tensors, in its shape, and no layer left over.
 
     Files of other programs are read as they are (`foreign.fitted`): the teacher of a DINO, the encoder of a MAE, other
     libraries' names. What only training needs is set aside and positions are resampled, with a line on it.
     Raises UserError naming the first keys that are missing and left over: never loads a part in silence.
     """
-    checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
+    checkpoint = ref if isinstance(ref, Pretrained) else resolve_ckpt(ref)
     wanted, names = foreign.own_state(backbone), list(backbone.state_dict())
     fit = foreign.fitted(checkpoint.state, backbone, checkpoint.ref)
     fitting = {k: fit.state[k] for k in wanted if k in fit.state and fit.state[k].shape == wanted[k].shape}
@@ -222,7 +222,7 @@ def _elements(state: Mapping[str, Tensor]) -> int:
     return sum(parts.values())
 
 
-def no_larger(checkpoint: Checkpoint) -> AbstractContextManager[None]:
+def no_larger(checkpoint: Pretrained) -> AbstractContextManager[None]:
     """Refuses a network that is much larger than a checkpoint's weights, as it is built."""
     return cards.no_larger(len(checkpoint.state), _elements(checkpoint.state))
 
@@ -244,14 +244,12 @@ def build_backbone(
     return adopted(backbone)
 
 
-def load_backbone(ref: str | Path | Checkpoint, trusted: Iterable[str] = ()) -> nn.Module:
-    """The backbone of a run, `load_backbone("runs/moco-cifar10")`: (B, 3, H, W) -> (B, .out_dim), in eval mode.
+def restored(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> nn.Module:
+    """The backbone of a reference with its weights, in eval mode; `ssl_lightning.load_backbone` for what is below it.
 
-    `ref` is anything `resolve_ckpt` reads that says how it is built: a run folder, a checkpoint in one, an exported
-    safetensors file, `timm:<name>`. `trusted` names your own packages, when the backbone's class lives in one.
-    Raises UserError for a bare state_dict: build the backbone yourself and use `load_weights`.
+    Raises UserError for what does not say which backbone it holds.
     """
-    checkpoint = ref if isinstance(ref, Checkpoint) else resolve_ckpt(ref)
+    checkpoint = ref if isinstance(ref, Pretrained) else resolve_ckpt(ref)
     if checkpoint.card is None:
         raise UserError(f"{checkpoint.ref} does not say which backbone it holds; build one and use load_weights")
     backbone = build_backbone(checkpoint.card, trusted, checkpoint.ref, checkpoint.state)

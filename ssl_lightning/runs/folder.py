@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ssl_lightning.core import plain_yaml, secrets
+from ssl_lightning.core import files, plain_yaml, secrets
 from ssl_lightning.core.crew import clearing
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.launch import is_main_process
@@ -139,8 +139,8 @@ class RunFolder:
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 if not self.begun or not self._stored():
-                    _write(self.path / "config.yaml", places.HEADER + yaml.safe_dump(dict(config), sort_keys=False))
-                _write(self.path / ".writable", "")
+                    self._write("config.yaml", places.HEADER + yaml.safe_dump(dict(config), sort_keys=False))
+                self._write(".writable", "")
                 (self.path / ".writable").unlink()
         return "resumed" if self.saved else "new"
 
@@ -156,7 +156,7 @@ class RunFolder:
         if is_main_process():
             head = places.HEADER if places.says_so(self.path) else ""
             with writing(self.path):
-                _write(self.path / "config.yaml", head + yaml.safe_dump(self.origin, sort_keys=False))
+                self._write("config.yaml", head + yaml.safe_dump(self.origin, sort_keys=False))
 
     def open_together(self, config: Mapping[str, Any], resume: str, decide: Decide | None) -> Status:
         """`open`, where there are several ranks by rank 0 alone: the others take its word and do not look."""
@@ -178,7 +178,7 @@ class RunFolder:
         if is_main_process():
             with writing(self.path):
                 text = json.dumps(numbers_or_null(secrets.mask(dict(results))), indent=2, default=_plain)
-                _write(self.path / "results.json", text + "\n")
+                self._write("results.json", text + "\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -213,6 +213,9 @@ class RunFolder:
                 with contextlib.suppress(OSError):  # a folder that cannot be written is told where that matters
                     file.unlink()
 
+    def _write(self, name: str, text: str) -> None:
+        files.write_atomic(self.path / name, text, durable=True)
+
     def _stored(self) -> dict[str, Any]:
         return secrets.mask(places.config_of(self.path))
 
@@ -235,16 +238,6 @@ def writing(path: Path) -> Iterator[None]:
             ) from error
         why = error.strerror or type(error).__name__
         raise UserError(f"cannot write to {path}: {why}; choose another place with runs_dir=DIR") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """The old file or the whole new one, at any moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def numbers_or_null(value: Any) -> Any:

@@ -1,12 +1,9 @@
 """Files that are whole or absent, checkpoints that are as they were written, and the way back to the one before."""
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
 import os
-import secrets
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ssl_lightning.core import files
 from ssl_lightning.core.bounded import TooMuch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import torch_files
 from ssl_lightning.runs.inert import Refused
 
-NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)  # what fsync of one may answer
 STAMP = b"sha256:"
 STAMP_LENGTH = len(STAMP) + 64
 
@@ -38,73 +35,21 @@ class Damaged(UserError):
 def save_atomic(obj_or_writer: Any, path: str | Path, keep: Path | None = None) -> Path:
     """Write a file so that at any moment either the old one or the whole new one is there, even after a power cut.
 
-    `obj_or_writer` is an object for `torch.save`, or a function that writes to the path it is given. The temporary file
-    lies in the same folder (a rename is atomic only within one file system), is flushed to disk, then renamed. With
-    `keep` the old file stays under that name. Raises UserError when the folder cannot be written.
+    `obj_or_writer` is an object for `torch.save`, or a function that writes to the path it is given. With `keep` the
+    old file stays under that name. Raises UserError when the folder cannot be made or written.
     """
     path = Path(path)
     writer: Callable[[Path], Any] = (
         obj_or_writer if callable(obj_or_writer) else lambda p: save_stamped(obj_or_writer, p)
     )
-    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask leaves; some writers make a file for its owner alone
-        writer(temporary)
-        temporary.chmod(mode)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        if keep is not None and path.is_file():
-            _keep(path, keep)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with files.atomic(path, durable=True, keep=keep) as temporary:
+            writer(temporary)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {why}; choose another folder with runs_dir=") from error
-    finally:
-        with contextlib.suppress(OSError):  # not there, and perhaps no folder either
-            temporary.unlink()
     return path
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _keep(path: Path, kept: Path) -> None:
-    """Give a file a second name, in place of what had that name; the first name is never without a file."""
-    link = _temporary(kept)
-    try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-    except OSError:  # a file system without hard links: for a moment only the second name is there
-        os.replace(path, kept)
-        return
-    os.replace(link, kept)
-    link.unlink(missing_ok=True)  # it stays where both names are of one file already
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself is on disk only once the folder is. Windows and some file systems open no folder for that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in NO_FOLDERS:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def open_new(folder: Path, prefix: str) -> tuple[int, str]:
-    """A new file in this folder, open for writing: (descriptor, path). Unlike mkstemp's it follows the umask."""
-    path = str(folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-    return os.open(path, flags, 0o666), path
 
 
 class _Hashing(io.BufferedWriter):

@@ -6,36 +6,47 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
-from ssl_lightning.core import ddp
 from ssl_lightning.core.distributed import gather_rows, is_main, world_size
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.broken import say
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
-from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
-from ssl_lightning.evaluation.linear_probe import ProbeSettings
-from ssl_lightning.modalities.image.described import labels_per_image
+from ssl_lightning.evaluation.features import Features, evaluating, extract
+from ssl_lightning.evaluation.judge import random_features
 from ssl_lightning.runs.checkpoint import (
     build_backbone,
-    load_backbone,
     load_weights,
     no_larger,
     resolve_ckpt,
+    restored,
     untrained,
 )
 
 CALIBRATION_ITEMS = 2048
 IMAGE = "image"
-TrainerFactory = Callable[..., Any]  # trainer(callbacks=[...], subfolder=None, **overrides) -> lightning.Trainer
 Embed = Callable[[Tensor], Tensor]
+
+
+class MakeTrainer(Protocol):
+    """What a stage is handed to train with: each call makes a trainer, as configured but for what the call says."""
+
+    def __call__(
+        self, callbacks: list[Callback] | None = None, subfolder: str | None = None, **overrides: Any
+    ) -> Trainer:
+        """A new trainer.
+
+        Args:
+            callbacks: a stage's own instead of the configured ones (progress and interrupt stay); [] for none at all.
+            subfolder: of the run, for a stage that trains several times.
+            overrides: arguments of lightning.Trainer that win over the configured ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def open_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
-    return Judged(load_backbone(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
+    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
 
 
 @dataclass(frozen=True)
@@ -114,23 +125,13 @@ def begin(
     return Start(backbone, random, checkpoint.ref)
 
 
-def need_labels(data: DataModule, stage: str) -> None:
-    """Stop a stage that cannot do without labels, one for each image, before it computes anything."""
-    several = labels_per_image(data)
-    if several > 1:
-        fix = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        raise UserError(f"stage={stage} takes one label per {data.noun}, and the data has {several}: {fix}")
-    if not data.has_labels:
-        fix = "give labelled data, or use stage=embed, which needs none"
-        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
-
-
 def same_items(judged: Judged, data: DataModule) -> None:
     """Feed a network as in its training (an image: of as many channels, scaled by the same range of values).
 
     Called before any item is read: what the data states itself stays. Raises UserError for data that it cannot take.
     """
     theirs = judged.card.get("modality")  # a card that says none is of images, or of weights that may start anything
+    theirs = theirs or (IMAGE if "image_size" in judged.card else None)
     if theirs and data.modality and theirs != data.modality:
         raise UserError(f"this backbone was trained on {theirs} and the data is {data.modality}; choose other data=")
     data.check_network(judged.backbone)
@@ -145,7 +146,7 @@ def check_batch(method: nn.Module, data: DataModule) -> None:
         )
 
 
-def device_of(trainer: TrainerFactory) -> torch.device:
+def device_of(trainer: MakeTrainer) -> torch.device:
     """The device that the configured trainer would use."""
     quiet = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     return torch.device(quiet.strategy.root_device)
@@ -201,55 +202,11 @@ def positive_pairs(
     return (torch.cat(firsts), torch.cat(seconds)) if firsts else None
 
 
-def judge_backbone(
-    embed: Embed,
-    random_backbone: nn.Module,
-    data: DataModule,
-    device: torch.device,
-    k: int = 20,
-    temperature: float = 0.07,
-    probe: ProbeSettings | None = None,
-    start: nn.Module | None = None,
-) -> dict[str, Any]:
-    """The whole verdict: kNN, linear probe, both baselines under the same protocol, quality, and a verdict in words.
-
-    `start`, the weights that a training began with where these were no random ones, are a baseline, too. Without labels
-    only `quality` and the verdict can be told, and of features that are not finite the verdict alone. Every rank calls
-    this and gets the same: the verdict on rank 0's network, the one that is saved, for ranks may have trained with
-    BatchNorm statistics of their own.
-    """
-    module = module_of(embed)
-    if module is not None:
-        ddp.share_statistics(module)
-    pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
-    if (several := labels_per_image(data)) > 1:
-        say(f"No kNN and no linear probe: they take one label per {data.noun}, and the data has {several}.")
-    if not data.has_labels:
-        alone = extract(embed, data.eval_loader("test"), device)
-        if bad := verdict.not_finite(alone.x, "test", data.noun):
-            return {"verdict": bad}
-        words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)
-        return {"quality": quality(alone, pairs, data.seed), "verdict": words}
-    train, test = split_features(embed, data, device)
-    noun = data.noun
-    if bad := verdict.not_finite(train.x, "train", noun) or verdict.not_finite(test.x, "test", noun):
-        return {"verdict": bad}
-    found = judge(train, test, data.num_classes, k, temperature, probe, device)
-    random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
-    beside = baselines(random, naive, data.num_classes, k, temperature, probe, device, data.naive_name)
-    if start is not None:
-        begun = judge(*split_features(start, data, device), data.num_classes, k, temperature, probe, device)
-        beside["start"] = {key: begun[key] for key in ("knn_top1", "linear_top1")}
-    protocol = found.pop("protocol")
-    found |= {"baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
-    return {**found, "verdict": verdict.of(found, test.x, lambda: naive[1], data.noun)}
-
-
-def need_finite(*splits: tuple[str, Features], noun: str = "image") -> None:
+def need_finite(*splits: tuple[str, Features], noun: str = "image", error: type[UserError] = UserError) -> None:
     """Stop a judging stage before it gives a number for features that are none."""
     for split, features in splits:
         if bad := verdict.not_finite(features.x, split, noun):
-            raise UserError(bad)
+            raise error(bad)
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from ssl_lightning.evaluation import features
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs import locks
 from ssl_lightning.runs.folder import RunFolder
+from tests.cli.test_mistakes_of_ranks import me
 from tests.launching import TINY, alive, end, slurm, start, start_all, warm
-from tests.test_mistakes_of_ranks import me
 
 pytestmark = pytest.mark.long
 

@@ -14,13 +14,14 @@ from ssl_lightning.cli.run import Parts, compose
 from ssl_lightning.cli.trainers import TrainerFactory
 from ssl_lightning.config.allowed import STAGE_TAKES
 from ssl_lightning.config.instantiate import load
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages.common import Judged, Start
+from ssl_lightning.stages.common import Judged, MakeTrainer, Start
 
 STAGES = sorted((Path(__file__).parents[2] / "conf" / "stage").glob("*.yaml"))
-TYPES: dict[str, Any] = {"Logger": Logger, "nn": nn, "DataModule": DataModule, "SSLMethod": SSLMethod}
+TYPES: dict[str, Any] = {"Logger": Logger, "nn": nn, "DataModule": DataModule, "SSLMethod": SSLMethod, "Task": Task}
 TYPES |= {"Judged": Judged, "Start": Start, "TrainerFactory": TrainerFactory}
 
 
@@ -39,10 +40,17 @@ def test_a_stage_is_given_what_it_says_it_takes(file: Path) -> None:
     taken = [name for name in inspect.signature(stage).parameters if name in Parts.names()]
     assert taken
     for name in taken:
-        if name == "trainer":  # a stage says what it calls it with
-            assert callable(type_of(name))
+        if name == "trainer":  # a stage says what it calls, and what is made in cli/ can be called so
+            assert hints[name] is MakeTrainer
+            assert called(type_of(name)) == called(MakeTrainer)
         else:
-            assert hints[name] == type_of(name), f"{file.stem} takes {name}: {hints[name]}"
+            wanted = type_of(name)
+            assert hints[name] in (wanted, wanted | None), f"{file.stem} takes {name}: {hints[name]}"
+
+
+def called(kind: type) -> dict[str, tuple[Any, Any]]:
+    """How an object of this class is called: each argument's kind and default."""
+    return {name: (p.kind, p.default) for name, p in inspect.signature(kind.__call__).parameters.items()}  # type: ignore
 
 
 def test_a_users_stage_is_known_by_parts_that_there_are() -> None:

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import ssl_lightning
+from ssl_lightning import load_backbone
 from ssl_lightning.cli.compose import compose
 from ssl_lightning.config import aliases, allowed, shims, signatures
 from ssl_lightning.config.aliases import MODULES, NAMES, old_targets, resolve, resolved
@@ -24,7 +25,6 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.parts.queue import Queue
 from ssl_lightning.runs import card, inert, places, torch_files
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.runs.folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -312,7 +312,7 @@ def test_an_alias_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         "os.system",
         "ssl_lightning.runs.saving.load",
         "ssl_lightning.models.queue._private",
-        "ssl_lightning.runs.checkpoint.Checkpoint",
+        "ssl_lightning.runs.checkpoint.Pretrained",
     ):
         monkeypatch.setattr(aliases, "NAMES", {FORMER: new})
         for ask in (check, instantiate):

@@ -65,7 +65,8 @@ def losses() -> dict[str, Loss]:
         found[f"info_nce {form}"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, None)
         found[f"info_nce {form} one side"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k.detach(), None)
     for kind in NEGATIVES:  # two places an item
-        found[f"cpc {kind}"] = lambda p, z, kind=kind: CPCLoss(1, kind)(p.unflatten(0, (-1, 2)), z.unflatten(0, (-1, 2)))
+        cpc = CPCLoss(1.0, kind)
+        found[f"cpc {kind}"] = lambda p, z, cpc=cpc: cpc(p.unflatten(0, (-1, 2)), z.unflatten(0, (-1, 2)))
     return found
 
 

@@ -1,5 +1,6 @@
 """Predictive coding on sequences (van den Oord et al. 2018, sections 2 and 3.1) against the paper, by hand."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from ssl_lightning.models.transformer1d import Transformer1d
 from tests.losses.reference import assert_close, value_and_grads
 from tests.methods.harness import SmoothBackbone, at, step
 
-CONTEXTS = {
+CONTEXTS: dict[str, Callable[[int], Any]] = {
     "gru": partial(GRUContext, hidden_dim=6),
     "transformer": partial(TransformerContext, hidden_dim=8, depth=2, heads=2),
     "rows": partial(RowContext, hidden_dim=4, depth=2),
@@ -48,7 +49,7 @@ def info_nce(predictions: Tensor, targets: Tensor, negatives: str, temperature: 
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
-def test_the_loss_equals_the_paper(negatives: str) -> None:
+def test_the_loss_equals_the_paper(negatives: Any) -> None:
     inputs = drawn(4, 3, 5), drawn(4, 3, 5, seed=1)
     ours = value_and_grads(CPCLoss(0.7, negatives), *inputs)
     assert_close(ours, value_and_grads(lambda p, z: info_nce(p, z, negatives, 0.7), *inputs), atol=1e-10)
@@ -61,11 +62,11 @@ def test_of_rows_all_are_candidates_and_items_cannot_be_told() -> None:
         CPCLoss(negatives="both")(p[0], z[0])
     with pytest.raises(ValueError, match="equal shapes"):
         CPCLoss()(p, z[:, :1])
-    with pytest.raises(UserError, match="negatives=none is unknown; use all, batch, item, both"):
-        CPCLoss(negatives="none")
+    with pytest.raises(UserError, match=r"negatives=none is unknown; use all, batch, item, both"):
+        CPCLoss(negatives="none")  # type: ignore[arg-type]
 
 
-def cpc(context: str = "gru", negatives: str = "both", readout: str = "context", **parts: Any) -> CPC:
+def cpc(context: str = "gru", negatives: Any = "both", readout: str = "context", **parts: Any) -> CPC:
     torch.manual_seed(0)
     backbone = parts.pop("backbone", None) or WaveConvNet(width=5, kernels=(4, 4), layer_strides=(2, 2))
     sizes = {"tile_size": None, "offsets": (1, 3), "readout": readout, **parts}
@@ -169,7 +170,7 @@ def test_another_loss_of_two_tensors_gets_rows() -> None:
 
 
 def test_what_does_not_fit_is_said() -> None:
-    with pytest.raises(UserError, match="each of its tokens sees the whole item; choose a convnet"):
+    with pytest.raises(UserError, match=r"each of its tokens sees the whole item; choose a convnet"):
         cpc(backbone=Transformer1d(64, 8, dim=8, depth=1, heads=2))
     with pytest.raises(UserError, match="cannot use SmoothBackbone: it gives no sequence of steps"):
         cpc(backbone=SmoothBackbone())
@@ -179,7 +180,7 @@ def test_what_does_not_fit_is_said() -> None:
         TransformerContext(5, 8, heads=3)
     with pytest.raises(UserError, match="views have 3 steps of this network, too few to predict 3 ahead"):
         step(cpc(), waves(length=12))
-    with pytest.raises(UserError, match="no images to cut tiles of; set method.tile_size=null"):
+    with pytest.raises(UserError, match=r"no images to cut tiles of; set method\.tile_size=null"):
         CPC(SmoothBackbone(), RowContext, CPCLoss()).accept([], ["global"])
-    with pytest.raises(UserError, match="tile_size=null is for sequences; give the side of a tile"):
+    with pytest.raises(UserError, match=r"tile_size=null is for sequences; give the side of a tile"):
         cpc().accept([32], ["global"])

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.sincos import sincos_positions
 from ssl_lightning.models.transformer1d import Transformer1d
 from ssl_lightning.optim.param_groups import block_numbers
-from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
+from ssl_lightning.runs.checkpoint import save_backbone
 
 SIZES = {"length": 24, "patch_size": 3, "dim": 12, "depth": 2, "heads": 2, "in_channels": 2}
 

@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import Tensor
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.predictor import TokenPredictor
 from ssl_lightning.models.vit import ViT, attention_pictures, sincos_positions
-from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
+from ssl_lightning.runs.checkpoint import save_backbone
 from tests.losses import reference_masked as paper
 
 SIZES = {"image_size": 16, "patch_size": 4, "dim": 16, "depth": 3, "heads": 2}

@@ -12,6 +12,7 @@ import yaml
 from safetensors import safe_open
 from torch import nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.resnet import resnet
@@ -125,7 +126,7 @@ def test_a_backbone_comes_back_from_its_file_alone(tmp_path: Path) -> None:
     card = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "method": "simclr", "data": "shapes"}
     path = ck.save_backbone(net, NODE, tmp_path, **card)
     for ref in (tmp_path, path, str(path)):
-        again = ck.load_backbone(ref)
+        again = load_backbone(ref)
         assert_same(again, net)
         assert again.out_dim == 16
         assert not again.training
@@ -144,7 +145,7 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
     path = ck.save_backbone(small(), NODE, tmp_path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="truncated"):
-        ck.load_backbone(path)
+        load_backbone(path)
 
 
 def lightning_run(folder: Path, net: nn.Module) -> Path:
@@ -161,7 +162,7 @@ def lightning_run(folder: Path, net: nn.Module) -> Path:
 def test_a_lightning_checkpoint_beside_its_config(tmp_path: Path) -> None:
     run = lightning_run(tmp_path / "runs" / "x", small())
     for ref in (run, run / "checkpoints" / "last.ckpt"):
-        assert_same(ck.load_backbone(ref), small())
+        assert_same(load_backbone(ref), small())
         assert ck.resolve_ckpt(ref).run == run
     card = ck.resolve_ckpt(run).card
     assert card is not None
@@ -169,7 +170,7 @@ def test_a_lightning_checkpoint_beside_its_config(tmp_path: Path) -> None:
     assert (card["method"], card["data"], card["image_size"]) == ("byol", "shapes", 32)
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match="does not say which backbone"):
-        ck.load_backbone(run)
+        load_backbone(run)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "encoder.", "module.encoder_q."])
@@ -232,12 +233,12 @@ def test_timm_and_torchvision_names(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = timm.create_model("resnet10t", num_classes=0)
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda n, pretrained, **kw: theirs if pretrained else create(n, **kw))
-    ours = ck.load_backbone("timm:resnet10t")
+    ours = load_backbone("timm:resnet10t")
     assert_same(ours, theirs)
     assert ours.out_dim == 512
     full = torchvision.models.resnet18()
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: full)
-    ours = ck.load_backbone("torchvision:resnet18")
+    ours = load_backbone("torchvision:resnet18")
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(full.fc(ours(x)), full.eval()(x))
 

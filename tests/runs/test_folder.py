@@ -175,10 +175,10 @@ def test_unwritable_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UserError, match="cannot write to"), RunFolder(tmp_path / "file" / "a").locked():
         pass
 
-    def full(*args: Any) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "_write", full)
+    monkeypatch.setattr(run_folder.files, "write_atomic", full)
     with pytest.raises(UserError, match="disk is full"):
         RunFolder(tmp_path / "b").open(CONFIG)
 

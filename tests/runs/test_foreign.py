@@ -11,13 +11,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core import bounded
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.resnet import resnet
 from ssl_lightning.models.timm import timm_backbone
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.runs import foreign
-from ssl_lightning.runs.checkpoint import load_backbone, load_weights, resolve_ckpt
+from ssl_lightning.runs.checkpoint import load_weights, resolve_ckpt
 from tests import foreign_files as files
 
 

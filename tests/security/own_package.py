@@ -7,8 +7,7 @@ import torch
 from lightning import Callback
 from torch import Tensor, nn
 
-from ssl_lightning.data.batch import Batch
-from ssl_lightning.methods.base import SSLMethod, StepOutput
+from ssl_lightning import Batch, SSLMethod, StepOutput
 from ssl_lightning.runs.folder import RunFolder
 
 

@@ -15,12 +15,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import save_file
 from torch.distributed import checkpoint as distributed_checkpoint
 
+from ssl_lightning import load_backbone
 from ssl_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from ssl_lightning.cli.compose import compose
 from ssl_lightning.config import allowed, instantiate
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs import checkpoint, places, saving, sharded
+from ssl_lightning.runs import places, saving, sharded
 
 MC: dict[str, Any] = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 VIT: dict[str, Any] = {"_target_": "ssl_lightning.models.vit.ViT", "image_size": 32, "patch_size": 8, "heads": 1}
@@ -91,7 +92,7 @@ def test_a_card_of_a_network_much_larger_than_its_weights(tmp_path: Path, sizes:
     card = {"backbone": VIT | sizes, "out_dim": 4}
     save_file(ConvNetSmall(width=4).state_dict(), file, {"format": "pt", "card": json.dumps(card)})
     with pytest.raises(UserError, match="much larger than the weights"):
-        checkpoint.load_backbone(file)
+        load_backbone(file)
 
 
 def test_a_foreign_checkpoint_names_nothing_to_remove(tmp_path: Path) -> None:

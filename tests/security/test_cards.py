@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 import tests.security.evil_package  # noqa: F401  (importing it late would leave caches of its imports in the trap)
+from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs.card import backbone_of
-from ssl_lightning.runs.checkpoint import load_backbone, resolve_ckpt, save_backbone
+from ssl_lightning.runs.checkpoint import resolve_ckpt, save_backbone
 from tests.security.attacks_cards import CARDS, HONEST, OURS, RUNS, card, run
 from tests.security.trap import CONVNET, Attack, Trap, load_card, load_run, run_folder, weights_file
 

@@ -20,9 +20,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from ssl_lightning import load_backbone
 from ssl_lightning.config import instantiate
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs import checkpoint
 
 CONVNET = "ssl_lightning.models.convnet.ConvNetSmall"
 
@@ -114,9 +114,9 @@ def run_folder(trap: Trap, config: Any) -> Path:
 def load_card(trap: Trap, attack: Attack) -> Any:
     with attackers_modules(trap):
         file = weights_file(trap, trap.filled(attack.payload))
-        return checkpoint.load_backbone(file, trusted=attack.trusted)
+        return load_backbone(file, trusted=attack.trusted)
 
 
 def load_run(trap: Trap, attack: Attack) -> Any:
     with attackers_modules(trap):
-        return checkpoint.load_backbone(run_folder(trap, trap.filled(attack.payload)), trusted=attack.trusted)
+        return load_backbone(run_folder(trap, trap.filled(attack.payload)), trusted=attack.trusted)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import Features
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import embed
 from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw, judged
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
+from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.stages import export
 from tests.stages.tiny_run import NODE, TinyData, a_folder, a_run, judged
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ssl_lightning import load_backbone
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import knn
 from ssl_lightning.stages.common import split_random_features
 from tests.stages.tiny_run import TinyData, a_run, a_trainer, draw, judged

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_lightning import load_backbone
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.cli.compose import compose
 from ssl_lightning.config.instantiate import instantiate
@@ -16,7 +17,6 @@ from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs.checkpoint import load_backbone
 from ssl_lightning.stages import pretrain
 from ssl_lightning.stages.common import split_random_features
 from tests.stages.tiny_run import TinyData, a_folder, a_trainer, two_views

@@ -10,11 +10,12 @@ import timm
 import torch
 from torch import nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.cli.run import Parts, compose
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
+from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import begin
 from tests.methods.harness import METHODS, tiny_backbone, tiny_method

@@ -231,11 +231,10 @@ class AudioDataModule(DataModule):
             tokens = token_encoder(backbone)
             own = tuple(places * side for places, side in zip(tokens.grid, tokens.strides, strict=True))
             if own != self.shape[1:]:  # what masked methods hide is counted on this grid
-                key = "backbone.image_size" if len(own) == 2 else "backbone.length"
-                wanted = list(self.shape[1:]) if len(own) == 2 else self.length
-                raise UserError(
-                    f"this network is of inputs {own}, and the data give {self.shape[1:]}; set {key}={wanted}"
-                )
+                fix = f"set backbone.length={self.length}"
+                if len(own) == 2:
+                    fix = f"choose backbone=vit_mel, or set backbone.image_size={list(self.shape[1:])}"
+                raise UserError(f"this network is of inputs {own}, and the data give {self.shape[1:]}; {fix}")
 
     def show(self, item: Tensor) -> Tensor:
         """A wave or a log-mel as a picture, bytes (H, W, 3)."""

@@ -1,1 +1,1 @@
-"""Images: sources, views, decoding, evaluation view."""
+"""Images: sources, decoding, views, the evaluation view, pixels as the naive baseline."""

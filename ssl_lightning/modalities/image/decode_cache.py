@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_lightning.core import distributed
+from ssl_lightning.core import distributed, files
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import say
-from ssl_lightning.data.folder_scan import cache_dir, writable, write_atomic
+from ssl_lightning.data.folder_scan import cache_dir, writable
 from ssl_lightning.data.loader import as_is, automatic_workers
 from ssl_lightning.data.workers import begin
 from ssl_lightning.modalities.image.images import BROKEN, ArrayImages, FileImages, ImageSet, decode, opened
-from ssl_lightning.runs.saving import open_new
 
 SMALL_SIDE = 128  # pixels: larger images stay files
 SMALL_BYTES = 2 * 1024**3
@@ -42,7 +42,12 @@ def decoded_once(images: FileImages) -> ImageSet:
         if not writable(folder):
             say(f"The cache folder {folder} cannot be written; the images are decoded for each batch instead.")
             return images
-        _decode_all(images, size, stem)
+        try:
+            _decode_all(images, size, stem)
+        except OSError as error:
+            why = error.strerror or error
+            say(f"The decoded images cannot be kept in {folder} ({why}); they are decoded for each batch instead.")
+            return images
     result = json.loads(stem.with_suffix(".json").read_text())
     if result["sizes_differ"]:
         return images
@@ -91,8 +96,8 @@ def _digest(images: FileImages, size: tuple[int, int]) -> str:
     return digest.hexdigest()[:32]
 
 
-class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
-    """Task i decodes files i*CHUNK and on: (first row, uint8 (n, H, W, 3), broken rows, a size differs)."""
+class _Chunks(Dataset[tuple[np.ndarray, list[int], bool]]):
+    """Task i decodes files i*CHUNK and on: (uint8 (n, H, W, C), broken rows, a size differs)."""
 
     def __init__(self, images: FileImages, size: tuple[int, int]):
         self.images, self.size = images, size
@@ -100,7 +105,7 @@ class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
     def __len__(self) -> int:
         return -(-len(self.images) // CHUNK)
 
-    def __getitem__(self, task: int) -> tuple[int, np.ndarray, list[int], bool]:
+    def __getitem__(self, task: int) -> tuple[np.ndarray, list[int], bool]:
         first = task * CHUNK
         paths, channels = self.images.paths[first : first + CHUNK], self.images.channels
         pixels = np.zeros((len(paths), *self.size, channels), np.uint8)
@@ -115,37 +120,47 @@ class _Chunks(Dataset[tuple[int, np.ndarray, list[int], bool]]):
                 pixels[row] = image
             else:
                 differs = True
-        return first, pixels, broken, differs
+        return pixels, broken, differs
+
+
+class _SizesDiffer(Exception):
+    """The images make no array."""
 
 
 def _decode_all(images: FileImages, size: tuple[int, int], stem: Path) -> None:
-    """Writes STEM.npy and, once that is whole, STEM.json."""
-    handle, name = open_new(stem.parent, stem.name)
-    os.close(handle)
-    paths, shape = images.paths, (len(images), *size, images.channels)
-    array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
-    workers = 0
-    if len(paths) > 4 * CHUNK:
-        workers = automatic_workers()
-        say(f"Decoding {len(paths)} images of {size[0]} x {size[1]} once, into {stem.parent}.")
+    """Writes STEM.npy, where all are of one size, and, once that is whole, STEM.json.
+
+    Row after row, not into a memory map: on a full disk that would end the process.
+    """
     broken: list[int] = []
     differs = False
+    try:
+        with files.atomic(stem.with_suffix(".npy")) as temporary, open(temporary, "wb") as out:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *size, images.channels)}
+            np.lib.format.write_array_header_1_0(out, header)
+            for pixels, bad in _decoded(images, size, stem.parent):
+                out.write(pixels.data)
+                broken += bad
+            if len(broken) == len(images):
+                first = images.paths[0]
+                raise UserError(
+                    f"none of the {len(images)} image files can be decoded, {first} first; are they images?"
+                )
+    except _SizesDiffer:
+        differs = True
+    files.write_atomic(stem.with_suffix(".json"), json.dumps({"sizes_differ": differs, "broken": broken}))
+
+
+def _decoded(images: FileImages, size: tuple[int, int], folder: Path) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Chunks in order: decoded images uint8 (n, H, W, C), broken rows. Raises _SizesDiffer at the first other size."""
+    workers = 0
+    if len(images) > 4 * CHUNK:
+        workers = automatic_workers()
+        say(f"Decoding {len(images)} images of {size[0]} x {size[1]} once, into {folder}.")
     chunks = DataLoader(
         _Chunks(images, size), batch_size=None, num_workers=workers, collate_fn=as_is, worker_init_fn=begin
     )
-    for first, pixels, bad, other_size in chunks:
-        array[first : first + len(pixels)] = pixels
-        broken += bad
-        differs = differs or other_size
-        if differs:
-            break
-    if len(broken) == len(paths):
-        os.remove(name)
-        raise UserError(f"none of the {len(paths)} image files can be decoded, {paths[0]} first; are they images?")
-    array.flush()
-    del array
-    if differs:
-        os.remove(name)
-    else:
-        os.replace(name, stem.with_suffix(".npy"))
-    write_atomic(stem.with_suffix(".json"), json.dumps({"sizes_differ": differs, "broken": broken}))
+    for pixels, bad, other_size in chunks:
+        if other_size:
+            raise _SizesDiffer
+        yield pixels, bad

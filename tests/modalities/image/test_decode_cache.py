@@ -1,5 +1,7 @@
 """Small equal images become one memory-mapped array; anything else stays files."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,19 @@ def test_more_than_one_percent_broken_stops(tmp_path: Path) -> None:
     for path in files.paths:
         Path(path).write_text("no image")
     assert decoded_once(files) is files  # no header can be read: training will say so
+
+
+def test_on_a_full_disk_the_images_stay_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = small(tmp_path / "r", 4)
+    monkeypatch.setattr(os, "replace", full)
+    assert decoded_once(files) is files
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "cannot be kept" in said
+    assert "No space left on device" in said
+    assert list((tmp_path / "cache" / "ssl_lightning" / "decoded").iterdir()) == []

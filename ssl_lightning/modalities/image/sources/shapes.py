@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lightning.core import files
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.folder_scan import cache_dir
 from ssl_lightning.modalities.image.data import DataModule, Loaded
 from ssl_lightning.modalities.image.images import ArrayImages
 from ssl_lightning.modalities.image.sources.shapes_render import CLASSES, VERSION, Rendered, render
-from ssl_lightning.runs.saving import open_new
 
 __all__ = ["CLASSES", "Rendered", "Shapes", "render"]
 
@@ -65,7 +65,8 @@ def drawn_once(count: int, image_size: int, seed: int, split: str) -> Tensor:
     try:
         _write(file, images.numpy())
     except OSError as error:
-        say(f"The drawn images cannot be kept in {file.parent} ({error.strerror}); they are drawn anew in each run.")
+        why = error.strerror or error
+        say(f"The drawn images cannot be kept in {file.parent} ({why}); they are drawn anew in each run.")
         return images
     written = _read(file, shape)
     return images if written is None else written
@@ -91,14 +92,8 @@ def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
 def _write(file: Path, images: np.ndarray) -> None:
     """An .npy file with a CRC-32 of the pixels after its end, whole or not at all, whoever else writes it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = open_new(file.parent, file.stem)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            np.save(out, images)
-            out.write(zlib.crc32(images.data).to_bytes(4, "little"))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(name, file)
-    except OSError:
-        os.remove(name)
-        raise
+    with files.atomic(file, durable=True) as temporary, open(temporary, "wb") as out:
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        out.write(images.data)  # numpy's own `save` does not say when a disk is full
+        out.write(zlib.crc32(images.data).to_bytes(4, "little"))

@@ -1,7 +1,7 @@
 """Draws the images of the `shapes` data: figures of one of ten classes on a ground, under many nuisance factors.
 
 An image is a pure function of (seed, split, index): every number comes from the counter-based generator of
-`data/counter.py`, so image i is the same whatever else is drawn with it, and at any resolution it shows the same scene
+`core/counter.py`, so image i is the same whatever else is drawn with it, and at any resolution it shows the same scene
 (all lengths are fractions of the image's side; only the pixel noise belongs to the pixels).
 """
 

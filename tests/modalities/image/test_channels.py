@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ssl_lightning import load_backbone
 from ssl_lightning.callbacks.view_mosaic import mosaic
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.image.data import DataModule
@@ -19,8 +20,9 @@ from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.resnet import resnet
 from ssl_lightning.models.vit import ViT
-from ssl_lightning.runs.checkpoint import load_backbone, save_backbone
-from ssl_lightning.stages.common import check_batch, judge_backbone
+from ssl_lightning.runs.checkpoint import save_backbone
+from ssl_lightning.stages.common import check_batch
+from ssl_lightning.stages.judging import judge_backbone
 from ssl_lightning.stages.linear import Pixels
 from tests.data.deep import ramp, write_tiff
 
