@@ -3,6 +3,7 @@
 from typing import Any
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.protocols import per_axis, shown
 from ssl_lightning.models.vit import ViT
 
 
@@ -15,7 +16,7 @@ class MelViT(ViT):
         length: samples of a view.
         sample_rate: Hz.
         hop: seconds from frame to frame.
-        patch_size: bands and frames of a patch.
+        patch_size: bands and frames of a patch, one number or both.
         **vit: further arguments of `ViT`.
 
     Raises:
@@ -30,15 +31,16 @@ class MelViT(ViT):
         length: int = 15360,
         sample_rate: int = 16000,
         hop: float = 0.01,
-        patch_size: int = 8,
+        patch_size: int | tuple[int, int] = 8,
         **vit: Any,
     ) -> None:
         step = max(1, round(hop * sample_rate))  # samples
         frames = max(1, length // step)
-        if mels % patch_size or frames % patch_size:
+        high, wide = per_axis(patch_size, 2)
+        if mels % high or frames % wide:
             raise UserError(
-                f"patches of {patch_size} do not divide log-mels of {mels} bands x {frames} frames; set data.mels to a "
-                f"multiple of {patch_size} and data.length to one of {patch_size * step} samples, or change "
+                f"patches of {shown(patch_size)} do not divide log-mels of {mels} bands x {frames} frames; set "
+                f"data.mels to a multiple of {high} and data.length to one of {wide * step} samples, or change "
                 "backbone.patch_size"
             )
         super().__init__((mels, frames), patch_size, in_channels=1, **vit)

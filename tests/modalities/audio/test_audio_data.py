@@ -23,6 +23,7 @@ from ssl_lightning.modalities.image.views import Views
 from ssl_lightning.models.audio import MelConvNet, WaveConvNet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.models.vit_mel import MelViT
 
 LENGTH = 1280
 MIXED = AudioView(LENGTH, count=2, mix_p=1.0, resize_p=0.5, noise_p=0.5)
@@ -327,3 +328,11 @@ def test_a_level_goes_for_every_set_file_and_partner(tmp_path: Path, monkeypatch
     raw = data.train_fetch(data.train_set)[Request(0, torch.arange(2))]
     x, lengths = raw.items.others[0]
     torch.testing.assert_close((x.square().sum(1) / lengths).sqrt(), torch.full((2,), 10**-1.5), rtol=1e-4, atol=0)
+
+
+def test_patches_of_a_mel_vit_may_be_wider_in_bands_than_in_frames() -> None:
+    network = MelViT(mels=32, length=4800, sample_rate=8000, hop=0.0125, patch_size=(16, 4), dim=12, depth=1, heads=3)
+    assert network.grid == (2, 12)
+    assert network(torch.zeros(2, 1, 32, 48)).shape == (2, 12)
+    with pytest.raises(UserError, match="patches of 16 x 4 do not divide log-mels of 40 bands x 48 frames"):
+        MelViT(mels=40, length=4800, sample_rate=8000, hop=0.0125, patch_size=(16, 4), dim=12, depth=1, heads=3)
