@@ -19,6 +19,7 @@ from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.resnet import resnet
+from ssl_lightning.tasks.classify import Classify
 
 TRAIN, TEST, CLASSES, SIZE, BATCH = 5_000, 2_000, 10, 32, 250
 EPOCHS, TIMED, LR = 100, 2, 0.03
@@ -71,7 +72,7 @@ def compare(name: str, backbone: nn.Module, device: torch.device) -> None:
     taken = now(device)
     x, y, test_x, test_y = (t.to(device) for t in (features.x, features.labels, test_features.x, test_features.labels))
     settings = ProbeSettings()
-    found = probe_grid(x, y, test_x, test_y, CLASSES, settings)
+    found = probe_grid(x, y, test_x, test_y, Classify.of(CLASSES), settings)
     done = now(device)
 
     probe = nn.Linear(x.shape[1], CLASSES).to(device)

@@ -13,7 +13,7 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.evaluation.quality import uniformity
 from ssl_lightning.methods.deepcluster_v2 import DeepClusterV2
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import common
+from ssl_lightning.stages import judging
 from tests.methods.harness import CONF, METHODS, batch_for, config_of, step, tiny_method
 from tests.stages.tiny_run import TinyData, two_views
 
@@ -62,7 +62,7 @@ def test_the_verdict_draws_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batches of the linear probe and the images that stand for all are those of the data's seed."""
     seen: dict[str, Any] = {}
 
-    def judge(train: Any, test: Any, num_classes: int, k: int, t: float, probe: ProbeSettings, device: Any) -> Any:
+    def judge(train: Any, test: Any, task: Any, k: int, t: float, probe: ProbeSettings, *rest: Any) -> Any:
         seen["probe"] = probe.seed
         return {"protocol": {}}
 
@@ -71,10 +71,10 @@ def test_the_verdict_draws_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     for name, fake in (("judge", judge), ("quality", quality), ("baselines", lambda *args: {})):
-        monkeypatch.setattr(common, name, fake)
+        monkeypatch.setattr(judging, name, fake)
     data = TinyData(views=two_views(), seed=7, num_workers=0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4))
-    common.judge_backbone(net, net, data, torch.device("cpu"))
+    judging.judge_backbone(net, net, data, torch.device("cpu"))
     assert seen == {"probe": 7, "quality": 7}
 
 

@@ -16,7 +16,8 @@ def has_labels(trainer: Trainer, who: str, train_set: bool = False) -> bool:
     """Whether probe and test images (and some that are pretrained on) are labelled; when not, says `who` is off."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     several = len(data.probe_set.target_names) if data is not None and hasattr(data, "probe_set") else 0
-    labelled = data is not None and data.has_labels and (not train_set or some_labelled(data.train_set))
+    labelled = not several and data is not None and data.has_labels
+    labelled = labelled and (not train_set or some_labelled(data.train_set))
     if several and is_main():
         log.info("%s is off: it takes one label per %s, and the data has %d", who, noun_of(trainer), several)
     elif not labelled and is_main():

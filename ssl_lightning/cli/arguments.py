@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_lightning.core.errors import UserError, nearest
 
 FLAGS = ("--help", "-h", "--version", "--cfg", "--resolve", "--config-dir", "--multirun", "-m")
+
+SHORT = re.compile(r"^([+~]{0,2})(probes[.=])")  # keys of a stage that are typed without its name
 
 
 @dataclass
@@ -54,7 +57,7 @@ def parse(argv: list[str]) -> Arguments:
         elif "=" not in word and not word.startswith("~"):
             raise UserError(f"'{word}' sets nothing: write key=value, for example method=moco. See --help.")
         else:
-            found.overrides.append(word)
+            found.overrides.append(SHORT.sub(r"\1stage.\2", word))
     return found
 
 

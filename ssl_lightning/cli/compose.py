@@ -296,5 +296,4 @@ def _folder(raw: DictConfig) -> Path:
 
 def _run_of(ckpt: str | None) -> Path | None:
     """The run folder of ours that a `ckpt=` lies in, or None: a stage writes nothing beside weights from elsewhere."""
-    run = places.find_run(ckpt)
-    return run if run and places.is_run(run) else None
+    return run if (run := places.find_run(ckpt)) and places.is_run(run) else None

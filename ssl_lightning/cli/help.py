@@ -10,6 +10,7 @@ GROUPS = (
     ("data", "the images"),
     ("views", "how an image is augmented"),
     ("stage", "what to do: pretrain, or judge and use a run"),
+    ("task", "what labels mean"),
     ("optimizer", "how weights move"),
     ("scheduler", "the learning rate over time"),
     ("trainer", "devices, precision, length"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
-from ssl_lightning.cli.run_parts import Parts
+from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
@@ -23,10 +24,12 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
+
 __all__ = ["Config", "Parts", "check", "compose", "run"]
 
 # What the run itself gives to each part; to a stage any of `Parts`.
-GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data"), ())
+GIVEN: dict[str, tuple[str, ...]] = dict.fromkeys(("backbone", "views", "scheduler", "optimizer", "data", "task"), ())
 GIVEN |= {"method": ("backbone", "optimizer")}
 # Arguments of lightning.Trainer that `TrainerFactory` sets, and one that sends checkpoints away.
 OF_THE_TRAINER = ("callbacks", "default_root_dir", "deterministic", "use_distributed_sampler", "model_registry")
@@ -75,7 +78,11 @@ def unread(config: Config) -> list[tuple[str, str]]:
     try:
         _check_values(config)
     except UserError as error:
-        raise typed.of_what_was_typed(error, line) from error
+        why, data = "", str((config.values.get("data") or {}).get("_target_"))
+        if not data.startswith(IMAGES):  # a value may not fit because of the kind of the data: colours have a mean
+            with contextlib.suppress(UserError):
+                why = other_kind(config)  # imports both, and with them torch
+        raise UserError(why) if why else typed.of_what_was_typed(error, line) from error
     typed.check_method(line)
     return typed.unread(line)
 
@@ -98,6 +105,7 @@ def _check_values(config: Config) -> None:
         raise UserError("stage has no _target_; choose one with stage=<name>, or say which function it is")
     for part, given in (GIVEN | {"stage": tuple(Parts.names())}).items():
         building.check(values.get(part), trusted, part, given, PLACES[part])
+    _check_probes(values, trusted)
     building.check_arguments("lightning.Trainer", values["trainer"], trusted, "trainer", OF_THE_TRAINER)
     ranges.check_together(values, config.names)
     for group in ("callbacks", "logger"):
@@ -105,6 +113,18 @@ def _check_values(config: Config) -> None:
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 raise UserError(f"{group}.{name} has no _target_; say which class it is, or {group}.{name}=null")
             building.check(node, trusted, f"{group}.{name}", ("run_path", *building.ROOTED), PLACES[group])
+
+
+def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
+    """Raise a UserError for a probe of a stage that is no change of these data."""
+    probes, data = (values.get("stage") or {}).get("probes") or {}, values.get("data") or {}
+    for name, changes in probes.items():
+        where = f"stage.probes.{name}"
+        if not isinstance(changes, dict) or not changes or not str(name).isidentifier():
+            raise UserError(f"{where} names what of the data is another: {{{name}: {{label_column: ...}}}}")
+        if "_target_" in changes:
+            raise UserError(f"{where} changes keys of the data, not their class; leave _target_ out")
+        building.check(changed(data, changes), trusted, where, (), PLACES["data"])
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -160,7 +180,9 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(replace(config, values={key: values[key] for key in config.values}), folder, crew)
+        results = _call_stage(
+            replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
+        )
         folder.write_results(results)
         if is_main_process():
             table.show_results(results, str(folder.path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,36 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from torch import nn
 
     from ssl_lightning.cli.trainers import TrainerFactory
+    from ssl_lightning.core.task import Task
     from ssl_lightning.data.base import DataModule
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
+
+CLASSIFY = "ssl_lightning.tasks.classify.Classify"
+
+
+def other_kind(config: Config) -> str:
+    """What to say of a method that is made for another kind of data than these; "" where it fits."""
+    trusted, values = config.settings.trusted_packages, config.values
+    kinds = [
+        getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
+        for part in ("method", "data")
+        if "_target_" in (values[part] or {})
+    ]
+    if len(kinds) < 2 or not all(kinds) or kinds[0] == kinds[1]:
+        return ""
+    made = f"method={config.choices['method']} is made for {kinds[0]} data, and this is {kinds[1]}"
+    return f"{made}; choose another method, or other data"
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the data of a probe.
+
+    Where the groups that are held out are a field of the names' pattern, and that pattern is changed, they are gone
+    with it; who speaks is told of speakers on both sides.
+    """
+    gone = {"held_out": None} if "labels" in changes and "held_out" in data and data.get("group") is None else {}
+    return {**data, **gone, **changes}
 
 
 class Parts:
@@ -56,21 +83,10 @@ class Parts:
         """With the weights of `ckpt=` where the stage trains from them, else as it is drawn."""
         return self.start.backbone if self.start else self._node("backbone")
 
-    def _check_modality(self) -> None:
-        """Refuse a method that is made for another kind of data, before it is built for these."""
-        trusted, values = self.config.settings.trusted_packages, self.config.values
-        kinds = [
-            getattr(building.load(str(values[part]["_target_"]), trusted, PLACES[part]), "modality", "")
-            for part in ("method", "data")
-            if "_target_" in (values[part] or {})
-        ]
-        if len(kinds) == 2 and all(kinds) and kinds[0] != kinds[1]:
-            made = f"method={self.method_name} is made for {kinds[0]} data, and this is {kinds[1]}"
-            raise UserError(f"{made}; choose another method, or other data")
-
     @cached_property
     def method(self) -> SSLMethod:
-        self._check_modality()
+        if why := other_kind(self.config):
+            raise UserError(why)
         return self._node("method", backbone=self.backbone, optimizer=self._node("optimizer"))
 
     @cached_property
@@ -94,6 +110,19 @@ class Parts:
     @cached_property
     def data(self) -> DataModule:
         return self._node("data")
+
+    @cached_property
+    def task(self) -> Task:
+        """What labels mean; a run from before there were tasks has classes."""
+        node = self.config.values.get("task") or {"_target_": CLASSIFY}
+        task: Task = self._build("task", node)
+        task.node = dict(node)
+        return task
+
+    @cached_property
+    def other_data(self) -> Callable[[Mapping[str, Any]], DataModule]:
+        """Makes the run's data with some keys changed, for the probes of a stage."""
+        return lambda changes: self._build("data", changed(self.config.values["data"], changes))
 
     @cached_property
     def trainer(self) -> TrainerFactory:

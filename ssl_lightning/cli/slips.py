@@ -74,6 +74,8 @@ def hint(key: str, value: str, places: Collection[str], folders: tuple[Path, ...
     near = [other for other in meant if part and other.startswith(f"{part}.")]  # of the part that was named
     found = _first(other for other in near if other in places) or _same_word(key, places)
     elsewhere = "" if found or word in ALWAYS else _first(_owned(other, folders) for other in (key, *near))
+    if elsewhere and part == "data" and "data.sample_rate" in places:  # the data are of sound
+        return f" '{key}' is a key of other data; a view of sound has data.length samples."
     found = found or ("" if elsewhere else _first(other for other in meant if other in places))
     if not found:
         return elsewhere or _first(_owned(other, folders) for other in meant)

@@ -156,7 +156,7 @@ class Sweep:
         (self.path / "multirun.yaml").unlink(missing_ok=True)  # Hydra's copy of what each job's config.yaml says
         task = [str(override).lstrip("+").partition("=") for override in HydraConfig.get().overrides.task]
         fixed = {key.lstrip("+") for key in self.fixed}
-        swept = [f"{self.typed[key]}={value}" for key, _, value in task if key not in fixed]
+        swept = [f"{self.typed[key]}={value}" for key, _, value in task if key in self.typed and key not in fixed]
         label, unread = label_of(swept), self._unread(swept)
         less = ", without ".join(["", *(secrets.hide(why.partition(";")[0]) for why in unread.values())])
         print(f"job {len(self.ledger.rows) + 1}: {label}{less}", flush=True)

@@ -19,7 +19,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import places
 from ssl_lightning.runs.comparison import FREE
 
-GIVEN = allowed.STAGE_TAKES | {"backbone", "seed", "method_name", "data_name", "start"}  # to a stage by the run
+GIVEN = allowed.STAGE_TAKES | {"backbone", "seed", "method_name", "data_name", "start", "task"}  # to a stage by the run
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
 NEVER = frozenset({"limit_test_batches", "limit_predict_batches"})  # of `trainer`: no stage tests or predicts with it
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)
@@ -63,6 +63,8 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
         keys |= dict.fromkeys(("method", "backbone", "optimizer", "scheduler"))
     if "judged" in params:
         keys["backbone"] = None
+    if "task" in params:
+        keys["task"] = None
     if "data" in params:
         keys |= _of_data(reading.reads(target, "data", known), data)
     if "trainer" in params:
@@ -237,6 +239,7 @@ _WHY = {
     "trainer": "uses no trainer",
     "data": "looks at no image",
     "backbone": "builds no backbone",
+    "task": "reads no labels",
 }
 _GROUPS = frozenset({*_WHY, "stage"})
 

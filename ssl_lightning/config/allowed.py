@@ -100,12 +100,13 @@ AUDIO_VIEW = Slot("ssl_lightning.modalities.audio.draw.AudioView", _VIEWS)
 RECIPE = Slot("ssl_lightning.optim.recipe.OptimizerRecipe", {"ssl_lightning.optim.recipe": ALL})
 SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.schedules": ALL})
 TEACHER = Slot("ssl_lightning.parts.ema_teacher.EMATeacher", {"ssl_lightning.parts.ema_teacher": ALL}, inside=True)
+TASK = Slot("ssl_lightning.core.task.Task", {"ssl_lightning.tasks.": ALL})
 PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightning.evaluation.linear_probe": ALL})
 _STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
 SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
-SLOTS += (METHOD, DATA, VIEWS, VIEW, AUDIO_VIEW, RECIPE, SCHEDULE, TEACHER, PROBE)
+SLOTS += (METHOD, DATA, VIEWS, VIEW, AUDIO_VIEW, RECIPE, SCHEDULE, TEACHER, PROBE, TASK)
 ANYWHERE = (*SLOTS, STAGE)
 BY_BASE = {slot.base: slot for slot in SLOTS}
 # What each group of the config takes at its top; what lies deeper is told by the constructor's annotations.
@@ -119,10 +120,11 @@ PLACES: dict[str, tuple[Slot, ...]] = {
     "callbacks": (CALLBACK,),
     "logger": (LOGGER,),
     "stage": (STAGE,),
+    "task": (TASK,),
 }
 
 # A user's own stage takes one of these parts of the run (`cli.run_parts.Parts`): no other function does.
-STAGE_TAKES = frozenset(("method", "judged", "data", "trainer", "run"))
+STAGE_TAKES = frozenset(("method", "judged", "data", "other_data", "trainer", "run"))
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.
 _TIMM = """act_layer aa_layer attn_drop_rate attn_ratio base_width block_size cardinality channels class_token conv_bias

@@ -43,6 +43,7 @@ NEEDS = (
     Need("IBOT", "mask_ratio", "mask_probability", "above 0"),
     Need("IBOT", "spread_weight", "spread", "other than null"),
     Need("IBOT", "spread", "spread_weight", "above 0"),
+    Need("CPC", "stride drop_colors", "tile_size", "other than null"),
     Need("SwAV", "queue_epoch", "queue_size", "above 0"),
     Need("MLP", "hidden_dim norm activation", "num_layers", "2 or more"),
     Need("MLP", "last_norm_affine", "last_norm", "true"),

@@ -60,7 +60,7 @@ _OURS = {
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
-        LogMel.hop LogMel.floor Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
+        LogMel.hop LogMel.floor MelViT.hop Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
         AudioDataModule.hop""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
@@ -68,6 +68,7 @@ _OURS = {
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path holdout picking WMSELoss.eps",
     UP_TO_ONE: "label_fraction layer_decay crop_scale backbone_rate View.scale LocalView.scale TiCoLoss.beta crop",
+    Range(-100, 0): "level",  # dB of full scale
     Range(0, 0.5): "hue",
     Range(0, 16): "time_masks freq_masks",
     Range(0, 2**32 - 1): "seed image_seed sound_seed",

@@ -121,7 +121,8 @@ class Batch(NamedTuple):
     Args:
         views: V views of B items each, global ones first: tensors (B, ...), for images (B, C, h, w), float32,
             normalised; or structures.
-        labels: (B,) int64, -1 where there is none.
+        labels: (B,) int64, -1 where there is none; or, of a task of several labels or numbers, (B, T) float32, NaN in
+            the rows of items without.
         indices: (B,) int64, the row of each item in its source set.
         roles: V words, one for each view, such as "global" or "local"; () where all are global.
     """

@@ -47,6 +47,15 @@ def broadcast_object(obj: Any) -> Any:
     return box[0]
 
 
+def gather_objects(obj: Any) -> list[Any]:
+    """Every rank's `obj` (anything that pickles), in rank order, on every rank."""
+    if not is_active():
+        return [obj]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, obj)
+    return found
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all ranks in rank order, with gradient: (B, ...) on each rank -> (W*B, ...) on every rank.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -19,7 +19,7 @@ from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.items import ItemSet
-from ssl_lightning.data.labels import labelled_subset
+from ssl_lightning.data.labelled import Labelled, Split, only_at
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
 from ssl_lightning.data.plan import Views
 from ssl_lightning.data.position import Position
@@ -35,12 +35,11 @@ from ssl_lightning.data.sampler import (
     rows_of,
 )
 
-Split = Literal["train", "test"]
 Loaded = tuple[Any, Any] | tuple[Any, Any, Any]  # sets: (train, test) or (train, test, probe)
 Drawn = tuple[list[Any], tuple[str, ...]]  # V views of B items, and the role of each; () = all global
 
 
-class DataModule(Position, LightningDataModule):
+class DataModule(Labelled, Position, LightningDataModule):
     """Base of all data; a modality's module adds its hooks, and a source `load`.
 
     Args:
@@ -154,6 +153,7 @@ class DataModule(Position, LightningDataModule):
         if self._sets is None:
             loaded = self.load()
             self.check_sets(loaded)
+            self.bear(loaded)
             self._sets = (loaded[0], loaded[1], loaded[2] if len(loaded) == 3 else loaded[0])
         return self._sets
 
@@ -172,32 +172,12 @@ class DataModule(Position, LightningDataModule):
         """The training items of probes and kNN; `train_set` unless the source says otherwise."""
         return self._load()[2]
 
-    @property
-    def classes(self) -> list[str]:
-        """Class names in label order; [] when unlabelled."""
-        return list(self.probe_set.classes)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def has_labels(self) -> bool:
-        """True when both the probe's training items and the test items are labelled."""
-        return bool(self.probe_set.labelled and self.test_set.labelled)
-
     def prepare_data(self) -> None:  # downloads and caches are made by one process; the others then find them
         self._load()
 
     def setup(self, stage: str) -> None:
         self._load()
         self._start = (0, 0)  # a checkpoint's own position is loaded after this
-
-    def labelled_indices(self, split: Split = "train") -> Tensor:
-        """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
-        if split == "test":
-            return labelled_subset(self.test_set.labels)
-        return labelled_subset(self.probe_set.labels, self.label_fraction, self.labels_per_class, self.seed)
 
     # ---- loaders
 
@@ -243,8 +223,8 @@ class DataModule(Position, LightningDataModule):
         """The end of that path in evaluation, on its own: it reads nothing of what training views are drawn by."""
         with torch.no_grad():
             if batch.purpose == FILL:
-                none = batch.labels.new_full((1,), -1)
-                return Batch(self.padding_views(none.device), none, none)
+                none = batch.indices.new_full((1,), -1)
+                return Batch(self.padding_views(none.device), self.no_targets(none), none)
             views, roles = self.evaluation_views(batch)
         return Batch(views, batch.labels, batch.indices, roles)
 
@@ -274,7 +254,7 @@ class DataModule(Position, LightningDataModule):
         """The training items, -1 for each label that `labelled_indices` does not give out."""
         if items is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
             return items
-        return items.labelled_at(self.labelled_indices("train"))
+        return only_at(items, self.labelled_indices("train"))
 
     def _subset(self, items: Any, size: int | None, name: str) -> Tensor:
         whole = size is None or size >= len(items)

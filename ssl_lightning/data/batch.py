@@ -17,7 +17,7 @@ class RawBatch(NamedTuple):
         items: what the modality's fetch made of B items: tensors, or structures that move to a device. Of images one
             uint8 tensor (B, H, W, C), or one already cropped uint8 (B, h, w, C) tensor per view, or, of engine
             "worker", one finished float (B, C, h, w) tensor per view.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, T) float32; see `core.batch.Batch`.
         indices: (B,) int64.
         epoch: epoch these items are drawn in; of no meaning but for "train".
         broken: (K,) int64, rows whose file could not be read and was replaced by the next good one.

@@ -48,7 +48,8 @@ def group_split(
         names: of the groups, for `held_out`.
 
     Raises:
-        UserError: fewer than two groups, a name in `held_out` that is none, or nothing left to train on.
+        UserError: fewer than two groups, a name in `held_out` that is none, nothing left to train on, or no class on
+            both sides.
     """
     labels = torch.full_like(groups, -1) if labels is None else labels
     if held_out is not None:
@@ -59,6 +60,12 @@ def group_split(
         test = _chosen(_apart(groups), labels, test_fraction, seed)
     if not bool(test.any()) or bool(test.all()):
         raise UserError("every row belongs to one side of the split; hold out some groups, and leave some to train on")
+    ours, theirs = (part[part >= 0].unique() for part in (labels[~test], labels[test]))
+    if len(ours) and len(theirs) and not bool(torch.isin(theirs, ours).any()):
+        raise UserError(
+            "no class of the groups that are held out is trained on: a group seems to be a class; give other labels "
+            "(data.labels), or another data.group"
+        )
     return (~test).nonzero().flatten(), test.nonzero().flatten()
 
 

@@ -26,8 +26,9 @@ class ItemSet(Dataset[tuple[Any, int, int]]):
         paths: the file of each item, or None when the items do not come from files of their own.
 
     Attributes:
-        targets: (N, L) int8 of 0 and 1 where each item has L labels of its own, -1 in the rows of items without; None
-            otherwise. `target_names` names the L.
+        targets: (N, L) int8 of 0 and 1 where each item has L labels of its own, -1 in the rows of items without, or
+            float32 where these are numbers, NaN in those rows; None otherwise. `target_names` names the L.
+        targets_borne: whether batches bear the targets in place of the labels (`labelled.targets_of`).
         in_memory: whether an item costs next to nothing to fetch, so that evaluation needs no workers.
         broken: counts the items whose file cannot be read; None where items cannot be broken.
         unreadable: what `item` raises for those.
@@ -42,6 +43,7 @@ class ItemSet(Dataset[tuple[Any, int, int]]):
     paths: list[str] | None
     targets: Tensor | None = None
     target_names: Sequence[str] = ()
+    targets_borne: bool = False
 
     def __init__(self, labels: Tensor | None, count: int, classes: Sequence[str] = (), paths: list[str] | None = None):
         self.labels = torch.full((count,), -1) if labels is None else labels.to(torch.int64)
@@ -66,12 +68,12 @@ class ItemSet(Dataset[tuple[Any, int, int]]):
     def prepare(self) -> None:
         """What is found out once, before workers are copied from this process."""
 
-    def with_targets(self, targets: Tensor | None, names: Sequence[str]) -> Self:
+    def with_targets(self, targets: Tensor | None, names: Sequence[str], borne: bool = False) -> Self:
         """This set, with several labels for each item: `targets` (N, L)."""
         if targets is not None and len(targets) != len(self):
             told = f"there are {len(self)} {self.noun}s but {len(targets)} rows of labels"
             raise UserError(f"{told}; give one row per {self.noun}")
-        self.targets, self.target_names = targets, tuple(names)
+        self.targets, self.target_names, self.targets_borne = targets, tuple(names), borne
         return self
 
     def labelled_at(self, rows: Tensor) -> Self:
@@ -86,8 +88,8 @@ class ItemSet(Dataset[tuple[Any, int, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
         return self.item(index), int(self.labels[index]), index
 
-    def _targets_of(self, indices: Tensor) -> tuple[Tensor | None, Sequence[str]]:
-        return None if self.targets is None else self.targets[indices], self.target_names
+    def _targets_of(self, indices: Tensor) -> tuple[Tensor | None, Sequence[str], bool]:
+        return None if self.targets is None else self.targets[indices], self.target_names, self.targets_borne
 
     @property
     def labelled(self) -> bool:

@@ -3,61 +3,44 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from ssl_lightning.core.errors import UserError, did_you_mean
+from ssl_lightning.core.task import CLASSES, Reads
+from ssl_lightning.data import label_cells
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import IMAGES, Kind
+from ssl_lightning.data.label_cells import Labels, in_order
+
+__all__ = ["Labels", "in_order", "read"]
 
 PATHS: tuple[str, ...] = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 PATHS += ("image_name", "img", "name", "image_id", "image index", "id")
 PATHS += ("audio", "audio_path", "audio_file", "wav", "recording", "clip")
-BETWEEN = "|"  # several labels in one cell
-YES_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "-1", "-1.0", ""))
-YES = frozenset(("1", "1.0", "true", "yes"))
 MOST_LINE = 2**20  # characters
 MOST_CELLS = 40_000_000
-MOST_LABELS, MOST_TARGETS = 2**16, 2**30  # different ones where each image has several, and times the images
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labels of N files: one each (`labels` (N,), -1 without, in `classes`), or several each (`targets` (N, L) of 0
-    and 1, -1 in rows without, named `names`). `groups`: the cell of each in the column asked for, "" without; or []."""
-
-    labels: Tensor
-    classes: list[str]
-    targets: Tensor | None = None
-    names: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-
-    @property
-    def known(self) -> Tensor:
-        """(N,) bool: which files have labels."""
-        return self.labels >= 0 if self.targets is None else self.targets[:, 0] >= 0
 
 
 def read(
     file: str | Path,
     root: str,
     files: Sequence[str],
-    column: str | None = None,
+    column: str | Sequence[str] | None = None,
     kind: Kind = IMAGES,
     group: str | None = None,
+    reads: Reads = CLASSES,
 ) -> Labels:
     """The labels of `files`, paths relative to `root`, from a table with a path and one label or more in each row.
 
     Columns are separated by commas, semicolons or tabs. With a header the column of the paths may stand anywhere, under
     one of the names in `PATHS`; else it is the first. A path is relative to `root`, or absolute, or the name of a file
     with or without its suffix where only one file has it. Several columns of 0 and 1, or labels with "|" between them,
-    are several labels for each file; `column` chooses one column by its name, `group` one that is no label.
+    are several labels for each file; `column` chooses one column by its name, or several, `group` one that is no label.
+    With `reads` "several" each file has some of several labels, however many there are; with "numbers" each column is
+    a number.
 
     Raises:
         UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with
@@ -68,6 +51,7 @@ def read(
     place = _path_column(header)
     beside = None if group is None else _named_column(path, header, group, place, "data.group")
     columns = _label_columns(path, rows, header, place, column, beside)
+    _check_columns(path, rows, header, columns, reads)
     found, missing = _by_file(path, rows, place, root, files, kind.word)
     if missing:
         say(f"{path}: paths that are no {kind.word} under {root} ({len(missing)}): {named(missing)}.")
@@ -78,7 +62,7 @@ def read(
     bare = [name for name in files if name not in found]
     if bare:
         say(f"{path} has no row for {counted(len(bare), kind.word)} under {root}, without a label then: {named(bare)}.")
-    labels = _labels(path, found, files, header, columns)
+    labels = label_cells.meaning(path, found, files, header, columns, reads)
     return (
         labels
         if beside is None
@@ -162,22 +146,40 @@ def _named_column(path: Path, header: list[str], column: str, place: int, key: s
 
 
 def _label_columns(
-    path: Path, rows: list[list[str]], header: list[str], place: int, column: str | None, beside: int | None
+    path: Path,
+    rows: list[list[str]],
+    header: list[str],
+    place: int,
+    column: str | Sequence[str] | None,
+    beside: int | None,
 ) -> list[int]:
-    """The columns to read labels from: one, or several of 0 and 1."""
+    """The columns to read labels from: the named ones, or all but those of the path and the group."""
     if column is not None:
-        return [_named_column(path, header, column, place, "data.label_column")]
-    others = [i for i in range(len(rows[0])) if i not in (place, beside)]
-    names = [header[i] for i in others] if header else []
-    if len(others) > 1:
-        odd = next((i for i in others if any(row[i].lower() not in YES_NO for row in rows)), None)
-        if odd is not None:
-            what = f"column '{named([header[odd]])}'" if header else f"column {odd + 1}"
-            raise UserError(
-                f"{path} has several columns beside the path, and {what} is not 0 and 1 alone; choose the label with "
-                f"data.label_column={(names or ['NAME'])[0]}, or leave only columns of 0 and 1"
-            )
-    return others
+        named_columns = [column] if isinstance(column, str) else column
+        return [_named_column(path, header, name, place, "data.label_column") for name in named_columns]
+    return [i for i in range(len(rows[0])) if i not in (place, beside)]
+
+
+def _check_columns(path: Path, rows: list[list[str]], header: list[str], columns: list[int], reads: Reads) -> None:
+    """Refuse several columns that do not hold what each of several should."""
+    if len(columns) < 2 and reads != "numbers":
+        return
+    allowed = label_cells.is_number if reads == "numbers" else label_cells.is_yes_or_no
+    odd = next(((i, row[i]) for i in columns for row in rows if not allowed(row[i])), None)
+    if odd is None:
+        return
+    where = f"column '{named([header[odd[0]]])}'" if header else f"column {odd[0] + 1}"
+    if reads == "numbers":
+        raise UserError(
+            f"{path}: task=regress reads numbers, and {where} has {named([odd[1]])!r}; choose columns of numbers with "
+            "data.label_column=NAME, or [NAME,NAME] for several, or leave task= out for classes"
+        )
+    names = [header[i] for i in columns] if header else ["NAME"]
+    hint = "; task=regress reads numbers" if label_cells.is_number(odd[1]) else ""
+    raise UserError(
+        f"{path} has several columns beside the path, and {where} is not 0 and 1 alone; choose the label with "
+        f"data.label_column={names[0]}, or leave only columns of 0 and 1{hint}"
+    )
 
 
 def _by_file(
@@ -222,61 +224,3 @@ def _file_of(cell: str, root: str, short: dict[str, str | None]) -> str | None:
         inside, full = (os.path.normpath(path) for path in (root, os.path.join(root, cell)))
         return short.get(os.path.relpath(full, inside))
     return short.get(cell) or (short.get(cell.rpartition("/")[2]) if "/" in cell else None)
-
-
-# ---- labels
-
-
-def _labels(
-    path: Path, found: dict[str, list[str]], files: Sequence[str], header: list[str], columns: list[int]
-) -> Labels:
-    if len(columns) > 1:
-        names = tuple(header[i] for i in columns) if header else tuple(str(i) for i in range(len(columns)))
-        ones = {f: [n for n, i in enumerate(columns) if row[i].lower() in YES] for f, row in found.items()}
-        return _several(path, ones, files, names)
-    cells = {name: row[columns[0]] for name, row in found.items()}
-    if any(BETWEEN in cell for cell in cells.values()):
-        different: set[str] = set()
-        for cell in cells.values():
-            different |= _parts(cell)
-            _check_several(path, len(different), len(files))
-        names = tuple(in_order(different))
-        place = {name: i for i, name in enumerate(names)}
-        return _several(path, {f: [place[n] for n in _parts(cell)] for f, cell in cells.items()}, files, names)
-    classes = in_order({cell for cell in cells.values() if cell})
-    if not classes:
-        raise UserError(f"{path} has no label in its rows; give a path and a label in each")
-    number = {name: label for label, name in enumerate(classes)}
-    return Labels(torch.tensor([number.get(cells.get(name, ""), -1) for name in files]), classes)
-
-
-def _parts(cell: str) -> set[str]:
-    return {part.strip() for part in cell.split(BETWEEN)} - {""}
-
-
-def _check_several(path: Path, labels: int, images: int) -> None:
-    """Refuse a table of labels by images that would fill the memory."""
-    most = min(MOST_LABELS, MOST_TARGETS // max(images, 1))
-    if labels > most:
-        raise UserError(
-            f"{path} has more than {most:,} different labels for {counted(images)}, several for each; leave those that "
-            "are needed, or give one label for each image"
-        )
-
-
-def _several(path: Path, ones: dict[str, list[int]], files: Sequence[str], names: tuple[str, ...]) -> Labels:
-    """From the numbers of each image's labels; an image that is not in `ones` has no row."""
-    _check_several(path, len(names), len(files))
-    targets = np.full((len(files), len(names)), -1, np.int8)
-    for row, file in zip(targets, files, strict=True):
-        if file in ones:
-            row[:] = 0
-            row[ones[file]] = 1
-    return Labels(torch.full((len(files),), -1), [], torch.from_numpy(targets), names)
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sorted: as numbers where all are, as words otherwise."""
-    found = list(names)
-    whole = all(name.removeprefix("-").isdecimal() and len(name) < 100 for name in found)
-    return sorted(found, key=lambda name: (int(name), name)) if whole else sorted(found)

@@ -12,6 +12,7 @@ from ssl_lightning.core import distributed
 from ssl_lightning.data import workers
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.broken import BrokenFiles
+from ssl_lightning.data.labelled import targets_of
 from ssl_lightning.data.sampler import EvalSampler, Purpose, Request, TrainSampler
 
 WORKER_TIMEOUT = 600.0  # seconds; from a slow disk the first batch may take minutes
@@ -52,7 +53,7 @@ class BatchFetch(Dataset[RawBatch]):
 
     def __getitem__(self, request: Request) -> RawBatch:
         epoch, rows, purpose = Request(*request)
-        return RawBatch(self.items.batch(rows), self.items.labels[rows], rows, epoch, self.none_broken, purpose)
+        return RawBatch(self.items.batch(rows), targets_of(self.items, rows), rows, epoch, self.none_broken, purpose)
 
 
 class SampleFetch(Dataset[RawBatch]):
@@ -87,7 +88,7 @@ class SampleFetch(Dataset[RawBatch]):
         # `default_collate` stacks, in a worker in the memory that is sent: one copy less
         batch = self.collate(samples) if samples else torch.empty(0)
         indices, lost = torch.tensor(used), torch.tensor(broken, dtype=torch.int64)
-        return RawBatch(batch, self.items.labels[indices], indices, epoch, lost, purpose)
+        return RawBatch(batch, targets_of(self.items, indices), indices, epoch, lost, purpose)
 
     def _good(self, row: int, broken: list[int]) -> tuple[Any, int]:
         """(item, its row): at `row`, or the next readable one (around the end); row -1 when too many are broken."""
@@ -178,6 +179,7 @@ class Loader:
     def _source(self) -> Iterator[RawBatch]:
         if self.num_workers == 0:
             return (self.fetch[request] for request in self.requests)
+        workers.guard()
         if self._workers is None:
             self._workers = DataLoader(
                 InWorker(self.fetch),

@@ -72,10 +72,14 @@ class TrainSampler:
         self.rank, self.world_size, self.position = rank, world_size, position
         if not 0 < batch_size * world_size <= count:
             devices = f" on each of {world_size} devices" if world_size > 1 else ""
-            raise UserError(
-                f"a batch of {batch_size}{devices} does not fit {count} training {noun}s; "
-                f"set data.batch_size between 1 and {max(count // world_size, 1)}"
+            most = count // world_size
+            fix = (
+                f"set data.batch_size to at most {most}" if most > 1 else f"set data.batch_size=1, or give more {noun}s"
             )
+            if most < 1:
+                fix = f"use fewer devices, or give more {noun}s"
+            held = f"{count} training {noun}{'' if count == 1 else 's'}"
+            raise UserError(f"a batch of {batch_size}{devices} does not fit {held}; {fix}")
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever this one starts."""

@@ -1,11 +1,15 @@
 """Data workers: the signals they leave to their parent, their end, and in one line what went wrong with one."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -33,7 +37,10 @@ SAID = (  # by torch or the system, and what it means
     (r"MemoryError|annot allocate memory|can't allocate memory", f"a data worker has run out of memory: {FEWER}"),
 )
 _started: list[tuple[Any, int]] = []  # workers, and the key under which torch knows them
+_waiting: _Wait | None = None  # for a batch; read by a thread
+_guarded = 0  # the process that has that thread
 _ending = 0  # the process at whose end its workers are ended
+LOOK = 0.1  # seconds between two looks at whether a wait has taken too long
 FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process (\d+)")
 SHARED = re.compile(r"DataLoader|</torch_|shared memory|/dev/shm")
 
@@ -72,35 +79,59 @@ def _end_all() -> None:
         worker.kill()
 
 
+@dataclass
+class _Wait:
+    """One wait for a batch: of which workers, and until when (`time.monotonic`)."""
+
+    iterator: Any
+    until: float
+    hung: bool = False
+
+
+def guard() -> None:
+    """Start this process's one thread that looks after waits; to be called before there are workers.
+
+    A thread for each wait would be started while workers may end: torch then raises an error in the main thread at any
+    line, in the middle of a start too, and Python prints a traceback from the half-made thread.
+    """
+    global _guarded
+    if _guarded != os.getpid():
+        _guarded = os.getpid()
+        threading.Thread(target=_look, name="data workers", daemon=True).start()
+
+
+def _look() -> None:
+    while True:
+        time.sleep(LOOK)
+        wait = _waiting
+        if wait is not None and not wait.hung and time.monotonic() > wait.until:
+            wait.hung = True
+            for worker in getattr(wait.iterator, "_workers", []):
+                worker.kill()  # which torch notices
+
+
 @contextmanager
 def answering(iterator: Any, timeout: float) -> Iterator[None]:
     """Wait for a batch, at most so many seconds; when one cannot come, the workers are killed.
 
     Torch's own timeout would take the place of its looks at whether the workers live.
     """
-    hung = threading.Event()
-
-    def give_up() -> None:
-        hung.set()
-        for worker in getattr(iterator, "_workers", []):
-            worker.kill()  # which torch notices
-
-    alarm = threading.Timer(timeout, give_up)
-    alarm.daemon = True
-    alarm.start()
+    global _waiting
+    before, _waiting = _waiting, _Wait(iterator, time.monotonic() + timeout)
+    wait = _waiting
     try:
         yield
     except Exception as error:
         dead = None if FROM_WORKER.search(str(error)) else first_dead(iterator)
         end(iterator)
-        if hung.is_set():
+        if wait.hung:
             help = "check the disk that the data is on, or set data.worker_timeout higher"
             raise UserError(f"no data worker has answered for {timeout:g} seconds: {help}; {GO_ON}") from error
         if dead is not None:  # torch may say so, or say that a connection was lost
             raise RuntimeError(dead) from error
         raise
     finally:
-        alarm.cancel()
+        _waiting = before
 
 
 def end(iterator: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import known
 
 
 class EvalBatch(Protocol):
@@ -18,7 +19,7 @@ class EvalBatch(Protocol):
     @property
     def views(self) -> list[Tensor]: ...  # [(B, 3, H, W)]
     @property
-    def labels(self) -> Tensor: ...  # (B,), -1 where there is none
+    def labels(self) -> Tensor: ...  # (B,), -1 where there is none, or (B, T)
     @property
     def indices(self) -> Tensor: ...  # (B,)
 
@@ -28,7 +29,7 @@ class Features:
     """The features of a split in the order of its indices, on the CPU."""
 
     x: Tensor  # (N, D) float32
-    labels: Tensor  # (N,) int64, -1 where there is none
+    labels: Tensor  # (N,) int64, -1 where there is none, or (N, T) float32, NaN in the rows of items without
     indices: Tensor  # (N,) int64, increasing
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class Features:
 
     def labelled(self) -> "Features":
         """Only the rows that have a label."""
-        keep = self.labels >= 0
+        keep = known(self.labels)
         return Features(self.x[keep], self.labels[keep], self.indices[keep])
 
 
@@ -96,7 +97,9 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     if not width:
         raise UserError("there is no image to extract features from; check the split and its labels")
     all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, int(width)), device)
-    all_labels = _gather_cpu(torch.cat(labels) if x else torch.zeros(0, dtype=torch.int64), device)
+    many = int(gather_rows(torch.tensor([labels[0].shape[1] if x and labels[0].ndim == 2 else 0], device=device)).max())
+    none = torch.zeros(0, many) if many else torch.zeros(0, dtype=torch.int64)
+    all_labels = _gather_cpu(torch.cat(labels) if x else none, device)
     all_indices = _gather_cpu(torch.cat(indices) if x else torch.zeros(0, dtype=torch.int64), device)
     order = all_indices.argsort(stable=True)
     all_indices = all_indices[order]

@@ -5,7 +5,7 @@ random weights, and naive features such as raw pixels. What a method learned is 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,28 +14,39 @@ from torch import Tensor, nn
 
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.evaluation.features import EvalBatch, Features, extract
-from ssl_lightning.evaluation.knn import knn_top1
+from ssl_lightning.evaluation.knn import knn_average, knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
 
 log = logging.getLogger("ssl_lightning")
 
 
+BOTH = ("knn", "linear")  # what is measured
+
+
 def judge(
     train: Features,
     test: Features,
-    num_classes: int,
+    task: Task,
     k: int = 20,
     temperature: float = 0.07,
     probe: ProbeSettings | None = None,
     device: torch.device | str = "cpu",
+    what: Sequence[str] = BOTH,
+    chunk: int | None = None,
 ) -> dict[str, Any]:
-    """kNN and linear top-1 on the test features, fractions in 0..1, and the protocol in words.
+    """kNN and linear probe on the test features by the task's metrics, of classes top-1, and the protocol in words.
 
     The bank of the kNN and the training set of the probe are all labelled rows of `train`. With fewer rows than k, k
     becomes that number, and the protocol says so. `linear_top5` comes in with more than five classes. With one labelled
     training image there is no linear probe, and `linear_top1` is None.
+
+    Args:
+        task: prepared for these labels.
+        what: of "knn" and "linear".
+        chunk: test items of the kNN at a time; None chooses.
 
     Raises:
         UserError: no labelled image in one of the two (then only `quality` can be told).
@@ -43,22 +54,33 @@ def judge(
     train, test = train.labelled(), test.labelled()
     if not len(train) or not len(test):
         raise UserError("kNN and linear probe need labelled images in both splits; without them only quality is told")
-    x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
-    probe = probe or ProbeSettings()
-    if len(train) < 2:
-        protocol = {"knn": f"cosine, k=1, T={temperature:g}, bank 1", "linear": "none: one labelled training image"}
-        top1 = _knn(train, test, 1, temperature, device)
-        return {"knn_top1": top1, "linear_top1": None, "protocol": protocol}
-    linear = probe_grid(x, labels, test_x, test_labels, num_classes, probe)
-    return {
-        "knn_top1": _knn(train, test, k, temperature, device),
-        "linear_top1": linear.top1,
-        **({"linear_top5": linear.top5} if linear.top5 is not None else {}),
-        "protocol": {
-            "knn": f"cosine, k={min(k, len(train))}, T={temperature:g}, bank {len(train)}",
-            "linear": f"{probe.describe()}; chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}",
-        },
-    }
+    found: dict[str, Any] = {}
+    protocol = {}
+    if "knn" in what:
+        found |= _named("knn", _knn(train, test, task, k, temperature, device, chunk))
+        protocol["knn"] = f"cosine, k={min(k, len(train))}, T={temperature:g}, bank {len(train)}"
+    if "linear" in what and len(train) < 2 and "knn" in what:
+        return found | {
+            f"linear_{task.main}": None,
+            "protocol": protocol | {"linear": "none: one labelled training image"},
+        }
+    if "linear" in what:
+        probe = probe or ProbeSettings()
+        x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
+        linear = probe_grid(x, labels, test_x, test_labels, task.to(device), probe)
+        found |= _named("linear", linear.scores)
+        protocol["linear"] = f"{probe.describe()}; chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
+    return found | {"protocol": protocol}
+
+
+def _named(what: str, scores: dict[str, float]) -> dict[str, float]:
+    return {f"{what}_{name}": value for name, value in scores.items()}
+
+
+def told(found: Mapping[str, Any], task: Task, what: Sequence[str] = BOTH) -> dict[str, Any]:
+    """The part of what `judge` found that is told of a baseline."""
+    wanted = [f"{kind}_{name}" for kind in what for name in task.beside]
+    return {key: found[key] for key in found if (key in wanted if wanted else key.partition("_")[0] in what)}
 
 
 def quality(features: Features, pairs: tuple[Tensor, Tensor] | None = None, seed: int = 0) -> dict[str, float | None]:
@@ -87,33 +109,64 @@ def _measured(measure: Callable[..., float], *features: Any, **options: Any) -> 
 def baselines(
     random_init: tuple[Features, Features],
     naive: tuple[Tensor, Tensor],
-    num_classes: int,
+    task: Task,
     k: int = 20,
     temperature: float = 0.07,
     probe: ProbeSettings | None = None,
     device: torch.device | str = "cpu",
     naive_name: str = "raw_pixels",
+    what: Sequence[str] = BOTH,
+    naive_what: Sequence[str] = ("knn",),
+    chunk: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The same protocol for random weights and for the modality's naive features (of images the raw pixels).
+
+    A task that has a best constant answer (the mean, the frequencies) tells that, too.
 
     Args:
         random_init: train and test features of the backbone with random weights, from `random_features`.
         naive: (N, P) and (M, P), row by row the items of `random_init`. Their kNN is taken as they are and with
-            the training mean taken off; the higher one, the harder to beat, is told, and `variant` says which it is.
+            the training mean taken off; the better one, the harder to beat, is told, and `variant` says which it is.
         naive_name: their key in what is returned.
+        what, naive_what: of "knn" and "linear", for random weights and for naive features.
     """
-    found = judge(*random_init, num_classes, k, temperature, probe, device)
-    train, test = (replace(f, x=x).labelled() for f, x in zip(random_init, naive, strict=True))
-    mean = train.x.mean(dim=0)
-    knn = {
-        "plain": _knn(train, test, k, temperature, device),
-        "centered": _knn(replace(train, x=train.x - mean), replace(test, x=test.x - mean), k, temperature, device),
-    }
-    variant = max(knn, key=lambda name: knn[name])
-    return {
-        "random_init": {key: found[key] for key in ("knn_top1", "linear_top1")},
-        naive_name: {"knn_top1": knn[variant], "variant": variant},
-    }
+    found = judge(*random_init, task, k, temperature, probe, device, what, chunk)
+    given = (k, temperature, device, naive_what, chunk)
+    return {"random_init": told(found, task), **beside(random_init, naive, task, probe, naive_name, *given)}
+
+
+def beside(
+    items: tuple[Features, Features],
+    naive: tuple[Tensor, Tensor],
+    task: Task,
+    probe: ProbeSettings | None,
+    naive_name: str,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = "cpu",
+    what: Sequence[str] = ("linear",),
+    chunk: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The baselines that need no network: naive features of these items, and the best constant answer."""
+    train, test = (replace(f, x=x).labelled() for f, x in zip(items, naive, strict=True))
+    found: dict[str, Any] = {}
+    if "knn" in what:
+        shift = train.x.mean(dim=0)
+        moved = replace(train, x=train.x - shift), replace(test, x=test.x - shift)
+        pairs = {"plain": (train, test), "centered": moved}
+        knn = {name: _knn(*pair, task, k, temperature, device, chunk) for name, pair in pairs.items()}
+        sign = 1 if task.higher else -1
+        variant = max(knn, key=lambda name: sign * knn[name][task.main])
+        found |= told(_named("knn", knn[variant]), task) | {"variant": variant}
+    if "linear" in what:
+        found |= told(judge(train, test, task, probe=probe, device=device, what=("linear",)), task)
+    return {naive_name: found, **({task.chance: _constant(train, test, task)} if task.chance else {})}
+
+
+def _constant(train: Features, test: Features, task: Task) -> dict[str, float]:
+    """What the best answer is worth that is the same for all items."""
+    outputs = task.to("cpu").outputs_of(train.labels.mean(dim=0, keepdim=True))
+    return task.measure(outputs.expand(len(test), -1).contiguous(), test.labels)
 
 
 def random_features(
@@ -159,6 +212,19 @@ def calibrate_batchnorm(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
         module.training = flag
 
 
-def _knn(train: Features, test: Features, k: int, temperature: float, device: torch.device | str) -> float:
+def _knn(
+    train: Features,
+    test: Features,
+    task: Task,
+    k: int,
+    temperature: float,
+    device: torch.device | str,
+    chunk: int | None = None,
+) -> dict[str, float]:
+    """By votes for classes; otherwise by the mean of the neighbours' targets, weighted alike."""
     bank, bank_labels, queries, labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
-    return knn_top1(bank, bank_labels, queries, labels, min(k, len(train)), temperature)
+    k = min(k, len(train))
+    if task.reads == CLASSES:
+        return {"top1": knn_top1(bank, bank_labels, queries, labels, k, temperature, chunk)}
+    means = knn_average(bank, bank_labels, queries, k, temperature, chunk)
+    return task.to(device).measure(task.outputs_of(means), labels)

@@ -3,6 +3,8 @@
 Each of a query's k nearest bank rows votes for its own class with weight exp(cosine / T).
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,24 +38,50 @@ def knn_scores(
     Raises:
         UserError: k below 1 or above N, a temperature that is not positive, or a label below 0.
     """
+    _check(bank, k, temperature)
+    if bank_labels.min() < 0:
+        raise UserError("the kNN bank holds images without a label; leave them out")
+    classes = num_classes or int(bank_labels.max()) + 1
+    scores = queries.new_zeros(len(queries), classes)
+    for rows, nearest, weights in _neighbours(bank, queries, k, temperature, chunk):
+        scores[rows].scatter_add_(1, bank_labels[nearest], weights)
+    return scores
+
+
+@torch.no_grad()
+def knn_average(
+    bank: Tensor, targets: Tensor, queries: Tensor, k: int = 20, temperature: float = 0.07, chunk: int | None = None
+) -> Tensor:
+    """The mean target of a query's neighbours, each with its weight of the vote: targets (N, T) -> (Q, T)."""
+    _check(bank, k, temperature)
+    means = targets.new_zeros(len(queries), targets.shape[1])
+    for rows, nearest, weights in _neighbours(bank, queries, k, temperature, chunk):
+        means[rows] = (weights[:, :, None].to(targets.dtype) * targets[nearest]).sum(dim=1)  # (chunk, k, T)
+    return means
+
+
+def _check(bank: Tensor, k: int, temperature: float) -> None:
     if not 1 <= k <= len(bank):
         raise UserError(
             f"kNN with k={k} needs a bank of at least {max(k, 1)} images and k >= 1, not {len(bank)} images"
         )
     if temperature <= 0:
         raise UserError(f"kNN needs a temperature above 0, not {temperature}")
-    if bank_labels.min() < 0:
-        raise UserError("the kNN bank holds images without a label; leave them out")
-    classes = num_classes or int(bank_labels.max()) + 1
+
+
+def _neighbours(
+    bank: Tensor, queries: Tensor, k: int, temperature: float, chunk: int | None
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """For some queries at a time: which they are, their nearest rows (B, k), and the weights of these, sums of 1."""
     chunk = chunk or max(1, SIMILARITIES_AT_ONCE // len(bank))
     columns = F.normalize(bank, dim=1).T  # (D, N)
-    scores = queries.new_zeros(len(queries), classes)
     buffer = queries.new_empty(min(chunk, len(queries)), len(bank))  # one for all chunks: new memory costs a tenth more
-    for votes, rows in zip(scores.split(chunk), F.normalize(queries, dim=1).split(chunk), strict=True):
+    start = 0
+    for rows in F.normalize(queries, dim=1).split(chunk):
         similarity, nearest = torch.mm(rows, columns, out=buffer[: len(rows)]).topk(k, dim=1)  # (chunk, k)
-        weights = (similarity / temperature).softmax(dim=1)  # exp(s / T) up to a factor per query, without overflow
-        votes.scatter_add_(1, bank_labels[nearest], weights)
-    return scores
+        # exp(s / T) up to a factor per query, without overflow
+        yield slice(start, start + len(rows)), nearest, (similarity / temperature).softmax(dim=1)
+        start += len(rows)
 
 
 def knn_predict(

@@ -1,8 +1,8 @@
-"""A grid of linear probes on features computed once, all trained in one pass.
+"""A grid of linear probes on features computed once, all trained in one pass, for any task of K outputs.
 
-The weights of the G probes stand side by side in one (D, G*C) matrix, so that a step of the whole grid is two matrix
-products. Softmax regression has a gradient short enough to write down: x^T (softmax - onehot) / B. Each probe gets
-exactly the steps that torch.optim would give it alone, as the tests show.
+The weights of the G probes stand side by side in one (D, G*K) matrix, so that a step of the whole grid is two matrix
+products. The gradient of a linear layer is short enough to write down: x^T residual / B, with the task's `residual`, of
+classes softmax - onehot. Each probe gets exactly the steps that torch.optim would give it alone, as the tests show.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import Task
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -59,13 +60,22 @@ class ProbeSettings:
 class ProbeResult:
     """The chosen probe on the test set, and how the grid did on the held-out part of the training set."""
 
-    top1: float
-    top5: float | None  # None with five classes or fewer
+    scores: dict[str, float]  # the task's metrics
     lr: float
     weight_decay: float
-    table: list[dict[str, float]]  # lr, weight_decay, holdout_top1, holdout_loss of each probe
-    weight: Tensor  # (C, D), for features as they are (not standardised)
-    bias: Tensor  # (C,)
+    table: list[dict[str, float]]  # lr, weight_decay, holdout_loss and holdout_<main metric> of each probe
+    weight: Tensor  # (K, D), for features as they are (not standardised)
+    bias: Tensor  # (K,)
+
+    @property
+    def top1(self) -> float:
+        """Of classes."""
+        return self.scores["top1"]
+
+    @property
+    def top5(self) -> float | None:
+        """Of classes; None with five or fewer."""
+        return self.scores.get("top5")
 
 
 def probe_grid(
@@ -73,66 +83,78 @@ def probe_grid(
     train_labels: Tensor,
     test_x: Tensor,
     test_labels: Tensor,
-    num_classes: int,
+    task: Task,
     settings: ProbeSettings | None = None,
 ) -> ProbeResult:
     """Trains the grid, chooses on a seeded split of the training set, trains the choice on all, tests it once.
 
     Args:
         train_x: (N, D) features, on the device and in the type to compute in.
-        train_labels: (N,) int64 in 0..C-1.
+        train_labels: the task's targets, all known: of classes (N,) int64 in 0..K-1.
         test_x: (M, D).
-        test_labels: (M,).
+        test_labels: of M items.
+        task: prepared: it knows its K outputs.
 
     Raises:
-        UserError: fewer than two training images, no test image, or a label outside 0..C-1.
+        UserError: fewer than two training images, no test image, or labels that the task does not take.
     """
     settings = settings or ProbeSettings()
-    _check(train_labels, test_labels, num_classes)
+    _check(train_labels, test_labels, task)
     mean, std = train_x.mean(dim=0), train_x.std(dim=0)
     std = torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std))  # a constant feature stays 0
+    if not task.bounded:
+        std = std * longest((train_x - mean) / std, settings.seed)
     x = (train_x - mean) / std
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed)).to(x.device)
     held, kept = order.tensor_split([max(1, round(settings.holdout * len(x)))])
 
     grid = list(product(settings.lrs, settings.weight_decays))
-    weight, bias = train_probes(x[kept], train_labels[kept], num_classes, grid, settings)
-    table = _holdout_table(weight, bias, x[held], train_labels[held], grid)
-    best = max(range(len(grid)), key=lambda g: (table[g]["holdout_top1"], -table[g]["holdout_loss"]))
+    weight, bias = train_probes(x[kept], train_labels[kept], task, grid, settings)
+    table = _holdout_table(weight, bias, x[held], train_labels[held], grid, task)
+    sign = 1 if task.higher else -1
+    best = max(range(len(grid)), key=lambda g: (sign * table[g][f"holdout_{task.main}"], -table[g]["holdout_loss"]))
 
-    weight, bias = train_probes(x, train_labels, num_classes, [grid[best]], settings)
+    weight, bias = train_probes(x, train_labels, task, [grid[best]], settings)
     weight, bias = weight[0] / std, bias[0] - weight[0] @ (mean / std)  # the standardisation, folded in
-    logits = test_x @ weight.T + bias  # (M, C)
-    top5 = topk_accuracy(logits, test_labels, 5) if num_classes > 5 else None
-    return ProbeResult(topk_accuracy(logits, test_labels, 1), top5, *grid[best], table, weight, bias)
+    outputs = test_x @ weight.T + bias  # (M, K)
+    return ProbeResult(task.measure(outputs, test_labels), *grid[best], table, weight, bias)
+
+
+def longest(x: Tensor, seed: int = 0, rounds: int = 30) -> Tensor:
+    """The root of the largest eigenvalue of x^T x / N, of x (N, D): by so much a squared error is too steep for a rate.
+
+    By power iteration; at least 1.
+    """
+    v = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(seed)).to(x)
+    for _ in range(rounds):
+        v = x.T @ (x @ (v / v.norm().clamp_min(1e-12))) / len(x)
+    return v.norm().sqrt().clamp_min(1)
 
 
 def train_probes(
-    x: Tensor, labels: Tensor, num_classes: int, grid: list[tuple[float, float]], settings: ProbeSettings
+    x: Tensor, labels: Tensor, task: Task, grid: list[tuple[float, float]], settings: ProbeSettings
 ) -> tuple[Tensor, Tensor]:
-    """Trains one probe from zero for each (lr, weight decay) of the grid: weights (G, C, D) and biases (G, C).
+    """Trains one probe from zero for each (lr, weight decay) of the grid: weights (G, K, D) and biases (G, K).
 
-    x is (N, D), labels (N,). All probes see the same batches, in an order that follows from `settings.seed`. A probe
-    that diverges becomes NaN and leaves the others alone.
+    x is (N, D), labels N targets of the task. All probes see the same batches, in an order that follows from
+    `settings.seed`. A probe that diverges becomes NaN and leaves the others alone.
     """
-    count, dim, probes = len(x), x.shape[1], len(grid)
-    lrs, decays = (x.new_tensor(v).repeat_interleave(num_classes) for v in zip(*grid, strict=True))  # (G*C,)
-    weight, bias = x.new_zeros(dim, probes * num_classes), x.new_zeros(probes * num_classes)
+    count, dim, probes, width = len(x), x.shape[1], len(grid), len(task.names)
+    lrs, decays = (x.new_tensor(v).repeat_interleave(width) for v in zip(*grid, strict=True))  # (G*K,)
+    weight, bias = x.new_zeros(dim, probes * width), x.new_zeros(probes * width)
     step_rule = _SGD(weight, bias) if settings.optimizer == "sgd" else _AdamW(weight, bias)
     generator = torch.Generator().manual_seed(settings.seed)
     total = settings.epochs * math.ceil(count / settings.batch_size)
     step = 0
     for _ in range(settings.epochs):
         for rows in torch.randperm(count, generator=generator).to(x.device).split(settings.batch_size):
-            batch, target = x[rows], labels[rows]  # (B, D), (B,)
-            logits = torch.addmm(bias, batch, weight).view(len(rows), probes, num_classes)
-            error = logits.softmax(dim=2)
-            error[torch.arange(len(rows), device=x.device), :, target] -= 1
-            error = error.view(len(rows), -1) / len(rows)  # (B, G*C), the gradient of the mean cross-entropies
+            batch, target = x[rows], labels[rows]  # (B, D), (B, ...)
+            outputs = torch.addmm(bias, batch, weight).view(len(rows), probes, width)
+            error = task.residual(outputs, target).view(len(rows), -1) / len(rows)  # (B, G*K), of the mean losses
             factor = 0.5 * (1 + math.cos(math.pi * step / total))
             step_rule.step(batch.T @ error, error.sum(dim=0), lrs * factor, decays)
             step += 1
-    return weight.T.reshape(probes, num_classes, dim), bias.view(probes, num_classes)
+    return weight.T.reshape(probes, width, dim), bias.view(probes, width)
 
 
 class _SGD:
@@ -168,32 +190,25 @@ class _AdamW:
             p.sub_(lrs * (first / first_bias) / ((second / second_bias).sqrt() + 1e-8))
 
 
-def topk_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
-    """The share of rows of logits (N, C) whose label is among the k largest."""
-    return (logits.topk(k, dim=1).indices == labels[:, None]).sum().item() / len(labels)
-
-
 def _holdout_table(
-    weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor, grid: list[tuple[float, float]]
+    weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor, grid: list[tuple[float, float]], task: Task
 ) -> list[dict[str, float]]:
-    """Accuracy and loss of each probe on the held-out part; a diverged probe has accuracy 0 and infinite loss."""
+    """Main metric and loss of each probe on the held-out part; a diverged probe has the worst metric, infinite loss."""
     table = []
     for (lr, decay), w, b in zip(grid, weight, bias, strict=True):
-        logits = x @ w.T + b
-        loss = torch.nn.functional.cross_entropy(logits, labels).item()
-        good = math.isfinite(loss)
-        top1 = topk_accuracy(logits, labels, 1) if good else 0.0
-        table.append(
-            {"lr": lr, "weight_decay": decay, "holdout_top1": top1, "holdout_loss": loss if good else math.inf}
-        )
+        outputs = x @ w.T + b
+        loss = task.loss(outputs, labels).item()
+        score = task.measure(outputs, labels)[task.main] if math.isfinite(loss) else math.nan
+        if not math.isfinite(score):
+            score, loss = task.worst, math.inf if not math.isfinite(loss) else loss
+        table.append({"lr": lr, "weight_decay": decay, f"holdout_{task.main}": score, "holdout_loss": loss})
     return table
 
 
-def _check(train_labels: Tensor, test_labels: Tensor, num_classes: int) -> None:
+def _check(train_labels: Tensor, test_labels: Tensor, task: Task) -> None:
     if len(train_labels) < 2:
         raise UserError(f"the linear probe needs two labelled training images or more, not {len(train_labels)}")
     if not len(test_labels):
         raise UserError("the linear probe needs labelled test images; there is none")
-    for labels in (train_labels, test_labels):
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise UserError(f"labels must lie in 0..{num_classes - 1}; found {labels.min()} to {labels.max()}")
+    for split, labels in (("training", train_labels), ("test", test_labels)):
+        task.check(labels, split, "image")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_lightning.core.task import Task
 from ssl_lightning.evaluation.quality import effective_rank, feature_std
 
 ADVICE = {
@@ -39,7 +40,13 @@ def not_finite(x: Tensor, split: str, noun: str = "image") -> str:
     return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} {noun}s are not finite; {fix}"
 
 
-def of(found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None = None, noun: str = "image") -> str:
+def of(
+    found: Mapping[str, Any],
+    x: Tensor,
+    naive: Callable[[], Tensor] | None = None,
+    noun: str = "image",
+    task: Task | None = None,
+) -> str:
     """What results say, in a line.
 
     Args:
@@ -48,11 +55,12 @@ def of(found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None =
         naive: gives (N, P), of images their pixels in [0, 1], of the same items; asked only to tell items that are all
             alike from features that are.
         noun: what an item is called.
+        task: whose main metric is told; None: top-1 of classes.
     """
     if len(x) < 2:
         return f"no verdict: there is one test {noun}"
     std, rank = feature_std(x), effective_rank(x)
-    kind, gains = diagnose(std, rank), _gains(found, len(x))
+    kind, gains = diagnose(std, rank), _gains(found, len(x), task)
     if kind and naive is not None and _are_alike(naive()):
         return f"no verdict: the test {noun}s are all alike"
     what = {
@@ -63,7 +71,8 @@ def of(found: Mapping[str, Any], x: Tensor, naive: Callable[[], Tensor] | None =
         return f"collapsed: {what}; {ADVICE[kind]}"
     if not gains:
         return f"no collapse: the {noun}s get different features; labels would tell what these are worth"
-    told = ", ".join(f"{name} {_percent(mine)} against {_percent(random)}" for name, mine, random, _ in gains)
+    word = _percent if task is None else task.word
+    told = ", ".join(f"{name} {word(mine)} against {word(random)}" for name, mine, random, _ in gains)
     if any(gain > 0 for *_, gain in gains):
         return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
     return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
@@ -73,15 +82,33 @@ def _are_alike(naive: Tensor) -> bool:
     return float((naive.amax(0) - naive.amin(0)).max()) < ALIKE
 
 
-def _gains(found: Mapping[str, Any], images: int) -> list[tuple[str, float, float, float]]:
-    """(measure, its share, that of random weights, how far it lies above the noise of so many images)."""
+def _gains(found: Mapping[str, Any], items: int, task: Task | None = None) -> list[tuple[str, float, float, float]]:
+    """(measure, its value, that of random weights, how far it lies above the noise of so many items)."""
     random, gains = found.get("baselines", {}).get("random_init", {}), []
-    for key, name in (("knn_top1", "kNN"), ("linear_top1", "linear")):
-        mine, other = found.get(key), random.get(key)
+    main, sign = ("top1", 1) if task is None else (task.main, 1 if task.higher else -1)
+    for kind, name in (("knn", "kNN"), ("linear", "linear")):
+        mine, other = found.get(f"{kind}_{main}"), random.get(f"{kind}_{main}")
         if mine is not None and other is not None:
-            noise = 2 * math.sqrt(max(other * (1 - other), 0.25 / images) / images)
-            gains.append((name, mine, other, mine - other - noise))
+            noise = share_noise(other, items) if task is None else task.noise(other, items)
+            gains.append((name, mine, other, sign * (mine - other) - noise))
     return gains
+
+
+def against(mine: float, other: float, items: int, task: Task, what: str) -> str:
+    """What a training on labels has brought, in a line.
+
+    Args:
+        mine, other: the main metric on `items` test items, of it and of the baseline.
+        what: the baseline: "random weights", "training from scratch".
+    """
+    told = f"{task.word(mine)} against {task.word(other)}"
+    gain = (1 if task.higher else -1) * (mine - other)
+    return f"above {what}: {told}" if gain > task.noise(other, items) else f"not above {what} ({told})"
+
+
+def share_noise(share: float, items: int) -> float:
+    """How far two shares of so many items may lie apart by chance."""
+    return 2 * math.sqrt(max(share * (1 - share), 0.25 / items) / items)
 
 
 def _percent(share: float) -> str:

@@ -96,6 +96,9 @@ class SSLMethod(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["judged_by"] = self.judged_by
+        data: Any = getattr(self._trainer, "datamodule", None)
+        if isinstance(getattr(data, "modality", None), str):  # one of ours: how its items are fed to a network
+            checkpoint["card"] = data.card()
         if self._decayed is not None:
             checkpoint["decayed"] = sorted(self._decayed)
 

@@ -63,7 +63,7 @@ class DeepClusterV2(SSLMethod):
     ) -> None:
         super().__init__(backbone, seed=seed, **optim)
         if not 1 <= prototypes <= memory_size:
-            raise UserError(f"{prototypes} prototypes for {memory_size} images; set method.prototypes")
+            raise UserError(f"{prototypes} prototypes for {memory_size} items; set method.prototypes")
         if heads < 1 or iterations < 1 or not temperature > 0:
             raise UserError(
                 f"deepcluster_v2 got heads={heads}, iterations={iterations}, temperature={temperature}; "

@@ -41,6 +41,8 @@ class WaveConvNet(nn.Module):
         out_dim: `width`. strides: (160,), of a step. receptive_field: 465, samples that a step sees.
     """
 
+    reads = "waves"
+
     def __init__(
         self,
         width: int = 128,
@@ -101,6 +103,8 @@ class MelConvNet(nn.Module):
     Attributes:
         strides: (2^layers,), frames that a step of `feature_map` stands for.
     """
+
+    reads = "log-mels of sound"
 
     def __init__(
         self, mels: int = 64, width: int = 48, out_dim: int = 256, in_channels: int = 1, layers: int = 3

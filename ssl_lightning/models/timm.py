@@ -1,6 +1,7 @@
 """Any network of timm (https://github.com/huggingface/pytorch-image-models) as a backbone."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -12,11 +13,16 @@ from ssl_lightning.models.timm_tokens import with_tokens
 
 
 def timm_backbone(
-    name: str, image_size: int | None = None, pretrained: bool = False, in_channels: int = 3, **kwargs: Any
+    name: str,
+    image_size: int | Sequence[int] | None = None,
+    pretrained: bool = False,
+    in_channels: int = 3,
+    **kwargs: Any,
 ) -> nn.Module:
     """timm's network `name` without its classifier: (B, in_channels, H, W) -> (B, out_dim).
 
-    Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`; the others take any size.
+    Networks built for one image size (ViTs, Swin, mixers) are built for `image_size`, a number or (height, width),
+    which may be (bands, frames) of a spectrogram; the others take any size.
     `kwargs` go to the network, for instance `patch_size=4` to give a ViT more than four tokens at 32 px; only sizes and
     kinds of layers (`TIMM_ARGUMENTS`), none of timm's that read or fetch files.
 
@@ -33,18 +39,23 @@ def timm_backbone(
         raise UserError(f"timm has no network named {name!r};{hint} timm.list_models() lists them all")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if image_size is not None and config is not None and config.fixed_input_size:
-        kwargs = {"img_size": image_size, **kwargs}
+        size = image_size if isinstance(image_size, int) else tuple(map(int, image_size))
+        kwargs = {"img_size": size, **kwargs}
     if in_channels != 3:
         kwargs = {"in_chans": in_channels, **kwargs}
     net: Any = _create(name, pretrained, kwargs)
-    patch = getattr(getattr(net, "patch_embed", None), "patch_size", 1)
-    patch = patch if isinstance(patch, int) else patch[0]  # XCiT's is a number, others' a pair
-    if "img_size" in kwargs and kwargs["img_size"] % patch:
-        size = kwargs["img_size"]
-        raise UserError(f"{name} has patches of {patch} px, which do not divide {size} px; change one of the two")
+    patch = _pair(getattr(getattr(net, "patch_embed", None), "patch_size", 1))  # XCiT's is a number
+    size = _pair(kwargs.get("img_size", patch))
+    if any(side % part for side, part in zip(size, patch, strict=True)):
+        patches, sides = (" x ".join(map(str, dict.fromkeys(two))) for two in (patch, size))
+        raise UserError(f"{name} has patches of {patches} px, which do not divide {sides} px; change one of the two")
     # Where timm keeps a layer between pooling and classifier, the features are as wide as that layer.
     net.out_dim = getattr(net, "head_hidden_size", None) or net.num_features
     return with_tokens(net)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:

@@ -16,17 +16,21 @@ from ssl_lightning.config import aliases, allowed
 from ssl_lightning.config.allowed import MODULE, TIMM_ARGUMENTS, shown
 from ssl_lightning.config.instantiate import check, instantiate
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.runs.judged_node import IN_CONTEXT
 
 TIMM = "ssl_lightning.models.timm.timm_backbone"
 ENCODERS = (
     "ssl_lightning.models.convnet.ConvNetSmall",
     "ssl_lightning.models.vit.ViT",
+    "ssl_lightning.models.vit_mel.MelViT",
     "ssl_lightning.models.transformer1d.Transformer1d",
     "ssl_lightning.models.resnet.resnet",
     "ssl_lightning.models.audio.MelConvNet",
     "ssl_lightning.models.audio.WaveConvNet",
     TIMM,
 )
+# What such an encoder may be read through, beside a class of the user's own.
+CONTEXTS = tuple(f"ssl_lightning.models.context.{name}" for name in ("RowContext", "GRUContext", "TransformerContext"))
 TIMM_OURS = ("_target_", "name", "image_size", "pretrained", "in_channels")
 NODE = ("_target_", "_partial_")
 # What decides how an image becomes the network's input, by the names of the data's arguments; `None` is left out.
@@ -138,9 +142,10 @@ def no_larger(tensors: int, numbers: int) -> Iterator[None]:
 
 
 def _check_node(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) -> None:
-    target = node.get("_target_")
-    module = target.rpartition(".")[0] if isinstance(target, str) else ""
-    own = allowed.public(target) and bool(module) and allowed.trusts(module, trusted)
+    if node.get("_target_") == IN_CONTEXT:
+        _check_in_context(node, trusted, what)
+        return
+    target, own = _named(node, trusted)
     if not own and target not in ENCODERS:
         raise UserError(f"{what} names {shown(target)}, which is no encoder of ours{_flag(target)}")
     for name, value in node.items():
@@ -151,6 +156,35 @@ def _check_node(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) ->
         _check_value(value, trusted if own else (), f"{what}: {name}")
     if target == TIMM:
         _check_timm(node, what)
+
+
+def _named(node: Mapping[str, Any], trusted: tuple[str, ...]) -> tuple[Any, bool]:
+    """The class that a node names, and whether it is one of the user's own."""
+    target = node.get("_target_")
+    module = target.rpartition(".")[0] if isinstance(target, str) else ""
+    return target, allowed.public(target) and bool(module) and allowed.trusts(module, trusted)
+
+
+def _check_in_context(node: Mapping[str, Any], trusted: tuple[str, ...], what: str) -> None:
+    """An encoder as any other, and a context network that is made with its width and plain values."""
+    encoder, context = node.get("encoder"), node.get("context")
+    if (
+        set(node) != {"_target_", "encoder", "context"}
+        or not isinstance(encoder, dict)
+        or not isinstance(context, dict)
+    ):
+        raise UserError(f"{what} must have an encoder and a context, and nothing else")
+    if encoder.get("_target_") == IN_CONTEXT:
+        raise UserError(f"{what} has one context within another; export the backbone again")
+    _check_node(encoder, trusted, what)
+    target, own = _named(context, trusted)
+    if not own and target not in CONTEXTS:
+        raise UserError(f"{what} names {shown(target)}, which is no context network of ours{_flag(target)}")
+    for name, value in context.items():
+        if name.startswith("_") and name not in NODE:
+            raise UserError(f"{what} has {shown(name)}; only plain arguments may be there")
+        if name not in NODE:
+            _check_value(value, trusted if own else (), f"{what}: {name}")
 
 
 def _flag(target: Any) -> str:

@@ -24,6 +24,7 @@ from ssl_lightning.runs import card as cards
 from ssl_lightning.runs import foreign, lookalike
 from ssl_lightning.runs.adopted import adopted
 from ssl_lightning.runs.folder import find_run
+from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.runs.saving import existing, fallen_back, load, load_newest, previous, save_safetensors
 from ssl_lightning.runs.saving import save_atomic as save_atomic
 
@@ -97,7 +98,7 @@ def resolve_ckpt(ref: str | Path) -> Pretrained:
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not state:
         raise UserError(f"{path} holds no '{prefix}' weights; give a checkpoint of a pretraining run")
-    return Pretrained(ref, state, _card_of(run), run)
+    return Pretrained(ref, state, _card_of(run, content.get("card")), run)
 
 
 def _file_in(folder: Path) -> Path:
@@ -123,8 +124,8 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _card_of(run: Path | None) -> dict[str, Any] | None:
-    """The card of a run that has not finished, from its composed config."""
+def _card_of(run: Path | None, told: Any) -> dict[str, Any] | None:
+    """The card of a run that has not finished: from its composed config, and what its checkpoint says of the data."""
     if run is None:
         return None
     file = run / "config.yaml"
@@ -133,8 +134,9 @@ def _card_of(run: Path | None) -> dict[str, Any] | None:
         return None
     data, choices = (dict(config[key]) if isinstance(config.get(key), dict) else {} for key in ("data", "choices"))
     card = {key: data[key] for key in cards.INPUT if data.get(key) is not None}
+    card |= {key: value for key, value in told.items() if key != "backbone"} if isinstance(told, dict) else {}
     named = {key: choices[key] for key in ("method", "data") if key in choices}
-    return cards.described({"backbone": untrained(config["backbone"]), **card, **named}, str(file))
+    return cards.described({"backbone": untrained(judged_node(config)), **card, **named}, str(file))
 
 
 def _from_timm(name: str) -> Pretrained:

@@ -43,7 +43,12 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the result, flattened."""
-    return {k: v for k, v in flatten(config).items() if not any(k == f or k.startswith(f"{f}.") for f in FREE)}
+    found = {k: v for k, v in flatten(config).items() if not any(k == f or k.startswith(f"{f}.") for f in FREE)}
+    if isinstance(
+        found.get("extended"), list
+    ):  # of each earlier end its lengths, not its results.json, which has times
+        found["extended"] = [{k: v for k, v in entry.items() if k != "results"} for entry in found["extended"]]
+    return found
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

@@ -23,7 +23,10 @@ LATER: dict[str, Any] = {
     "method.predictor.eps": 1e-5,
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
+    "stage.probes": None,
 }
+# Whole parts that came later, with what was in force before.
+PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}
 # Of `experiment=`: keys with the value before and now. It is a run from before where its config lacks `SINCE`.
 SINCE = "data.eval_resize"
 CORRECTED: dict[str, dict[str, tuple[Any, Any]]] = {
@@ -48,6 +51,9 @@ def as_begun(
     said: list[str] = []
     if not stored:
         return found, said
+    for part, before in PARTS.items():
+        if part not in stored and found.get(part) == before:
+            found = _with(_with(found, part, ABSENT), f"choices.{part}", ABSENT)
     old = _get(stored, SINCE) is ABSENT
     for pattern, before in LATER.items():
         for key in _keys(found, pattern.split(".")):

@@ -16,6 +16,7 @@ from ssl_lightning.config import aliases, allowed
 from ssl_lightning.core import plain_yaml, secrets
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import card, places
+from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.runs.places import find_run
 
 # What the network expects of an image, whatever the data.
@@ -28,8 +29,10 @@ def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, .
     """The keys of a card that say how the network is fed: of another modality than images, all of them.
 
     None where `data`, the keys of the data as configured, lack some of the latter: these are of another kind, which is
-    said later.
+    said later. So are data without `image_size` for a network of images.
     """
+    if "image_size" in card and not card.get("modality") and "image_size" not in {*data}:
+        return ()
     own = [key for key in card if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)] if card.get("modality") else []
     return (*OF_THE_NETWORK, *own) if {*own} <= {*data} else ()
 
@@ -71,7 +74,10 @@ def of(ref: str) -> Known | None:
     if told is not None and told["backbone"].get("_target_") != node.get("_target_"):
         choices.pop("backbone", None)  # a stage's folder, whose weights are of another network than its config names
     if told is None and node:
-        told = {"backbone": node, **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None}}
+        told = {
+            "backbone": judged_node(config),
+            **{key: data[key] for key in OF_THE_NETWORK if data.get(key) is not None},
+        }
         told = card.described(told, f"{run}/config.yaml")
     return Known(ref, told or {}, data, choices)
 

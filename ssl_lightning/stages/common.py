@@ -13,17 +13,13 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
-from ssl_lightning.core import ddp
 from ssl_lightning.core.distributed import gather_rows, is_main, world_size
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.broken import say
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
-from ssl_lightning.evaluation.judge import baselines, judge, quality, random_features
-from ssl_lightning.evaluation.linear_probe import ProbeSettings
-from ssl_lightning.modalities.image.described import labels_per_image
+from ssl_lightning.evaluation.features import Features, evaluating, extract
+from ssl_lightning.evaluation.judge import random_features
 from ssl_lightning.runs.checkpoint import (
     build_backbone,
     load_weights,
@@ -129,23 +125,13 @@ def begin(
     return Start(backbone, random, checkpoint.ref)
 
 
-def need_labels(data: DataModule, stage: str) -> None:
-    """Stop a stage that cannot do without labels, one for each image, before it computes anything."""
-    several = labels_per_image(data)
-    if several > 1:
-        fix = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
-        raise UserError(f"stage={stage} takes one label per {data.noun}, and the data has {several}: {fix}")
-    if not data.has_labels:
-        fix = "give labelled data, or use stage=embed, which needs none"
-        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
-
-
 def same_items(judged: Judged, data: DataModule) -> None:
     """Feed a network as in its training (an image: of as many channels, scaled by the same range of values).
 
     Called before any item is read: what the data states itself stays. Raises UserError for data that it cannot take.
     """
     theirs = judged.card.get("modality")  # a card that says none is of images, or of weights that may start anything
+    theirs = theirs or (IMAGE if "image_size" in judged.card else None)
     if theirs and data.modality and theirs != data.modality:
         raise UserError(f"this backbone was trained on {theirs} and the data is {data.modality}; choose other data=")
     data.check_network(judged.backbone)
@@ -216,55 +202,11 @@ def positive_pairs(
     return (torch.cat(firsts), torch.cat(seconds)) if firsts else None
 
 
-def judge_backbone(
-    embed: Embed,
-    random_backbone: nn.Module,
-    data: DataModule,
-    device: torch.device,
-    k: int = 20,
-    temperature: float = 0.07,
-    probe: ProbeSettings | None = None,
-    start: nn.Module | None = None,
-) -> dict[str, Any]:
-    """The whole verdict: kNN, linear probe, both baselines under the same protocol, quality, and a verdict in words.
-
-    `start`, the weights that a training began with where these were no random ones, are a baseline, too. Without labels
-    only `quality` and the verdict can be told, and of features that are not finite the verdict alone. Every rank calls
-    this and gets the same: the verdict on rank 0's network, the one that is saved, for ranks may have trained with
-    BatchNorm statistics of their own.
-    """
-    module = module_of(embed)
-    if module is not None:
-        ddp.share_statistics(module)
-    pairs, probe = positive_pairs(embed, data, device), probe or ProbeSettings(seed=data.seed)
-    if (several := labels_per_image(data)) > 1:
-        say(f"No kNN and no linear probe: they take one label per {data.noun}, and the data has {several}.")
-    if not data.has_labels:
-        alone = extract(embed, data.eval_loader("test"), device)
-        if bad := verdict.not_finite(alone.x, "test", data.noun):
-            return {"verdict": bad}
-        words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)
-        return {"quality": quality(alone, pairs, data.seed), "verdict": words}
-    train, test = split_features(embed, data, device)
-    noun = data.noun
-    if bad := verdict.not_finite(train.x, "train", noun) or verdict.not_finite(test.x, "test", noun):
-        return {"verdict": bad}
-    found = judge(train, test, data.num_classes, k, temperature, probe, device)
-    random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
-    beside = baselines(random, naive, data.num_classes, k, temperature, probe, device, data.naive_name)
-    if start is not None:
-        begun = judge(*split_features(start, data, device), data.num_classes, k, temperature, probe, device)
-        beside["start"] = {key: begun[key] for key in ("knn_top1", "linear_top1")}
-    protocol = found.pop("protocol")
-    found |= {"baselines": beside, "quality": quality(test, pairs, data.seed), "protocol": protocol}
-    return {**found, "verdict": verdict.of(found, test.x, lambda: naive[1], data.noun)}
-
-
-def need_finite(*splits: tuple[str, Features], noun: str = "image") -> None:
+def need_finite(*splits: tuple[str, Features], noun: str = "image", error: type[UserError] = UserError) -> None:
     """Stop a judging stage before it gives a number for features that are none."""
     for split, features in splits:
         if bad := verdict.not_finite(features.x, split, noun):
-            raise UserError(bad)
+            raise error(bad)
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.evaluation import verdict
@@ -38,17 +39,20 @@ def run(
     run: RunFolder,
     splits: Sequence[Split] = ("train", "test"),
     formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
 
     An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files;
-    where each item has several labels, `targets` (N, L) of 0 and 1 and `target_names`, too.
+    where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and `target_names`, too.
     A parquet table has the columns features, label, index, class and path.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
         need_pyarrow()
     same_items(judged, data)
+    if task is not None:
+        data.read_labels(task.reads)
     judged.backbone.to(device)
 
     files, counts, measured, words = [], {}, {}, ""
@@ -79,7 +83,7 @@ def write_npz(path: Path, features: Features, source: ItemSet) -> None:
     """Plain arrays only, so that `np.load` needs no pickle."""
     arrays = {
         "features": features.x.numpy(),
-        "labels": features.labels.numpy(),
+        "labels": source.labels[features.indices].numpy(),
         "indices": features.indices.numpy(),
         "classes": np.array(source.classes, dtype=np.str_),
     }
@@ -101,7 +105,7 @@ def write_parquet(path: Path, features: Features, source: ItemSet) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    labels, rows = features.labels.tolist(), features.indices.tolist()
+    labels, rows = source.labels[features.indices].tolist(), features.indices.tolist()
     names = [source.classes[label] if 0 <= label < len(source.classes) else None for label in labels]
     flat = pa.array(features.x.flatten().numpy())
     columns = {

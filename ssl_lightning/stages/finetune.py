@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
@@ -18,15 +20,14 @@ from ssl_lightning.stages.common import (
     MakeTrainer,
     Stopwatch,
     device_of,
-    naive_features,
     need_finite,
-    need_labels,
     report,
     same_items,
     speed,
     split_features,
 )
-from ssl_lightning.stages.training import LabelledData, labels_only, picking_split, train_and_test
+from ssl_lightning.stages.judging import naive_baselines, need_labels
+from ssl_lightning.stages.training import LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
 NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
@@ -49,6 +50,7 @@ def run(
     crop_scale: tuple[float, float] = (0.3, 1.0),
     picking: float = 0.2,
     probe_first: bool = True,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """AdamW, warm-up and cosine; random crop and flip; the checkpoint picked on a split of the labels, tested once.
 
@@ -58,30 +60,33 @@ def run(
         base_lr: of the head at a global batch of 256, as all rates here.
         layer_decay: of the pretrained network. From scratch all layers learn at the full rate: they all have to.
         picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
+        task: what labels mean; None: classes.
     """
     watch = Stopwatch()
     same_items(judged, data)
-    need_labels(data, "finetune")
+    task = need_labels(data, "finetune", task)
     rows, held = picking_split(data, picking)
     labelled = partial(LabelledData, data, rows, held, data.weak_views(crop_scale), batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
 
     def tuned(network: nn.Module, decay: float, name: str) -> Any:
         torch.manual_seed(seed)  # the same head in both
-        module = Finetuner(network, data.num_classes, recipe, decay, mixup, label_smoothing)
+        module = Finetuner(network, task, recipe, decay, mixup, label_smoothing)
         if probe_first and name == "finetune":
             begin_with_probe(module, data, rows, device_of(trainer))
         return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed)
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
+    mains = pretrained.scores[task.main], scratch.scores[task.main]
     return report(
         judged, watch,
-        finetune_top1=pretrained.top1,
+        **told(pretrained.scores, "finetune", task),
         baselines={
-            "from_scratch": {"finetune_top1": scratch.top1},
-            data.naive_name: {"linear_top1": linear_on_naive(data)},
+            "from_scratch": told(scratch.scores, "finetune", task),
+            **beside_naive(data, task),
         },
+        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
         labels=len(rows) + len(held),
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "
@@ -99,17 +104,17 @@ def run(
 
 
 def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:
-    """Set the head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
+    """Set a linear head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
+    if not isinstance(module.head, nn.Linear):
+        return
     train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
     need_finite(("train", train), noun=data.noun)
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
-    probe = probe_grid(train.x, train.labels, train.x, train.labels, data.num_classes, settings)
+    probe = probe_grid(train.x, train.labels, train.x, train.labels, module.task.to("cpu"), settings)
     module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
 
 
-def linear_on_naive(data: DataModule) -> float:
-    """What a linear probe makes of the naive features with the same labels."""
+def beside_naive(data: DataModule, task: Task) -> dict[str, dict[str, float]]:
+    """What a linear probe makes of the naive features with the same labels, and the best constant answer."""
     readable = split_features(labels_only, data, torch.device("cpu"))
-    (x, test_x), (train, test) = naive_features(data, *readable), readable
-    settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
-    return probe_grid(x, train.labels, test_x, test.labels, data.num_classes, settings).top1
+    return naive_baselines(data, task, *readable)

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import calibrate_batchnorm
-from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.hooks import Pixels as Pixels
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
@@ -27,15 +28,12 @@ from ssl_lightning.stages.common import (
     Stopwatch,
     calibration_batches,
     device_of,
-    naive_features,
-    need_finite,
-    need_labels,
     report,
     same_items,
-    split_features,
-    split_random_features,
 )
-from ssl_lightning.stages.training import LabelledData, picking_split, train_and_test
+from ssl_lightning.stages.judging import need_labels, verdict_on
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
+from ssl_lightning.stages.training import LabelledData, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
 
@@ -51,6 +49,9 @@ def run(
     batch_size: int = 256,
     base_lr: float = 0.1,
     crop_scale: tuple[float, float] = (0.08, 1.0),
+    task: Task | None = None,
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
@@ -59,33 +60,43 @@ def run(
         augmented: train on augmented views; what follows is for this alone.
         epochs, batch_size, base_lr: SGD with momentum 0.9 and cosine, the rate at a global batch of 256.
         crop_scale: share of an item that a crop keeps, of an image of its area.
+        task: what labels mean; None: classes.
+        other_data: makes the data of a probe.
+        probes: further labels to tell from the same features, {name: what of the data is another}; not augmented.
     """
     watch = Stopwatch()
     same_items(judged, data)
-    need_labels(data, "linear")
+    task = need_labels(data, "linear", task)
+    others = data_of(probes, other_data, judged, "linear", task)
+    if others and augmented:
+        raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
     if not augmented:
-        found = on_features(judged, data, device_of(trainer), probe or ProbeSettings(seed=seed))
+        given = (device_of(trainer), probe or ProbeSettings(seed=seed))
+        found = on_features(judged, data, task, *given)
+        found |= measured(others, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)
 
     views, rows = data.weak_views(crop_scale), picking_split(data, 0)
     recipe = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr, 0.0, WarmupCosine(0))
 
-    def top1(network: nn.Module, name: str) -> float:
+    def scores(network: nn.Module, name: str) -> dict[str, float]:
         torch.manual_seed(seed)
-        module = Finetuner(network, data.num_classes, recipe, frozen=True)
+        module = Finetuner(network, task, recipe, frozen=True)
         return train_and_test(
             module, LabelledData(data, *rows, views, batch_size), trainer, run.path / name, epochs, seed
-        ).top1
+        ).scores
 
     calibrate_batchnorm(judged.random, calibration_batches(data))
     naive = data.naive_network()
+    mine, random = scores(judged.backbone, "linear"), scores(judged.random, "random_init")
     return report(
         judged, watch,
-        linear_top1=top1(judged.backbone, "linear"),
+        **told(mine, "linear", task),
         baselines={
-            "random_init": {"linear_top1": top1(judged.random, "random_init")},
-            **({data.naive_name: {"linear_top1": top1(naive, data.naive_name)}} if naive is not None else {}),
+            "random_init": told(random, "linear", task),
+            **({data.naive_name: told(scores(naive, data.naive_name), "linear", task)} if naive is not None else {}),
         },
+        verdict=verdict.against(mine[task.main], random[task.main], len(data.test_set), task, "random weights"),
         labels=len(rows[0]),
         protocol={
             "linear": "linear layer behind a BatchNorm without scale, random crops and flips, SGD momentum 0.9, rate "
@@ -94,26 +105,10 @@ def run(
     )  # fmt: skip
 
 
-def on_features(judged: Judged, data: DataModule, device: torch.device, probe: ProbeSettings) -> dict[str, Any]:
+def on_features(
+    judged: Judged, data: DataModule, task: Task, device: torch.device, probe: ProbeSettings
+) -> dict[str, Any]:
     """Features once, then the grid."""
-
-    def best(train: Features, test: Features) -> ProbeResult:
-        x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
-        return probe_grid(x, labels, test_x, test_labels, data.num_classes, probe)
-
-    train, test = split_features(judged.backbone.to(device), data, device)
-    need_finite(("train", train), ("test", test), noun=data.noun)
-    linear = best(train, test)
-    random = best(*split_random_features(judged.random.to(device), data, device))
-    x, test_x = naive_features(data, train, test)
-    naive = best(Features(x, train.labels, train.indices), Features(test_x, test.labels, test.indices))
-    chosen = f"chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
-    baselines = {"random_init": {"linear_top1": random.top1}, data.naive_name: {"linear_top1": naive.top1}}
-    found: dict[str, Any] = {"linear_top1": linear.top1, "baselines": baselines}
-    return {
-        **found,
-        **({"linear_top5": linear.top5} if linear.top5 is not None else {}),
-        "verdict": verdict.of(found, test.x, lambda: test_x, data.noun),
-        "labels": len(train),
-        "protocol": {"linear": f"{probe.describe()}; {chosen}"},
-    }
+    backbone, random, only = judged.backbone.to(device), judged.random.to(device), ("linear",)
+    found, train, _ = verdict_on(backbone, random, data, task, device, probe=probe, what=only, naive_what=only)
+    return {**found, "labels": len(train)}

@@ -10,21 +10,23 @@ from torch import nn
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.protocols import has_tokens
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.runs import sharded
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.runs.judged_node import judged_node
 from ssl_lightning.stages.common import (
     MakeTrainer,
     Start,
     Stopwatch,
     check_batch,
-    judge_backbone,
     peak_memory_mb,
     speed,
 )
+from ssl_lightning.stages.judging import judge_backbone
 
 
 def run(
@@ -42,6 +44,7 @@ def run(
     start: Start | None = None,
     backbone_rate: float = 1.0,
     layer_decay: float = 1.0,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Trains to the last epoch, resuming from the run's last checkpoint, and judges that last epoch.
 
@@ -54,22 +57,23 @@ def run(
         start: the weights of a `ckpt=` that the backbone begins with; they are then a baseline, too.
         backbone_rate: the backbone's rate as a share of that of the heads, which begin with random weights.
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
+        task: what labels mean, for the judgement; None: classes.
     """
     watch = Stopwatch()
-    check(method, data)
+    check(method, data, task)
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     make_fast(method, channels_last, compile)
     fit, throughput = train(method, data, trainer, run)
     if is_main():
         card = {"method": method_name, "data": data_name, **data.card()}
-        save_backbone(method.judged, run.config["backbone"], run.path, **card)
+        save_backbone(method.judged, judged_node(run.config), run.path, **card)
     results: dict[str, Any] = {"ckpt": start.ref} if start else {}
     still, device = verdict.of_weights(method.backbone, begun), fit.strategy.root_device
     if judge:
         embed, random = method.to(device).embed, (start.random if start else begun).to(device)
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
-        results |= judge_backbone(embed, random, data, device, k, temperature, start=before)
+        results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task)
     if still:
         results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
@@ -82,8 +86,10 @@ def run(
     }
 
 
-def check(method: SSLMethod, data: DataModule) -> None:
+def check(method: SSLMethod, data: DataModule, task: Task | None) -> None:
     """Raise a UserError for data and views that the method cannot train on, before any is read."""
+    if task is not None:
+        data.read_labels(task.reads)
     data.check_network(method.backbone)
     check_batch(method, data)
     if data.views is not None:

@@ -1,6 +1,7 @@
-"""Training a classifier on few labels: the data, the choice of the checkpoint, the one look at the test set."""
+"""Training a task on few labels: the data, the choice of the checkpoint, the one look at the test set."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.core.distributed import broadcast_object
 from ssl_lightning.core.launch import is_main_process
+from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule, Drawn, Loaded
 from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.labelled import strata
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import Fetch, Loader
 from ssl_lightning.data.plan import Views
@@ -60,6 +63,7 @@ class LabelledData(DataModule):
         self.source, self.rows, self.picking = source, rows, picking
         self.drawn = source.drawing(views)  # the hooks, with these views
         self.modality, self.noun, self.naive_name = source.modality, source.noun, source.naive_name  # type: ignore[misc]
+        self.label_kind = source.label_kind
 
     def fit_batch(self, devices: int) -> None:
         """Make the batch smaller where there are fewer items than one batch on each device."""
@@ -96,7 +100,7 @@ def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
     rows = readable(data, data.labelled_indices("train"))
     if share == 0:
         return rows, rows[:0]
-    kept, held = split(data.probe_set.labels[rows], share, data.seed)
+    kept, held = split(strata(data.probe_set)[rows], share, data.seed)
     return rows[kept], rows[held]
 
 
@@ -122,7 +126,7 @@ class KeepBest(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.best: tuple[float, float] | None = None  # (top1, -loss)
+        self.best: tuple[float, float] | None = None  # (the main metric, -loss)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found = pl_module.picking
@@ -139,9 +143,9 @@ class KeepBest(Callback):
 
 @dataclass(frozen=True)
 class Trained:
-    """The test accuracy of one training, and how long that was."""
+    """The metrics on the test set of one training, and how long that was."""
 
-    top1: float
+    scores: dict[str, float]
     steps: int
     images: int  # items seen, counted over all ranks and epochs
     seconds: float  # of the training, by all the processes it took one after another
@@ -179,10 +183,15 @@ def train_and_test(
     # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
-    logits = extract(module.to(device), data.source.eval_loader("test"), device)
-    need_finite(("test", logits), noun=data.noun)
-    top1 = (logits.x.argmax(dim=1) == logits.labels).double().mean().item()
-    return Trained(top1, fitter.global_step, throughput.images, throughput.seconds)
+    outputs = extract(module.to(device), data.source.eval_loader("test"), device)
+    need_finite(("test", outputs), noun=data.noun)
+    scores = module.task.to("cpu").measure(outputs.x, outputs.labels)
+    return Trained(scores, fitter.global_step, throughput.images, throughput.seconds)
+
+
+def told(scores: Mapping[str, float], what: str, task: Task) -> dict[str, float]:
+    """Metrics as keys of results.json, `linear_top1` say: those that the task tells of baselines."""
+    return {f"{what}_{name}": scores[name] for name in task.beside or scores}
 
 
 def best_is_lost(last: Path, best: Path) -> bool:

@@ -4,10 +4,10 @@ Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). Mixup: https://a
 layer behind a BatchNorm without scale: MAE, appendix A.1 (https://arxiv.org/abs/2111.06377).
 """
 
+from math import isfinite
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
+from ssl_lightning.core.task import Task, computed
 from ssl_lightning.optim.param_groups import decayed_names, layer_decay, spared_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
 from ssl_lightning.runs.adopted import adopted
@@ -26,22 +27,22 @@ def exact(device: torch.device) -> torch.dtype:
 
 
 class Finetuner(LightningModule):
-    """Images (B, 3, H, W) -> logits (B, num_classes), trained on labels.
+    """Items -> the outputs of a task, of images (B, 3, H, W) -> (B, K), trained on labels.
 
     Args:
-        backbone: images -> features (B, D), with `out_dim`.
-        num_classes: C.
+        backbone: items -> features (B, D), with `out_dim`.
+        task: prepared: head, loss and metrics.
         optimizer: the recipe; its rate is that of the head.
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
         mixup: alpha of the Beta distribution of the mixing share; 0 = no mixup.
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target spread over all classes, for a task that has some.
         frozen: the backbone stays as it is, in evaluation mode, and only a linear layer is trained.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        num_classes: int,
+        task: Task,
         optimizer: OptimizerRecipe,
         layer_decay: float = 1.0,
         mixup: float = 0.0,
@@ -55,20 +56,24 @@ class Finetuner(LightningModule):
         dim = out_dim(backbone)
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
-        self.head = nn.Linear(dim, num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.01)  # near 0: the first gradients leave the backbone in peace
-        nn.init.zeros_(self.head.bias)
+        self.shorter = (
+            1.0 if task.bounded or not frozen else dim**-0.5
+        )  # features of length 1: any rate up to 1 is stable
+        self.task = task
+        self.head = task.head(dim)
         self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
         self.mixup, self.label_smoothing = mixup, label_smoothing
         self._decayed: frozenset[str] | None = None  # of the backbone's parameters
-        self._seen: list[Tensor] = []  # of a validation: (correct, summed loss, images) of each batch
-        self.picking = (0.0, 0.0)  # of the last validation: (top1, -loss), the higher the better
+        self._seen: list[Tensor] = []  # of a validation: (summed loss, items) of each batch
+        self._metrics: Any = None  # of a validation
+        self.picking = (0.0, 0.0)  # of the last validation: (the main metric, -loss), the higher the better
 
     def setup(self, stage: str) -> None:
         """Who has weight decay goes by names that are fixed here, before a strategy that shards makes tensors flat."""
         self._decayed = decayed_names(self.backbone.named_parameters(), not_decayed=spared_names(self.backbone))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["task"] = self.task.described()
         if self._decayed is not None:
             checkpoint["decayed"] = sorted(self._decayed)
 
@@ -85,10 +90,13 @@ class Finetuner(LightningModule):
             self.backbone.eval()
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(x)  # (B, D)
-        return self.head(self.norm(features))  # (B, C)
+            features = self.task.features(self.backbone, x)  # (B, D)
+        if isinstance(features, Tensor):
+            features = self.norm(features)
+            features = features * self.shorter if self.shorter != 1 else features
+        return self.head(features)  # (B, K)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels = batch.views[0], batch.labels
@@ -96,30 +104,35 @@ class Finetuner(LightningModule):
             return self._loss(self(x), labels)
         share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
         other = torch.randperm(len(x), device=x.device)
-        logits = self(share * x + (1 - share) * x[other])
-        return share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[other])
+        outputs = self(share * x + (1 - share) * x[other])
+        return share * self._loss(outputs, labels) + (1 - share) * self._loss(outputs, labels[other])
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _loss(self, outputs: Any, labels: Any) -> Tensor:
+        return self.task.loss(outputs, labels, self.label_smoothing)
 
     # ---- the split on which the checkpoint is picked
 
     def on_validation_epoch_start(self) -> None:
         self._seen = []
+        object.__setattr__(self, "_metrics", self.task.metrics())  # no part of the network
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.views[0]).float()
-        # -1: a batch that only makes the ranks even (see DealtSampler)
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=-1)
-        correct, images = (logits.argmax(dim=1) == batch.labels).sum(), (batch.labels >= 0).sum()
-        self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (correct, loss, images)]))
+        outputs, keep = self(batch.views[0]), self.task.known(batch.labels)
+        if not bool(keep.any()):  # a batch that only makes the ranks even (see DealtSampler)
+            return
+        outputs, targets = outputs[keep], batch.labels[keep]
+        outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
+        loss = self.task.loss(outputs, targets, reduction="sum")
+        self._seen.append(torch.stack([x.to(exact(loss.device)) for x in (loss, keep.sum())]))
+        self._metrics.update(*self.task.measurable(outputs.to("cpu"), targets.to("cpu")))
 
     def on_validation_epoch_end(self) -> None:
-        none = torch.zeros(3, dtype=exact(self.device), device=self.device)  # a rank may hold no image of a small split
-        mine = torch.stack([*self._seen, none]).sum(dim=0)  # (3,)
-        correct, loss, images = gather_rows(mine[None]).sum(dim=0).tolist()
-        self.log_dict({"val/top1": correct / images, "val/loss": loss / images}, sync_dist=True)
-        self.picking = (correct / images, -loss / images)  # of two equal accuracies the lower loss is the better
+        none = torch.zeros(2, dtype=exact(self.device), device=self.device)  # a rank may hold no item of a small split
+        loss, items = gather_rows(torch.stack([*self._seen, none]).sum(dim=0)[None]).sum(dim=0).tolist()
+        score = computed(self._metrics, together=True)[self.task.main]
+        score = score if isfinite(score) else self.task.worst
+        self.log_dict({f"val/{self.task.main}": score, "val/loss": loss / items}, sync_dist=True)
+        self.picking = (score if self.task.higher else -score, -loss / items)  # of equal ones the lower loss is better
 
     def configure_optimizers(self) -> Any:
         steps = steps_of(self.trainer)

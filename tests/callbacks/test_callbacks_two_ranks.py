@@ -15,6 +15,8 @@ from ssl_lightning.evaluation.knn import knn_top1
 from tests.callbacks.test_online_probe import trained
 from tests.gloo import run_two
 
+pytestmark = pytest.mark.long
+
 
 def guard_message(rank: int) -> str:
     guard = NanGuard(every_n_batches=3)

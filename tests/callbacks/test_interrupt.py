@@ -179,7 +179,7 @@ def stops_at(rank: int, world_size: int, told_batch: int) -> list[list[int]]:
     return ends
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_ranks_stop_at_the_same_step_whichever_was_told() -> None:
     first, second = run_two(stops_at, 20)
     assert first == second

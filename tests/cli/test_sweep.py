@@ -281,7 +281,7 @@ def test_keys_that_only_the_data_of_the_run_have(here: Path) -> None:
         sweep_of("stage=knn", "ckpt=runs/a", "data.test_fracton=0.1,0.2")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_processes_fail_resume_and_finish(here: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -295,3 +295,10 @@ def test_real_processes_fail_resume_and_finish(here: Path) -> None:
         assert [row["status"] for row in rows(folder)] == ["done", "failed (1)"]
         calls = {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("*/calls.txt")}
         assert calls == {"stage.fail=False": 1, "stage.fail=True": repetition}  # what has finished is not run again
+
+
+def test_what_the_data_pick_is_no_part_of_a_job(here: Path) -> None:
+    """Network and views of audio are picked by each job itself: nobody typed them."""
+    jobs = Jobs({"seed": 0.3})
+    assert sweep.main(parse(["data=tones", "-m", "seed=0,1"]), jobs) == 0
+    assert [command[3:5] for command in jobs.commands] == [["data=tones", "seed=0"], ["data=tones", "seed=1"]]

@@ -59,6 +59,7 @@ WORDS = {
     "data.resident=false": FITTING,
     "data.image_size=64": ALL,
     "data.mean=[0.1,0.1,0.1]": ALL,
+    "task=regress": ALL - {"export"},
     "trainer=cpu": ALL - {"export"},
     "trainer.accelerator=cpu": ALL - {"export"},
     "trainer.devices=2": ALL - {"export"},

@@ -17,7 +17,7 @@ from tests.every_key import with_value
 
 PACKAGE = Path(ranges.__file__).parents[1]
 ROOMS = ("methods", "losses", "models", "optim", "callbacks", "data", "evaluation", "parts", "stages", "modalities")
-FREE = ("mean", "value_range", "gain", "noise_snr")  # numbers of any size are right here
+FREE = ("mean", "value_range", "gain", "noise_snr", "level")  # numbers of any size are right here
 # Classes that no config names: loops, batches, results, and what the data module makes.
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"
 INNER += " Loader Scan FileImages Request ArrayClips FileClips Normal"

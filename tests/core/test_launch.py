@@ -213,6 +213,7 @@ def few_variables(rank: int, world: int, port: int) -> dict[str, str]:
     return {"PMI_RANK": str(rank), "PMI_SIZE": str(world), "PMI_JOBID": f"job {port}"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", [None, slurm, open_mpi, two_nodes, few_variables])
 def test_every_launcher_gives_what_lightning_s_own_gives(launcher: Any, reference: Path, tmp_path: Path) -> None:
     words, log = ["name=a", f"runs_dir={tmp_path}/runs", *TINY], tmp_path / "said.txt"

@@ -67,3 +67,12 @@ def test_what_cannot_be_split() -> None:
     check_apart(["a", ""], ["b", ""], "x")
     with pytest.raises(UserError, match="a, b"):
         check_apart(["a", "b"], ["b", "a"], "x")
+
+
+@pytest.mark.parametrize("held_out", [None, ["b"]])
+def test_groups_that_are_the_classes_are_refused(held_out: list[str] | None) -> None:
+    """`data.group=folder` where the folders are the classes: nothing that is evaluated on would have been learned."""
+    groups = torch.arange(3).repeat_interleave(10)
+    with pytest.raises(UserError, match="a group seems to be a class"):
+        group_split(groups, groups, 0.3, held_out=held_out, names=["a", "b", "c"])
+    assert len(group_split(groups, None, 0.3)[1]) == 10

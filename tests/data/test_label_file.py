@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.data import label_file
+from ssl_lightning.data import label_cells, label_file
 from ssl_lightning.modalities.image.described import labels_per_image
 from ssl_lightning.modalities.image.sources.folder import Folder
 from tests.data.pictures import write_picture
@@ -199,9 +199,9 @@ def test_many_cells_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("text", ["1,a|b|c\n2,d|e\n", "path,a,b,c,d,e\n1,0,1,0,1,0\n"])
 def test_a_table_of_labels_by_images_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(label_file, "MOST_TARGETS", 15)
+    monkeypatch.setattr(label_cells, "MOST_TARGETS", 15)
     assert len(read(tmp_path, text).names) == 5
-    monkeypatch.setattr(label_file, "MOST_TARGETS", 14)
+    monkeypatch.setattr(label_cells, "MOST_TARGETS", 14)
     with pytest.raises(UserError, match=r"more than 4 different labels for 3 images, several for each; leave those"):
         read(tmp_path, text)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ssl_lightning.data import broken
-from ssl_lightning.data.loader import EvalCrop, SampleFetch
+from ssl_lightning.data.loader import SampleFetch
 from ssl_lightning.modalities.image import draw
+from ssl_lightning.modalities.image.fetch import EvalCrop
 from ssl_lightning.modalities.image.images import FileImages
 from ssl_lightning.modalities.image.views import DeviceViews, EvalView, LocalView, View, Views, WorkerCrops, WorkerViews
 from tests.data.pictures import write_mixed, write_picture

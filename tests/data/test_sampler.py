@@ -64,7 +64,7 @@ def test_the_shuffle_is_uniform() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_the_mend() -> None:
-    with pytest.raises(UserError, match=r"batch of 64 on each of 2 devices does not fit 100 .* between 1 and 50"):
+    with pytest.raises(UserError, match=r"batch of 64 on each of 2 devices does not fit 100 .* at most 50"):
         TrainSampler(100, 64, world_size=2)
     with pytest.raises(UserError, match="batch of 0"):
         TrainSampler(100, 0)

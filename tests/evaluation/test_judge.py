@@ -10,6 +10,7 @@ from ssl_lightning.evaluation.judge import baselines, calibrate_batchnorm, judge
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
+from ssl_lightning.tasks.classify import Classify
 
 PROBE = ProbeSettings(lrs=(0.01, 0.1), weight_decays=(0.0,), epochs=4)
 
@@ -24,11 +25,11 @@ def split(count: int, seed: int, classes: int = 3) -> Features:
 def test_judge_gives_knn_and_probe_of_the_labelled_rows() -> None:
     train, test = split(120, 0), split(60, 1)
     train.labels[::5] = -1
-    found = judge(train, test, 3, k=7, temperature=0.2, probe=PROBE)
+    found = judge(train, test, Classify.of(3), k=7, temperature=0.2, probe=PROBE)
     keep = train.labels >= 0
     x, labels = train.x[keep], train.labels[keep]
     assert found["knn_top1"] == knn_top1(x, labels, test.x, test.labels, 7, 0.2)
-    assert found["linear_top1"] == probe_grid(x, labels, test.x, test.labels, 3, PROBE).top1
+    assert found["linear_top1"] == probe_grid(x, labels, test.x, test.labels, Classify.of(3), PROBE).top1
     assert found["protocol"]["knn"] == "cosine, k=7, T=0.2, bank 96"
     for words in ("SGD momentum 0.9", "4 epochs", "lr (0.01, 0.1)", "10% of the training set", "chosen lr"):
         assert words in found["protocol"]["linear"]
@@ -36,7 +37,7 @@ def test_judge_gives_knn_and_probe_of_the_labelled_rows() -> None:
 
 
 def test_top5_comes_with_more_than_five_classes_and_a_small_bank_lowers_k() -> None:
-    found = judge(split(12, 0, classes=6), split(12, 1, classes=6), 6, k=20, probe=PROBE)
+    found = judge(split(12, 0, classes=6), split(12, 1, classes=6), Classify.of(6), k=20, probe=PROBE)
     assert found["linear_top1"] <= found["linear_top5"] <= 1
     assert found["protocol"]["knn"].startswith("cosine, k=12,")
 
@@ -45,7 +46,7 @@ def test_without_labels_only_quality_is_told() -> None:
     train, test = split(30, 0), split(30, 1)
     test.labels.fill_(-1)
     with pytest.raises(UserError, match="only quality"):
-        judge(train, test, 3)
+        judge(train, test, Classify.of(3))
     told = quality(test)
     assert told == {
         "rankme": rankme(test.x),
@@ -65,13 +66,13 @@ def brightness(labels: Tensor, seed: int) -> Tensor:
 def test_baselines_go_through_the_same_protocol_and_take_the_harder_pixels() -> None:
     random = split(90, 2), split(45, 3)
     train, test = split(90, 0), split(45, 1)
-    judged = judge(*random, 3, k=5, temperature=0.1, probe=PROBE)
+    judged = judge(*random, Classify.of(3), k=5, temperature=0.1, probe=PROBE)
     shift = 1 - train.x.mean(0)  # on these pixels the plain cosine happens to win
     for pixels, variant in (
         ((train.x + shift, test.x + shift), "plain"),
         ((brightness(train.labels, 0), brightness(test.labels, 1)), "centered"),
     ):
-        found = baselines(random, pixels, 3, k=5, temperature=0.1, probe=PROBE)
+        found = baselines(random, pixels, Classify.of(3), k=5, temperature=0.1, probe=PROBE)
         assert found["random_init"] == {key: judged[key] for key in ("knn_top1", "linear_top1")}
         mean = pixels[0].mean(0)
         plain = knn_top1(pixels[0], train.labels, pixels[1], test.labels, 5, 0.1)
@@ -129,7 +130,7 @@ def test_random_features_are_those_of_the_calibrated_network() -> None:
 def test_with_one_training_image_there_is_no_probe() -> None:
     one = Features(torch.ones(1, 3), torch.tensor([1]), torch.tensor([0]))
     test = Features(torch.ones(2, 3), torch.tensor([1, 0]), torch.arange(2))
-    found = judge(one, test, 2)
+    found = judge(one, test, Classify.of(2))
     assert (found["knn_top1"], found["linear_top1"]) == (0.5, None)
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid, topk_accuracy, train_probes
+from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid, train_probes
+from ssl_lightning.tasks.classify import Classify
 
 
 def blobs(count: int, classes: int, dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -50,7 +51,7 @@ def test_each_probe_of_the_grid_is_the_probe_trained_alone(optimizer: str) -> No
     x, labels = blobs(50, classes=3, dim=7)
     settings = ProbeSettings(optimizer=optimizer, epochs=6, batch_size=16, seed=3)  # the last batch is a short one
     grid = [(0.01, 0.0), (0.1, 0.0), (0.1, 0.3), (0.5, 1e-3)]
-    weight, bias = train_probes(x, labels, 3, grid, settings)
+    weight, bias = train_probes(x, labels, Classify.of(3), grid, settings)
     assert weight.shape == (4, 3, 7)
     for g, (lr, decay) in enumerate(grid):
         alone = trained_alone(x, labels, 3, lr, decay, settings)
@@ -73,7 +74,7 @@ def test_long_training_reaches_the_optimum_that_lbfgs_finds() -> None:
 
     lbfgs.step(objective)
     settings = ProbeSettings(epochs=2000, batch_size=60)
-    weight, bias = train_probes(x, labels, 3, [(0.5, decay)], settings)
+    weight, bias = train_probes(x, labels, Classify.of(3), [(0.5, decay)], settings)
     torch.testing.assert_close(weight[0], probe.weight.detach(), rtol=1e-6, atol=1e-6)
     # A shift of all biases changes nothing; compare them up to it.
     torch.testing.assert_close(
@@ -84,7 +85,7 @@ def test_long_training_reaches_the_optimum_that_lbfgs_finds() -> None:
 def test_choice_is_made_on_the_holdout_and_the_winner_trained_on_all() -> None:
     (x, labels), (test_x, test_labels) = blobs(200, 3, 5), blobs(90, 3, 5, seed=1)
     settings = ProbeSettings(lrs=(1e-6, 0.1), weight_decays=(0.0, 10.0), epochs=10, batch_size=32, holdout=0.25, seed=5)
-    result = probe_grid(x, labels, test_x, test_labels, 3, settings)
+    result = probe_grid(x, labels, test_x, test_labels, Classify.of(3), settings)
 
     mean, std = x.mean(0), x.std(0)
     standard = (x - mean) / std
@@ -109,7 +110,7 @@ def test_the_test_set_cannot_change_the_choice() -> None:
     settings = ProbeSettings(epochs=3)
     chosen = {
         (r.lr, r.weight_decay, r.weight.sum().item())
-        for r in (probe_grid(x, labels, *blobs(30, 3, 5, seed), 3, settings) for seed in (1, 2))
+        for r in (probe_grid(x, labels, *blobs(30, 3, 5, seed), Classify.of(3), settings) for seed in (1, 2))
     }
     assert len(chosen) == 1
 
@@ -117,29 +118,23 @@ def test_the_test_set_cannot_change_the_choice() -> None:
 def test_top5_scales_and_dead_features() -> None:
     (x, labels), (test_x, test_labels) = blobs(120, 8, 6), blobs(80, 8, 6, seed=1)
     settings = ProbeSettings(lrs=(0.1,), weight_decays=(0.0,), epochs=5)
-    result = probe_grid(x, labels, test_x, test_labels, 8, settings)
+    result = probe_grid(x, labels, test_x, test_labels, Classify.of(8), settings)
     assert result.top5 is not None
     assert result.top1 < result.top5 <= 1
     scale = torch.tensor([1e3, 1e-3, 1.0, 5.0, 1.0, 1.0]).double()
     wide = torch.cat([x * scale, torch.full((120, 1), 7.0)], dim=1)  # scaled, shifted, and one constant feature
     wide_test = torch.cat([test_x * scale, torch.full((80, 1), 7.0)], dim=1)
-    again = probe_grid(wide, labels, wide_test, test_labels, 8, settings)
+    again = probe_grid(wide, labels, wide_test, test_labels, Classify.of(8), settings)
     assert again.top1 == pytest.approx(result.top1, abs=0.02)
 
 
 def test_a_diverging_probe_leaves_the_others_alone_and_is_not_chosen() -> None:
     x, labels = blobs(60, 3, 5)
     settings = ProbeSettings(lrs=(0.1, math.inf), weight_decays=(0.0,), epochs=4)
-    result = probe_grid(x, labels, x, labels, 3, settings)
+    result = probe_grid(x, labels, x, labels, Classify.of(3), settings)
     assert result.lr == 0.1
     assert math.isinf(result.table[1]["holdout_loss"])
     assert result.table[1]["holdout_top1"] == 0
-
-
-def test_topk_accuracy_by_hand() -> None:
-    logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
-    assert topk_accuracy(logits, torch.tensor([1, 2]), 1) == 0.5
-    assert topk_accuracy(logits, torch.tensor([1, 2]), 2) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -159,8 +154,8 @@ def test_wrong_settings(arguments: dict[str, object], words: str) -> None:
 def test_wrong_labels() -> None:
     x, labels = blobs(20, 3, 4)
     with pytest.raises(UserError, match="two labelled training images"):
-        probe_grid(x[:1], labels[:1], x, labels, 3)
+        probe_grid(x[:1], labels[:1], x, labels, Classify.of(3))
     with pytest.raises(UserError, match="there is none"):
-        probe_grid(x, labels, x[:0], labels[:0], 3)
+        probe_grid(x, labels, x[:0], labels[:0], Classify.of(3))
     with pytest.raises(UserError, match=r"0\.\.1; found 0 to 2"):
-        probe_grid(x, labels, x, labels, 2)
+        probe_grid(x, labels, x, labels, Classify.of(2))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.stages import common
+from ssl_lightning.stages import judging
 from tests.stages.tiny_run import TinyData, two_views
 
 HEALTHY = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
@@ -96,7 +96,7 @@ class Constant(TinyData):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_whole_verdict_survives_what_is_degenerate(labelled: bool, tmp_path: Path) -> None:
     cpu, data = torch.device("cpu"), {"labelled": labelled, "views": two_views()}
-    same = common.judge_backbone(ConvNetSmall(4), ConvNetSmall(4), Constant(**data), cpu)
+    same = judging.judge_backbone(ConvNetSmall(4), ConvNetSmall(4), Constant(**data), cpu)
     assert same["verdict"] == "no verdict: the test images are all alike"
 
     class Broken(nn.Module):
@@ -105,7 +105,7 @@ def test_the_whole_verdict_survives_what_is_degenerate(labelled: bool, tmp_path:
         def forward(self, x: Tensor) -> Tensor:
             return x.new_full((len(x), 4), math.nan)
 
-    broken = common.judge_backbone(Broken(), ConvNetSmall(4), TinyData(**data), cpu)
+    broken = judging.judge_backbone(Broken(), ConvNetSmall(4), TinyData(**data), cpu)
     assert set(broken) == {"verdict"}
     assert broken["verdict"].startswith("no verdict: the features of ")
 
@@ -113,5 +113,5 @@ def test_the_whole_verdict_survives_what_is_degenerate(labelled: bool, tmp_path:
         def forward(self, x: Tensor) -> Tensor:
             return x.new_ones(len(x), 4)
 
-    flat = common.judge_backbone(Flat(), ConvNetSmall(4), TinyData(**data), cpu)
+    flat = judging.judge_backbone(Flat(), ConvNetSmall(4), TinyData(**data), cpu)
     assert flat["verdict"].startswith("collapsed: all images get nearly the same features (spread 0.000")

@@ -23,6 +23,7 @@ from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.modalities.image.data import DataModule
 from ssl_lightning.modalities.image.sources import shapes
 from ssl_lightning.stages.common import split_features, split_random_features
+from ssl_lightning.tasks.classify import Classify
 from tests.learning.short_run import composed, short_run
 from tests.methods.harness import METHODS
 
@@ -38,7 +39,7 @@ def knn(train: Features, test: Features) -> float:
 
 
 def linear(train: Features, test: Features) -> float:
-    return probe_grid(train.x, train.labels, test.x, test.labels, 10, PROBE).top1
+    return probe_grid(train.x, train.labels, test.x, test.labels, Classify.of(10), PROBE).top1
 
 
 # In minutes a network learns by steps, not by images: small ones, at the rate per step that the CPU recipe has at 128.

@@ -16,6 +16,7 @@ from ssl_lightning.core import distributed
 from ssl_lightning.losses import nt_xent
 from ssl_lightning.losses.barlow_twins import BarlowTwinsLoss
 from ssl_lightning.losses.byol import BYOLLoss
+from ssl_lightning.losses.cpc import NEGATIVES, CPCLoss
 from ssl_lightning.losses.dcl import DCL
 from ssl_lightning.losses.hard_negative import HardNegative
 from ssl_lightning.losses.info_nce import InfoNCE
@@ -63,6 +64,9 @@ def losses() -> dict[str, Loss]:
         found[f"info_nce {form} queue"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, QUEUE)
         found[f"info_nce {form}"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k, None)
         found[f"info_nce {form} one side"] = lambda q, k, form=form: InfoNCE(0.2, form)(q, k.detach(), None)
+    for kind in NEGATIVES:  # two places an item
+        cpc = CPCLoss(1.0, kind)
+        found[f"cpc {kind}"] = lambda p, z, cpc=cpc: cpc(p.unflatten(0, (-1, 2)), z.unflatten(0, (-1, 2)))
     return found
 
 

@@ -14,6 +14,7 @@ from torch.optim import SGD
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.methods.base import SSLMethod, StepOutput
 from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
 from tests.callbacks.toy import trainer_of
 from tests.gloo import run_two
@@ -61,7 +62,7 @@ def method_of(kind: str) -> LightningModule:
     torch.manual_seed(0)
     if kind == "pretrain":
         return Meets(SmoothBackbone(), optimizer=RECIPE).double()
-    return Labels(SmoothBackbone(), 3, RECIPE).double()
+    return Labels(SmoothBackbone(), Classify.of(3), RECIPE).double()
 
 
 def train(kind: str, folder: Path, accumulate: int, batches: int, **trainer: Any) -> tuple[LightningModule, Watch]:
@@ -116,6 +117,7 @@ def two_ranks(rank: int, world_size: int, folder: str, kind: str) -> dict[str, A
     return {"windows": [len(step["batches"]) for step in watch.steps], "apart": max(found)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["pretrain"])
 def test_two_processes_too(kind: str, tmp_path: Path) -> None:
     for found in run_two(two_ranks, str(tmp_path), kind):

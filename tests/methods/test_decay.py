@@ -18,6 +18,7 @@ from ssl_lightning.models.vit import ViT
 from ssl_lightning.optim.param_groups import spared_names, split_decay
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
 from tests.callbacks.toy import trainer_of
 from tests.methods.harness import METHODS, config_of, tiny_method
@@ -154,7 +155,7 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fine_tuning_decays_what_mae_decays_at_mae_s_rates(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last norm aside, which learns with the last block here and with the head there."""
-    module = Finetuner(NETWORKS[network](), 3, recipe(), layer_decay=0.5)
+    module = Finetuner(NETWORKS[network](), Classify.of(3), recipe(), layer_decay=0.5)
     module.setup("fit")
     monkeypatch.setattr(Finetuner, "trainer", FakeTrainer())
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -187,7 +188,9 @@ class OldFinetuner(Finetuner):
 def test_a_fine_tuning_goes_on_with_the_decay_it_began_with(old: bool, tmp_path: Path) -> None:
     def train(kind: type[Finetuner], epochs: int, ckpt: Path | None = None) -> tuple[Finetuner, list[dict[str, Any]]]:
         torch.manual_seed(0)
-        module = kind(ViT(image_size=4, patch_size=2, dim=12, depth=1, heads=1), 3, recipe(), layer_decay=0.5)
+        module = kind(
+            ViT(image_size=4, patch_size=2, dim=12, depth=1, heads=1), Classify.of(3), recipe(), layer_decay=0.5
+        )
         trainer = trainer_of(tmp_path, [Checkpoint(tmp_path)], max_epochs=epochs, limit_val_batches=0)
         data = TinyData(views=Views(View(4, count=1)), image_size=4, num_workers=0)
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)

@@ -76,6 +76,8 @@ def two_processes() -> list[dict[str, Any]]:
     return run_two(train_all)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_equal_one(name: str, two_processes: list[dict[str, Any]]) -> None:
     """Loss, parameter gradients, and every parameter and buffer (teacher, queue) after STEPS steps."""

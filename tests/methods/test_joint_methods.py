@@ -196,7 +196,7 @@ def test_deepcluster_remembers_and_clusters() -> None:
 
 
 def test_deepcluster_is_told_how_many_images_there_are() -> None:
-    with pytest.raises(UserError, match=r"9 prototypes for 8 images; set method.prototypes"):
+    with pytest.raises(UserError, match=r"9 prototypes for 8 items; set method.prototypes"):
         tiny_method("deepcluster_v2", prototypes=9)
 
 

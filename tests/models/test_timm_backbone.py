@@ -25,6 +25,13 @@ def test_out_dim_is_the_width_of_what_comes_out(name: str, size: int) -> None:
         assert net(torch.randn(2, 3, size, size)).shape == (2, net.out_dim)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_spectrograms_are_images_of_one_channel(name: str) -> None:
+    net = timm_backbone(name, image_size=[64, 96], in_channels=1).eval()
+    with torch.no_grad():
+        assert net(torch.randn(2, 1, 64, 96)).shape == (2, net.out_dim)
+
+
 def test_arguments_reach_timm() -> None:
     net = timm_backbone("vit_tiny_patch16_224", image_size=32, patch_size=8, depth=2)
     assert len(net.blocks) == 2
@@ -41,6 +48,7 @@ def test_state_dict_is_timms_own() -> None:
     [
         ({"name": "vit_tiny_patch16_22"}, "Did you mean 'vit_tiny_patch16_224'"),
         ({"name": "vit_tiny_patch16_224", "image_size": 40}, "16 px, which do not divide 40 px"),
+        ({"name": "vit_tiny_patch16_224", "image_size": [64, 90]}, "16 px, which do not divide 64 x 90 px"),
         ({"name": "xcit_nano_12_p16_224", "image_size": 40}, "refuses an argument: `patch_size` should divide"),
         ({"name": "resnet10t", "no_such_option": 1}, "no_such_option"),
         ({"name": "resnet10t", "pretrained": True}, "set pretrained=false"),

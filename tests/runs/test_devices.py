@@ -17,6 +17,7 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.stages import embed, export, finetune, knn, linear
 from ssl_lightning.stages.training import LabelledData, crop_and_flip
+from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
 from tests.gloo import run_two
 from tests.methods.harness import SmoothBackbone
@@ -44,7 +45,7 @@ def picked(ranks: int, held: int) -> dict[str, Any]:
     """Fine-tuning in float64 that is judged on `held` images."""
     torch.manual_seed(0)
     recipe = OptimizerRecipe(torch.optim.SGD, 1.0, 0.0, WarmupCosine(0))
-    module = Finetuner(SmoothBackbone(), 3, recipe).double()
+    module = Finetuner(SmoothBackbone(), Classify.of(3), recipe).double()
     source = data_for(method_for("simclr"), "simclr", BATCH // ranks)
     every = torch.arange(len(source.train_set))
     parts = every[:BATCH], every[BATCH : BATCH + held]

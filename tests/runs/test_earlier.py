@@ -21,10 +21,11 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.runs import earlier
 from ssl_lightning.runs.earlier import CORRECTED, LATER, WITHIN, as_begun
 from ssl_lightning.runs.folder import RunFolder, differences
+from ssl_lightning.stages import knn
 from tests.recipes import NAMES, composed
 
 PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
-WHOSE = [DataModule, Folder, Folder, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT]
+WHOSE = [DataModule, Folder, Folder, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT, knn.run]
 
 
 def without(node: Any, pattern: list[str]) -> Any:

@@ -12,6 +12,9 @@ TRUST = ("tests",)
 TIMM = "ssl_lightning.models.timm.timm_backbone"
 RESNET = "ssl_lightning.models.resnet.resnet"
 VIT = "ssl_lightning.models.vit.ViT"
+IN_CONTEXT = "ssl_lightning.models.context.InContext"
+GRU = {"_target_": "ssl_lightning.models.context.GRUContext", "_partial_": True, "hidden_dim": 4}
+WAVES = {"_target_": "ssl_lightning.models.audio.WaveConvNet", "width": 4}
 
 
 def card(target: Any, /, **arguments: Any) -> dict[str, Any]:
@@ -20,6 +23,10 @@ def card(target: Any, /, **arguments: Any) -> dict[str, Any]:
 
 def timm(**arguments: Any) -> dict[str, Any]:
     return card(TIMM, **({"name": "resnet10t"} | arguments))
+
+
+def in_context(encoder: Any, context: Any, /, **arguments: Any) -> dict[str, Any]:
+    return card(IN_CONTEXT, encoder=encoder, context=context, **arguments)
 
 
 WEIGHTS = {"_target_": "torchvision.models._api.Weights", "url": "file://{pickle}", "transforms": None, "meta": {}}
@@ -76,6 +83,11 @@ CARDS = [
     Attack("card: a number of many digits", "stall the reader", '{"backbone": {"width": ' + "9" * 5000 + "}}", "is no JSON"),
     Attack("card: a method of two lines", "forge a line of output", card(CONVNET) | {"method": "x\nall is well"}, "has a method that is no name"),
     Attack("card: an image of no size", "confuse the reader", card(CONVNET) | {"image_size": [1]}, "has an image_size"),
+    Attack("card: a writer for an encoder in context", "write a file", in_context(WRITER, GRU), MAY_NOT),
+    Attack("card: a writer for a context", "write a file", in_context(WAVES, WRITER), "is no context network of ours"),
+    Attack("card: a node inside a context", "write a file", in_context(WAVES, GRU | {"depth": WRITER}), "only plain values"),
+    Attack("card: positional arguments of a context", "get round the names", in_context(WAVES, GRU | {"_args_": [4]}), "only plain arguments"),
+    Attack("card: more than encoder and context", "write a file", in_context(WAVES, GRU, more=WRITER), "and nothing else"),
     # with a package trusted
     Attack("card, trust: a function", "write a file", card(f"{OURS}.touch", path="{canary}"), "is a function", TRUST),
     Attack("card, trust: an import of its", "fetch a file", card(f"{OURS}.urlretrieve", url="file://{pickle}", filename="{canary}"), "may not be named", TRUST),
@@ -132,6 +144,7 @@ HONEST = [
     (card(VIT, image_size=32, patch_size=8, dim=32, depth=1, heads=2, positions="sincos", layer_scale=None), ()),
     (card(RESNET, name="resnet18", stem="cifar", zero_init_residual=False), ()),
     (card(RESNET, name="resnet18"), ()),
+    (in_context(WAVES, GRU), ()),
     (timm(pretrained=False), ()),
     (timm(drop_path_rate=0.1, in_chans=3), ()),
     (card(TIMM, name="vit_tiny_patch16_224", image_size=32, patch_size=8, depth=1, pretrained=False), ()),

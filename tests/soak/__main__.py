@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.soak.drive import FAMILIES, JUDGE, Family, Tally
+from tests.soak.drive import FAMILIES, ON_WEIGHTS, Family, Tally
 
 
 def main() -> int:
@@ -22,12 +22,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (asked.keep or Path(temporary)).resolve()
         chosen = [name for name in FAMILIES if asked.only in name]
-        judging = [name for name in chosen if FAMILIES[name][1] in JUDGE.values()]
-        ckpt = Family("joint, one process", folder / "ckpt").whole if judging else None
+        ckpt = Family("joint, one process", folder / "ckpt").whole if {*chosen} & {*ON_WEIGHTS} else None
 
         def soak(name: str) -> Tally:
             before = time.monotonic()
-            family = Family(name, folder / str(chosen.index(name)), ckpt if name in judging else None, asked.seed)
+            family = Family(name, folder / str(chosen.index(name)), ckpt if name in ON_WEIGHTS else None, asked.seed)
             tally = family.soak(asked.kills)
             print(f"{name}: {tally} ({time.monotonic() - before:.0f} s)", flush=True)
             return tally

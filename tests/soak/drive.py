@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,20 @@ JUDGE = {
     "finetune": ["stage=finetune", *SMALL, "stage.epochs=4", "stage.batch_size=16"],
     "linear": ["stage=linear", "stage.augmented=true", *SMALL, "stage.epochs=3", "stage.batch_size=16"],
 }
-FAMILIES = {
-    **{f"{name}, one process": (1, words) for name, words in PRETRAIN.items()},
-    **{f"{name}, two processes": (2, [*words, *TWO]) for name, words in PRETRAIN.items()},
-    "fine-tuning": (1, JUDGE["finetune"]),
-    "augmented linear": (1, JUDGE["linear"]),
+# What is added to the command of a run that has ended, which makes it go on.
+LONGER = {extend: ["trainer.max_epochs=5", f"scheduler.extend={extend}"] for extend in ("stretch", "hold", "rewarm")}
+FAMILIES: dict[str, tuple[int, list[str], list[str]]] = {  # processes, words, words of the longer run
+    **{f"{name}, one process": (1, words, []) for name, words in PRETRAIN.items()},
+    **{f"{name}, two processes": (2, [*words, *TWO], []) for name, words in PRETRAIN.items()},
+    "fine-tuning": (1, JUDGE["finetune"], []),
+    "augmented linear": (1, JUDGE["linear"], []),
+    "from weights": (1, PRETRAIN["joint"], []),
+    **{
+        f"made longer by {extend}": (1, [*PRETRAIN["joint"], "scheduler.min_lr=1e-4"], words)
+        for extend, words in LONGER.items()
+    },
 }
+ON_WEIGHTS = ("fine-tuning", "augmented linear", "from weights")  # of the first family's run
 
 
 @dataclass
@@ -80,18 +89,19 @@ class Family:
 
     def __init__(self, name: str, folder: Path, ckpt: Path | None = None, seed: int = 0) -> None:
         self.name, self.folder = name, folder
-        self.world, words = FAMILIES[name]
+        self.world, words, self.longer = FAMILIES[name]
         self.words = [*words, "name=run", *([f"ckpt={ckpt}"] if ckpt else [])]
         self.random = random.Random(f"{name} {seed}")
         self.tally = Tally()
         self.whole = folder / "whole" / "run"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        codes = self.start("whole", None)
-        self.seconds = time.monotonic() - start
-        assert codes == [0] * self.world, f"the run by itself ended with {codes}: see {self.folder}/whole.*.txt"
+        for longer in (False, True) if self.longer else (False,):
+            codes = self.start("whole", None, longer)
+            assert codes == [0] * self.world, f"the run by itself ended with {codes}: see {self.folder}/whole.*.txt"
+        self.seconds = (time.monotonic() - start) / (2 if self.longer else 1)
 
-    def start(self, name: str, blow: Blow | None) -> list[int]:
+    def start(self, name: str, blow: Blow | None, longer: bool = False) -> list[int]:
         """Run `name`, from its beginning or where it stopped; the exit status of each rank."""
         port, processes = free_port(), []
         for rank in range(self.world):
@@ -101,7 +111,7 @@ class Family:
                 values |= {"WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world)}
                 values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             struck = blow if blow is not None and rank in blow.ranks else None
-            argv = [*self.words, f"runs_dir={self.folder / name}"]
+            argv = [*self.words, *(self.longer if longer else ()), f"runs_dir={self.folder / name}"]
             files = [self.folder / f"{name}.{rank}.{end}" for end in ("txt", "mark")]
             files[1].unlink(missing_ok=True)
             processes.append(COPIES.Process(target=process, args=(argv, values, struck, *files)))
@@ -143,26 +153,41 @@ class Family:
         """Stop runs until so many blows have fallen, each run to its end; then compare."""
         while self.tally.kills < kills:
             self.tally.runs += 1
-            self.one_run(f"cut{self.tally.runs}", [self.blow() for _ in range(kills - self.tally.kills)])
+            blows: list[Blow | None] = [self.blow() for _ in range(kills - self.tally.kills)]
+            if self.longer:  # most blows fall on the longer run
+                blows.insert(self.random.choice((0, 0, 1, 2)), None)
+            self.one_run(f"cut{self.tally.runs}", blows)
         return self.tally
 
-    def one_run(self, name: str, blows: list[Blow]) -> None:
-        """Stop a run by each of these in turn, as far as it has not ended before; lead it to its end and compare."""
+    def one_run(self, name: str, blows: Sequence[Blow | None]) -> None:
+        """Stop a run by each of these in turn, as far as it has not ended before; lead it to its end and compare.
+
+        None: no blow, the run ends; it is then made longer, in the families that are, and so it is at its end.
+        """
+        longer = False
         for blow in blows:
-            codes = self.start(name, blow)
-            if not any(codes):
+            codes = self.start(name, blow, longer)
+            if blow is not None and any(codes):
+                self.count(name, blow, codes)
+            elif longer or not self.longer:
                 break
-            fallen = any((self.folder / f"{name}.{rank}.mark").exists() for rank in range(self.world))
-            if fallen:
-                self.tally.blows[signal.Signals(blow.number).name] += 1
-                self.tally.moments[blow.moment] += 1
-            if not self.expected(blow, codes, fallen):
-                self.tally.wrong.append(f"{name}: {blow}: exit statuses {codes}")
-        codes = self.start(name, None)
-        if codes != [0] * self.world:
-            self.tally.wrong.append(f"{name}: its end: exit statuses {codes}")
-        else:
-            self.tally.wrong += [f"{name}: {line}" for line in differences(self.whole, self.folder / name / "run")]
+            else:
+                longer = True
+        for last in (longer, True) if self.longer else (False,):
+            codes = self.start(name, None, last)
+            if codes != [0] * self.world:
+                self.tally.wrong.append(f"{name}: its end: exit statuses {codes}")
+                return
+        self.tally.wrong += [f"{name}: {line}" for line in differences(self.whole, self.folder / name / "run")]
+
+    def count(self, name: str, blow: Blow, codes: list[int]) -> None:
+        """Note a blow, and what came of it."""
+        fallen = any((self.folder / f"{name}.{rank}.mark").exists() for rank in range(self.world))
+        if fallen:
+            self.tally.blows[signal.Signals(blow.number).name] += 1
+            self.tally.moments[blow.moment] += 1
+        if not self.expected(blow, codes, fallen):
+            self.tally.wrong.append(f"{name}: {blow}: exit statuses {codes}")
 
     def expected(self, blow: Blow, codes: list[int], fallen: bool) -> bool:
         """Are these the exit statuses that this blow may lead to?"""

@@ -13,7 +13,7 @@ from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.evaluation.knn import knn_top1
 from ssl_lightning.evaluation.quality import alignment
 from ssl_lightning.models.convnet import ConvNetSmall
-from ssl_lightning.stages import common
+from ssl_lightning.stages import common, judging
 from tests.gloo import run_two
 from tests.stages.tiny_run import TinyData, a_run, a_trainer, judged, two_views
 
@@ -76,7 +76,7 @@ def test_device_of_asks_the_configured_trainer(tmp_path: Path) -> None:
 def test_the_whole_verdict(tmp_path: Path) -> None:
     data = TinyData(views=two_views(), labels_per_class=20)
     net = judged(a_run(tmp_path / "run"))
-    found = common.judge_backbone(net.backbone, net.random, data, CPU, k=5, temperature=0.1)
+    found = judging.judge_backbone(net.backbone, net.random, data, CPU, k=5, temperature=0.1)
     assert set(found["baselines"]) == {"random_init", "raw_pixels"}
     assert found["protocol"]["knn"] == "cosine, k=5, T=0.1, bank 60"
     train, test = (
@@ -105,20 +105,20 @@ def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
 
 def test_without_labels_only_quality_is_told(tmp_path: Path) -> None:
     net = judged(a_run(tmp_path / "run"))
-    found = common.judge_backbone(net.backbone, net.random, TinyData(labelled=False), CPU)
+    found = judging.judge_backbone(net.backbone, net.random, TinyData(labelled=False), CPU)
     assert set(found) == {"quality", "verdict"}
     with pytest.raises(UserError, match="data has no labels; stage=knn"):
-        common.need_labels(TinyData(labelled=False), "knn")
+        judging.need_labels(TinyData(labelled=False), "knn")
 
 
 def judge_on(rank: int, world_size: int, run: str) -> dict[str, object]:
     net = judged(run)
     data = TinyData(batch_size=30 // world_size, views=two_views())
-    found = common.judge_backbone(net.backbone, nn.Flatten(), data, CPU)
+    found = judging.judge_backbone(net.backbone, nn.Flatten(), data, CPU)
     return {"knn": found["knn_top1"], "linear": found["linear_top1"], **found["quality"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_reach_the_verdict_of_one_process(tmp_path: Path) -> None:
     run = str(a_run(tmp_path / "run"))
     one = judge_on(0, 1, run)

@@ -12,6 +12,7 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.modalities.image.images import FileImages
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import finetune, training
+from ssl_lightning.tasks.classify import Classify
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 # Lightning itself uses what newer torch versions warn of.
@@ -28,15 +29,16 @@ def test_finetune_learns_from_few_labels(tmp_path: Path) -> None:
     found = go(tmp_path, TinyData(labels_per_class=20), mixup=0.2, label_smoothing=0.1)
     assert found["finetune_top1"] > 0.8  # chance is 0.33
     assert found["labels"] == 60
+    naive = finetune.beside_naive(TinyData(labels_per_class=20), Classify.of(3))["raw_pixels"]["linear_top1"]
     assert found["baselines"]["from_scratch"]["finetune_top1"] == scored(tmp_path / "out" / "from_scratch")
-    assert found["baselines"]["raw_pixels"]["linear_top1"] == finetune.linear_on_naive(TinyData(labels_per_class=20))
+    assert found["baselines"]["raw_pixels"]["linear_top1"] == naive
     assert "picked on 12 of the labels, tested once" in found["protocol"]["finetune"]
     assert found["steps"] == 12 * (48 // 16)
 
 
 def scored(folder: Path) -> float:
     """The accuracy on the test set of a training's best checkpoint."""
-    net = training.Finetuner(ConvNetSmall(4), 3, optimizer=None)  # type: ignore[arg-type]
+    net = training.Finetuner(ConvNetSmall(4), Classify.of(3), optimizer=None)  # type: ignore[arg-type]
     net.load_state_dict(torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
     features = training.extract(net, TinyData().eval_loader("test"))
     return (features.x.argmax(dim=1) == features.labels).double().mean().item()
@@ -50,7 +52,7 @@ def test_from_scratch_all_layers_learn_at_the_full_rate(tmp_path: Path, monkeypa
     def trained(module: training.Finetuner, data: object, trainer: object, folder: Path, *args: object) -> object:
         state = module.backbone.state_dict()
         seen[folder.name] = module.layer_decay, all(torch.equal(value, state[key]) for key, value in twin.items())
-        return training.Trained(0.5, 1, 1, 1.0)
+        return training.Trained({"top1": 0.5}, 1, 1, 1.0)
 
     monkeypatch.setattr(finetune, "train_and_test", trained)
     go(tmp_path, TinyData(labels_per_class=20), layer_decay=0.6)
@@ -63,7 +65,7 @@ def test_the_best_checkpoint_of_the_split_is_tested(tmp_path: Path) -> None:
     best, last = (
         torch.load(tmp_path / f"out/finetune/checkpoints/{n}.ckpt", weights_only=True) for n in ("best", "last")
     )
-    net = training.Finetuner(ConvNetSmall(4), 3, optimizer=None)  # type: ignore[arg-type]
+    net = training.Finetuner(ConvNetSmall(4), Classify.of(3), optimizer=None)  # type: ignore[arg-type]
     rows, held = training.picking_split(data, 0.2)
 
     def top1(checkpoint: dict[str, dict[str, torch.Tensor]], split: str, indices: torch.Tensor | None) -> float:
@@ -85,7 +87,7 @@ def test_an_interrupted_finetune_ends_with_the_same_weights(tmp_path: Path) -> N
 
     def train(folder: Path, stop_after: int | None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        module = training.Finetuner(ConvNetSmall(4), 3, recipe, layer_decay=0.8, mixup=0.3)
+        module = training.Finetuner(ConvNetSmall(4), Classify.of(3), recipe, layer_decay=0.8, mixup=0.3)
         labelled = training.LabelledData(data, rows, held, views, 16)
         plain = a_trainer(tmp_path)
 
@@ -182,10 +184,10 @@ def test_the_head_begins_as_a_probe_on_the_rows_it_is_trained_on(tmp_path: Path)
     data = TinyData(labels_per_class=20)
     rows, _ = training.picking_split(data, 0.2)
     backbone = load_backbone(a_run(tmp_path / "run"))
-    module = training.Finetuner(backbone, 3, optimizer=None)  # type: ignore[arg-type]
+    module = training.Finetuner(backbone, Classify.of(3), optimizer=None)  # type: ignore[arg-type]
     finetune.begin_with_probe(module, data, rows, torch.device("cpu"))
     train = training.extract(backbone, data.eval_loader("train", rows))
-    probe = probe_grid(train.x, train.labels, train.x, train.labels, 3, ProbeSettings(batch_size=48))
+    probe = probe_grid(train.x, train.labels, train.x, train.labels, Classify.of(3), ProbeSettings(batch_size=48))
     x = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(module.eval()(x), backbone(x) @ probe.weight.T + probe.bias)
 

@@ -10,6 +10,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.stages import linear
+from ssl_lightning.tasks.classify import Classify
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 # Lightning itself uses what newer torch versions warn of.
@@ -25,9 +26,11 @@ def test_linear_stage_is_the_probe_on_the_run_s_features(tmp_path: Path) -> None
     found = linear.run(judged(run), data, a_trainer(tmp_path), folder, 0, probe=QUICK)
     net, rows = load_backbone(run), data.labelled_indices("train")
     train, test = extract(net, data.eval_loader("train", rows)), extract(net, data.eval_loader("test"))
-    assert found["linear_top1"] == probe_grid(train.x, train.labels, test.x, test.labels, 3, QUICK).top1
+    assert found["linear_top1"] == probe_grid(train.x, train.labels, test.x, test.labels, Classify.of(3), QUICK).top1
     assert found["labels"] == 30
-    pixels = probe_grid(data.raw_pixels("train", rows), train.labels, data.raw_pixels("test"), test.labels, 3, QUICK)
+    pixels = probe_grid(
+        data.raw_pixels("train", rows), train.labels, data.raw_pixels("test"), test.labels, Classify.of(3), QUICK
+    )
     assert found["baselines"]["raw_pixels"] == {"linear_top1": pixels.top1}
     assert set(found["baselines"]["random_init"]) == {"linear_top1"}
     assert "chosen lr 0.1, weight decay 0" in found["protocol"]["linear"]

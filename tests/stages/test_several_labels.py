@@ -14,7 +14,8 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.modalities.image.images import ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
-from ssl_lightning.stages.common import judge_backbone, need_labels, same_items
+from ssl_lightning.stages.common import same_items
+from ssl_lightning.stages.judging import judge_backbone, need_labels
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 

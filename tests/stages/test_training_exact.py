@@ -11,6 +11,7 @@ from ssl_lightning.callbacks.interrupt import Interrupt
 from ssl_lightning.core.errors import Interrupted
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import training
+from ssl_lightning.tasks.classify import Classify
 from tests.equal_runs import assert_equal_runs
 from tests.stages.test_finetune_stage import training_recipe
 from tests.stages.tiny_run import TinyData, a_trainer
@@ -27,7 +28,9 @@ def train(folder: Path, frozen: bool = False) -> training.Trained:
     rows, held = training.picking_split(data, 0 if frozen else 0.2)
     rows = rows[:48]
     torch.manual_seed(0)
-    module = training.Finetuner(ConvNetSmall(4), 3, training_recipe(), layer_decay=0.8, mixup=0.3, frozen=frozen)  # type: ignore[arg-type]
+    module = training.Finetuner(
+        ConvNetSmall(4), Classify.of(3), training_recipe(), layer_decay=0.8, mixup=0.3, frozen=frozen
+    )  # type: ignore[arg-type]
     labelled = training.LabelledData(data, rows, held, training.crop_and_flip(16, (0.3, 1.0)), 16)
     plain = a_trainer(folder.parent)
 
@@ -45,12 +48,12 @@ def test_a_signal_in_any_batch(frozen: bool, tmp_path: Path, monkeypatch: pytest
         with told_at(batch, monkeypatch), pytest.raises(Interrupted):
             train(folder, frozen)
         again = train(folder, frozen)
-        assert (again.top1, again.steps, again.images) == (whole.top1, whole.steps, whole.images), batch
+        assert (again.scores, again.steps, again.images) == (whole.scores, whole.steps, whole.images), batch
         assert_equal_runs(tmp_path / "whole", tmp_path / str(batch))
 
 
 def test_a_frozen_backbone_stays_as_it_is_whoever_asks_it_to_train(tmp_path: Path) -> None:
-    module = training.Finetuner(ConvNetSmall(4), 3, training_recipe(), frozen=True)  # type: ignore[arg-type]
+    module = training.Finetuner(ConvNetSmall(4), Classify.of(3), training_recipe(), frozen=True)  # type: ignore[arg-type]
     for _ in range(2):
         module.train()
         assert module.training
@@ -82,7 +85,7 @@ def test_a_damaged_file_leads_to_the_same_end(
             train(folder)
     DAMAGE[damage](folder / "checkpoints" / name)
     again = train(folder)
-    assert (again.top1, again.steps, again.images) == (whole.top1, whole.steps, whole.images)
+    assert (again.scores, again.steps, again.images) == (whole.scores, whole.steps, whole.images)
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
     word = "doing this training again" if name == "best.ckpt" else "going on from the one before it"
     assert capsys.readouterr().err.count(word) == 1

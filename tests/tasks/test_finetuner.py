@@ -13,6 +13,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import Constant
+from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
 
 RECIPE = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr=0.4, weight_decay=0.05, scheduler=Constant())
@@ -35,7 +36,7 @@ def batch(count: int = 6) -> Batch:
 
 
 def test_mixup_is_the_loss_on_mixed_targets() -> None:
-    module = Finetuner(Flat(), 3, RECIPE, mixup=0.7, label_smoothing=0.1).double()
+    module = Finetuner(Flat(), Classify.of(3), RECIPE, mixup=0.7, label_smoothing=0.1).double()
     given = batch()
     given = given._replace(views=[given.views[0].double()])
     nn.init.normal_(module.head.weight)
@@ -61,7 +62,7 @@ def test_mixup_is_the_loss_on_mixed_targets() -> None:
 
 
 def test_without_mixup_nothing_random_is_drawn() -> None:
-    module = Finetuner(Flat(), 3, RECIPE)
+    module = Finetuner(Flat(), Classify.of(3), RECIPE)
     given = batch()
     before = torch.random.get_rng_state()
     loss = module.training_step(given, 0)
@@ -82,7 +83,7 @@ def groups(module: Finetuner, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
 
 
 def test_rates_fall_layer_by_layer_from_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Finetuner(ConvNetSmall(4), 3, RECIPE, layer_decay=0.5)
+    module = Finetuner(ConvNetSmall(4), Classify.of(3), RECIPE, layer_decay=0.5)
     peak = 0.4 * (16 * 4 * 2) / 256  # base rate x batch x devices x accumulation / 256
     rate = {id(p): group["lr"] for group in groups(module, monkeypatch) for p in group["params"]}  # type: ignore[attr-defined]
     assert len(rate) == len(list(module.parameters()))
@@ -93,14 +94,14 @@ def test_rates_fall_layer_by_layer_from_the_head(monkeypatch: pytest.MonkeyPatch
 
 
 def test_biases_and_norms_have_no_weight_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Finetuner(ConvNetSmall(4), 3, RECIPE)
+    module = Finetuner(ConvNetSmall(4), Classify.of(3), RECIPE)
     for group in groups(module, monkeypatch):
         for p in group["params"]:  # type: ignore[attr-defined]
             assert group["weight_decay"] == (0.05 if p.ndim > 1 else 0.0)
 
 
 def test_frozen_trains_the_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Finetuner(ConvNetSmall(4), 3, RECIPE, frozen=True).train()
+    module = Finetuner(ConvNetSmall(4), Classify.of(3), RECIPE, frozen=True).train()
     module.on_train_epoch_start()
     assert not any(m.training for m in module.backbone.modules())
     assert module.head.training
@@ -116,4 +117,4 @@ def test_frozen_trains_the_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wrong", [{"mixup": -0.1}, {"label_smoothing": 1.0}])
 def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="mixup="):
-        Finetuner(Flat(), 3, RECIPE, **wrong)
+        Finetuner(Flat(), Classify.of(3), RECIPE, **wrong)

@@ -15,6 +15,7 @@ from ssl_lightning.modalities.audio import reading
 
 PART_STREAM = 900  # of which part of a long clip is taken
 LEVELS = 32768  # of int16
+MOST_GAIN = 60.0  # dB
 Places = Callable[[Tensor], Tensor]  # rows (B,) -> where in each long clip its part lies, (B,) in [0, 1)
 
 
@@ -39,6 +40,7 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
         paths: the file of each clip, or None.
         sample_rate: Hz.
         most: of a longer clip a part of so many samples is taken.
+        level: dB of full scale that each clip's root mean square is brought to, see `leveled`; None: as it is.
         in_memory: whether a clip costs next to nothing to fetch. broken: counts files that cannot be read, or None.
     """
 
@@ -54,6 +56,7 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
     paths: list[str] | None
     sample_rate: int
     most: int
+    level: float | None = None
 
     def _begin(self, count: int, sample_rate: int, most: int) -> None:
         if sample_rate < 1 or most < 1:
@@ -92,11 +95,14 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
         return self.clip(index), int(self.labels[index]), index
 
     def clip(self, index: int, where: float = 0.5) -> Tensor:
-        """One clip, float32 (n,) with n <= `most`; of a longer one the part that begins at `where` of what is left."""
+        """One clip, float32 (n,) with n <= `most`; of a longer one the part that begins at `where` of what is left.
+
+        As it is in its file, whatever `level`.
+        """
         raise NotImplementedError
 
     def fetch(self, rows: Tensor, places: Places | None = None) -> Fetched:
-        """The clips of `rows` (B,) as one batch; the middle of long ones without `places`."""
+        """The clips of `rows` (B,) as one batch, at their `level`; the middle of long ones without `places`."""
         raise NotImplementedError
 
     def subset(self, rows: Tensor) -> Self:
@@ -117,6 +123,18 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
     def labelled(self) -> bool:
         """True when every clip has a label."""
         return len(self) > 0 and bool((self.labels >= 0).all())
+
+
+def leveled(x: Tensor, lengths: Tensor, level: float | None) -> Tensor:
+    """Clips (B, L), 0 after their `lengths` (B,), each times what brings its root mean square to `level` dB.
+
+    0 dB is a root mean square of 1. A clip is made louder by at most `MOST_GAIN` dB, so that silence stays silent.
+    """
+    if level is None:
+        return x
+    mean_square = x.square().sum(1, keepdim=True) / lengths.clamp(min=1).unsqueeze(1)  # (B, 1)
+    wanted = 10 ** (level / 20)
+    return x * (wanted / mean_square.sqrt().clamp(min=wanted / 10 ** (MOST_GAIN / 20)))
 
 
 def part_places(seed: int, epoch: int) -> Places:
@@ -166,7 +184,9 @@ class ArrayClips(ClipSet):
 
     def clip(self, index: int, where: float = 0.5) -> Tensor:
         rows = torch.tensor([index])
-        return self.fetch(rows, lambda rows: torch.full((len(rows),), where)).x[0]
+        plain = copy.copy(self)
+        plain.level = None
+        return plain.fetch(rows, lambda rows: torch.full((len(rows),), where)).x[0]
 
     def fetch(self, rows: Tensor, places: Places | None = None) -> Fetched:
         device, rows = self.samples.device, rows.cpu()
@@ -180,6 +200,7 @@ class ArrayClips(ClipSet):
         at = torch.where(inside, starts.unsqueeze(1) + steps, 0).to(device)
         scales = self.scales[rows] / (LEVELS if self.samples.dtype == torch.int16 else 1)
         x = self.samples[at].float() * (inside * scales.unsqueeze(1)).to(device)
+        x = leveled(x, lengths.to(device), self.level)
         return Fetched(x, lengths.to(device), rows, rows[:0])
 
     def to(self, device: torch.device) -> "ArrayClips":
@@ -229,6 +250,7 @@ class FileClips(ClipSet):
             used.append(row)
         lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.int64)
         x = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True) if clips else torch.zeros(0, 1)
+        x = leveled(x, lengths, self.level)
         return Fetched(x, lengths, torch.tensor(used, dtype=torch.int64), torch.tensor(broken, dtype=torch.int64))
 
     def _good(self, row: int, where: float, places: Places, broken: list[int]) -> tuple[Tensor | None, int]:

@@ -38,6 +38,7 @@ class AudioDataModule(DataModule):
         sample_rate: Hz, 1000 to 384000; what is read is resampled to it.
         length: samples of the evaluation view, the middle of a longer clip, zeros around a shorter one. Views of
             training name their own, mostly this one.
+        level: dB of full scale that the root mean square of each clip is brought to; None: as it is.
         representation: "logmel" (1, mels, length // hop) or "wave" (1, length): what a network is given.
         mels, window, hop, low, high: of the log-mel, see `LogMel`; window and hop in seconds, low and high in Hz. The
             naive baseline is made with them in both representations.
@@ -68,6 +69,7 @@ class AudioDataModule(DataModule):
         high: float | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
+        level: float | None = None,
         num_workers: int | None = None,
         label_fraction: float | None = None,
         labels_per_class: int | None = None,
@@ -104,7 +106,7 @@ class AudioDataModule(DataModule):
             raise UserError(
                 f"data.length={length} samples are no view; give {self.mel.hop_samples} (one frame) to {MOST_LENGTH}"
             )
-        self._normal = _stated(mean, std)
+        self._normal, self.level = _stated(mean, std), level
         self._drawer: DeviceAudioViews | None = None
         self.use_views(views)
 
@@ -131,6 +133,8 @@ class AudioDataModule(DataModule):
         odd = next((part.sample_rate for part in sets if part.sample_rate != self.sample_rate), None)
         if odd is not None:
             raise UserError(f"these recordings have {odd} samples a second, not {self.sample_rate}")
+        for part in sets:
+            part.level = self.level
 
     def use_views(self, views: Views | None) -> None:
         if views is not None and not isinstance(views, AudioViews):
@@ -193,6 +197,7 @@ class AudioDataModule(DataModule):
     def card(self) -> dict[str, Any]:
         """Rate, length, representation and normalisation; the last is left out before any recording was looked at."""
         card: dict[str, Any] = {"modality": self.modality, "sample_rate": self.sample_rate, "length": self.length}
+        card |= {} if self.level is None else {"level": self.level}
         card["representation"] = self.representation
         if self.representation == "logmel":
             mel = self.mel
@@ -226,11 +231,10 @@ class AudioDataModule(DataModule):
             tokens = token_encoder(backbone)
             own = tuple(places * side for places, side in zip(tokens.grid, tokens.strides, strict=True))
             if own != self.shape[1:]:  # what masked methods hide is counted on this grid
-                key = "backbone.image_size" if len(own) == 2 else "backbone.length"
-                wanted = list(self.shape[1:]) if len(own) == 2 else self.length
-                raise UserError(
-                    f"this network is of inputs {own}, and the data give {self.shape[1:]}; set {key}={wanted}"
-                )
+                fix = f"set backbone.length={self.length}"
+                if len(own) == 2:
+                    fix = f"choose backbone=vit_mel, or set backbone.image_size={list(self.shape[1:])}"
+                raise UserError(f"this network is of inputs {own}, and the data give {self.shape[1:]}; {fix}")
 
     def show(self, item: Tensor) -> Tensor:
         """A wave or a log-mel as a picture, bytes (H, W, 3)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.labelled import targets_of
 from ssl_lightning.data.sampler import Request
 from ssl_lightning.modalities.audio.clips import ArrayClips, ClipSet, part_places
 
@@ -53,4 +54,4 @@ class ClipFetch(Dataset[RawBatch]):
                     break
                 others.append((other.x, other.lengths))
         items = Clips(found.x, found.lengths, tuple(others))
-        return RawBatch(items, self.clips.labels[used], used, epoch, found.broken, purpose)
+        return RawBatch(items, targets_of(self.clips, used), used, epoch, found.broken, purpose)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lightning.core import distributed
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import CLASSES, Reads
 from ssl_lightning.data import groups, label_file, layout, name_pattern
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import Listing, list_files
@@ -49,19 +50,21 @@ class Recordings:
         test_fraction: share held out where there is no test folder.
         train, test: folders to train and to evaluate on, under `root` or anywhere.
         seed: of the split.
+        reads: what the labels of a table are read as.
     """
 
     root: str | Path
     sample_rate: int = 16_000
     seconds: float = 30.0
     labels: bool | str | None = None
-    label_column: str | None = None
+    label_column: str | Sequence[str] | None = None
     group: str | None = None
     held_out: str | Sequence[str] | None = None
     test_fraction: float = 0.1
     train: str | None = None
     test: str | None = None
     seed: int = 0
+    reads: Reads = CLASSES
 
     def __post_init__(self) -> None:
         table = isinstance(self.labels, str) and not name_pattern.is_pattern(self.labels)
@@ -114,7 +117,7 @@ class Recordings:
         own = group is None or group == FOLDER or name_pattern.is_pattern(group)
         if not name_pattern.is_pattern(text):
             column = None if own else group
-            return label_file.read(text, listing.root, names, self.label_column, reading.RECORDINGS, column)
+            return label_file.read(text, listing.root, names, self.label_column, reading.RECORDINGS, column, self.reads)
         if not own:
             name_pattern.field_of(text, str(group), "data.group")
         read = name_pattern.read(text, names)
@@ -156,7 +159,7 @@ class Recordings:
     def _by_rows(self, clips: ClipSet, first: int | None) -> Parts:
         """Clips that are labelled by themselves: the rows from `first` on are the test folder's, if there is one."""
         rows = torch.arange(len(clips))
-        known = clips.labels >= 0 if clips.targets is None else clips.targets[:, 0] >= 0
+        known = label_file.Labels(clips.labels, [], clips.targets).known
         if not bool(known.any()):
             known = torch.ones_like(known)  # without labels all are trained and evaluated on alike
         if first is not None and bool(known[first:].any()):
@@ -266,7 +269,8 @@ def _words(clips: ClipSet) -> str:
     text = counted(len(clips), "recording")
     classes, found = (int((values.unique() >= 0).sum()) for values in (clips.labels, clips.groups))
     if clips.targets is not None:
-        text += f" with {len(clips.target_names)} labels each"
+        what = "number" if clips.targets.is_floating_point() else "label"
+        text += f" with {counted(len(clips.target_names), what)} each"
     else:
         text += f" in {counted(classes, 'class')}" if classes else " without labels"
     return text + (f", of {counted(found, 'group')}" if found else "")

@@ -1,6 +1,7 @@
 """`data=audio`: a folder of your own recordings. `data=tones`: melodies that are made on the spot."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Audio(AudioDataModule):
         root: str | Path | None = None,
         seconds: float = 30.0,
         labels: bool | str | None = None,
-        label_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
         group: str | None = None,
         held_out: str | Sequence[str] | None = None,
         test_fraction: float = 0.1,
@@ -54,7 +55,7 @@ class Audio(AudioDataModule):
         )
 
     def load(self) -> Loaded:
-        train, test, probe = self.recordings.load()
+        train, test, probe = replace(self.recordings, reads=self.label_kind).load()
         return (train, test) if probe is train else (train, test, probe)
 
 

@@ -46,7 +46,10 @@ def check_channels(images: Sequence[ImageSet], channels: int) -> None:
 
 
 def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
-    """Refuse a network that does not take images of as many channels as the data has."""
+    """Refuse a network that does not take images of as many channels as the data has, or none at all."""
+    if reads := getattr(backbone, "reads", ""):
+        raise UserError(f"this network ({type(backbone).__name__}) reads {reads}, and these are images; choose another "
+                        "backbone=, or other data")  # fmt: skip
     if in_channels(backbone) == channels:
         return
     blank = torch.zeros(1, channels, image_size, image_size)
@@ -63,14 +66,15 @@ def check_network(backbone: nn.Module, channels: int, image_size: int) -> None:
 
 def labels_per_image(data: DataModule) -> int:
     """0 without labels, 1 with classes, more where each image has several labels (`ImageSet.targets`)."""
-    return 1 if data.has_labels else len(data.probe_set.target_names)
+    return len(data.probe_set.target_names) or int(data.has_labels)
 
 
 def split_words(images: ItemSet) -> str:
     """`90 images in 4 classes`, of what is there."""
     count = counted(len(images), images.noun)
     if images.targets is not None:
-        return f"{count} with {len(images.target_names)} labels each"
+        what = "number" if images.targets.is_floating_point() else "label"
+        return f"{count} with {counted(len(images.target_names), what)} each"
     present = images.labels.unique()
     known = int((present >= 0).sum())
     if not known:

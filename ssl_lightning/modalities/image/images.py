@@ -80,7 +80,7 @@ class ArrayImages(ImageSet):
     def to(self, device: torch.device) -> "ArrayImages":
         """The same set with its images on a device."""
         moved = ArrayImages(self.images.to(device), self.labels, self.classes, self.paths, self.channels)
-        return moved.with_targets(self.targets, self.target_names)
+        return moved.with_targets(self.targets, self.target_names, self.targets_borne)
 
     def subset(self, indices: Tensor) -> "ArrayImages":
         paths = None if self.paths is None else [self.paths[i] for i in indices.tolist()]

@@ -1,5 +1,6 @@
 """Audio as data of a run: views that depend on (seed, epoch, clip) alone, ranks, labels, groups, files, cards."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import broken
 from ssl_lightning.data.sampler import Request
 from ssl_lightning.modalities.audio import source
-from ssl_lightning.modalities.audio.clips import ArrayClips, FileClips
+from ssl_lightning.modalities.audio.clips import ArrayClips, FileClips, leveled
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.modalities.audio.draw import AudioView, AudioViews, LocalAudioView
 from ssl_lightning.modalities.audio.fetch import ClipFetch
@@ -292,3 +293,37 @@ def test_weak_views_and_pictures() -> None:
     picture = data.show(views[0][0])
     assert picture.dtype == torch.uint8
     assert picture.shape[2] == 3
+
+
+def test_each_clip_is_brought_to_the_level_that_is_asked_for() -> None:
+    level = -20.0
+    x = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([50, 20, 30])
+    x[1, 20:], x[2] = 0, 0  # padding; a silent clip
+    found = leveled(x, lengths, level)
+    for clip, n, was in zip(found, lengths.tolist(), x):
+        wanted = 10 ** (level / 20) / math.sqrt(max(sum(float(v) ** 2 for v in was[:n]) / n, 10 ** ((level - 60) / 10)))
+        assert torch.allclose(clip, was * wanted, rtol=1e-12)
+    quiet = 1e-9 * x  # at most 60 dB louder
+    assert torch.allclose(leveled(quiet, lengths, level), quiet * 1000)
+    assert leveled(x, lengths, None) is x
+
+
+def test_a_level_goes_for_every_set_file_and_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits(tmp_path)
+    for kind in (ArrayClips, FileClips):
+        if kind is FileClips:
+            monkeypatch.setattr(source, "MEMORY_BYTES", 0)
+        data, plain = own(tmp_path, level=-30.0), own(tmp_path)
+        data.setup("fit")
+        assert isinstance(data.train_set, kind)
+        for clips, others in ((data.train_set, plain.train_set), (data.test_set, plain.test_set)):
+            fetched, was = clips.fetch(torch.arange(3)), others.fetch(torch.arange(3))
+            assert not torch.allclose(fetched.x, was.x, rtol=0.1)
+            assert torch.allclose(fetched.x, leveled(was.x, was.lengths, -30.0))
+            assert torch.equal(clips.clip(0), others.clip(0))  # as it is
+        assert data.card()["level"] == -30.0
+        assert "level" not in plain.card()
+    raw = data.train_fetch(data.train_set)[Request(0, torch.arange(2))]
+    x, lengths = raw.items.others[0]
+    torch.testing.assert_close((x.square().sum(1) / lengths).sqrt(), torch.full((2,), 10**-1.5), rtol=1e-4, atol=0)

@@ -10,6 +10,7 @@ import torch
 from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.cli.run import compose
+from ssl_lightning.config.instantiate import instantiate
 from ssl_lightning.data.base import Drawn
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.runs.checkpoint import resolve_ckpt
@@ -57,7 +58,7 @@ def test_each_stage_takes_the_run_with_its_data(words: list[str], key: str, runs
     assert key in results(runs / name)
 
 
-@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position", "cpc"])
+@pytest.mark.parametrize("method", ["rotation", "jigsaw", "relative_position", "colorization"])
 def test_a_method_of_images_is_refused_in_a_line(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,27 @@ def test_two_lines_give_the_encoder_and_its_card_says_how_it_is_fed(runs: Path) 
     assert len(card["mean"]) == len(card["std"]) == 1
     assert card["std"][0] > 0
     assert results(runs / "run")["method"] == card["method"] == "simclr"
+
+
+def test_predictive_coding_is_read_in_its_context(runs: Path, tmp_path: Path) -> None:
+    """As typed: its card builds encoder and context, also where the run was killed; a training may begin with them."""
+    net = ["backbone.width=4", "backbone.out_dim=8", "method.context.hidden_dim=6", "method.offsets=[1,2]"]
+    words = ["method=cpc", *FEW, "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    assert main([*words, *net, "data=tones", "name=cpc"]) == 0
+    found = load_backbone(str(tmp_path / "cpc"))
+    assert found(torch.zeros(2, 1, 16, 32)).shape == (2, 6)
+    finished = resolve_ckpt(tmp_path / "cpc").card or {}
+    assert main([*words, "data=tones", "name=next", f"ckpt={tmp_path}/cpc", *net[2:]]) == 0
+    (tmp_path / "cpc" / "backbone.safetensors").unlink()
+    (tmp_path / "cpc" / "results.json").unlink()
+    killed = resolve_ckpt(tmp_path / "cpc").card or {}
+    assert {**finished, "out_dim": 6} == {**killed, "out_dim": 6}
+    assert killed["modality"] == "audio"
+    assert killed["backbone"]["encoder"]["out_dim"] == 8
+    other = load_backbone(str(tmp_path / "cpc"))
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), other.parameters(), strict=True))
+    assert main(["stage=knn", f"ckpt={tmp_path}/cpc", "name=knn", f"runs_dir={tmp_path}"]) == 0
+    assert results(tmp_path / "knn")["method"] == "cpc"
 
 
 def test_other_data_are_fed_as_the_card_says(runs: Path) -> None:
@@ -119,6 +141,32 @@ def test_a_run_that_was_stopped_goes_on_exactly(runs: Path, monkeypatch: pytest.
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("backbone=mel_convnet", "this network (MelConvNet) reads log-mels of sound, and these are images; choose"),
+        ("backbone=wave_convnet", "this network (WaveConvNet) reads waves, and these are images; choose"),
+        ("backbone=vit_mel", "this network (MelViT) reads log-mels of sound, and these are images; choose"),
+        (
+            "data=tones data.image_size=64",
+            "there is no 'data.image_size' in this config. 'data.image_size' is a key of",
+        ),
+        (
+            "data=tones data.size=1 data.batch_size=2",
+            "a batch of 2 does not fit 1 training recording; set data.batch_si",
+        ),
+    ],
+)
+def test_what_is_of_another_kind_is_said(
+    words: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [] if "size=1 " in words else ["data.size=48", "data.test_size=24", "data.batch_size=16"]
+    assert main([*words.split(), "trainer.max_epochs=1", "name=run", f"runs_dir={tmp_path}", *few]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {line}")
+    assert "data=folder" not in said
+
+
 @pytest.mark.parametrize("method", ["byol", "vicreg", "dino", "supcon"])
 def test_data_pick_networks_and_views_for_methods(method: str) -> None:
     config = compose([f"method={method}", "data=audio", "data.root=sounds"])
@@ -139,7 +187,13 @@ def test_waves_have_networks_and_views_of_their_own() -> None:
 def test_masked_methods_get_patches_of_log_mels(method: str) -> None:
     config = compose([f"method={method}", "data=tones"])
     assert (config.choices["backbone"], config.choices["views"]) == ("vit_mel", "audio_one")
-    assert config.values["backbone"]["image_size"] == [64, 96]
+    assert (
+        config.values["backbone"] | {"mels": 64, "length": 7680, "sample_rate": 8000, "hop": 0.01}
+        == config.values["backbone"]
+    )
+    assert instantiate(config.values["backbone"]).grid == (8, 12)
+    longer = compose([f"method={method}", "data=tones", "data.length=5120", "data.mels=32"])
+    assert instantiate(longer.values["backbone"]).grid == (4, 8)
 
 
 def test_a_length_that_patches_do_not_divide_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,5 +207,8 @@ def test_a_length_that_patches_do_not_divide_is_a_line(tmp_path: Path, capsys: p
     ]
     assert main([*words, "name=run", f"runs_dir={tmp_path}"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: this network does not take log-mels")
+    assert said == (
+        "error: patches of 8 do not divide log-mels of 64 bands x 87 frames; set data.mels to a multiple of 8 and "
+        "data.length to one of 640 samples, or change backbone.patch_size"
+    )
     assert not (tmp_path / "run").exists()

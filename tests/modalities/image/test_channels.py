@@ -21,7 +21,8 @@ from ssl_lightning.models.decoder import MAEDecoder
 from ssl_lightning.models.resnet import resnet
 from ssl_lightning.models.vit import ViT
 from ssl_lightning.runs.checkpoint import save_backbone
-from ssl_lightning.stages.common import check_batch, judge_backbone
+from ssl_lightning.stages.common import check_batch
+from ssl_lightning.stages.judging import judge_backbone
 from ssl_lightning.stages.linear import Pixels
 from tests.data.deep import ramp, write_tiff
 

@@ -278,4 +278,6 @@ def test_small_views_are_small(size: int, multiple: int, said: str) -> None:
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
     tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec", "ijepa", "simmim"}
-    assert {path.stem for path in CONF.glob("*.yaml") if "ssl_lightning.modalities." not in path.read_text()} == tested
+    assert {
+        path.stem for path in CONF.glob("*.yaml") if "ssl_lightning.modalities.audio." not in path.read_text()
+    } == tested

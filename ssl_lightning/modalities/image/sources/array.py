@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import CLASSES, Reads
 from ssl_lightning.data.broken import say
+from ssl_lightning.data.label_cells import Labels
 from ssl_lightning.data.labels import split
 from ssl_lightning.modalities.image import depth, ranges
 from ssl_lightning.modalities.image.data import DataModule, Loaded
@@ -36,7 +38,8 @@ class Array(DataModule):
     - `.npy` with images alone, memory-mapped; labels in a second .npy file, if you have them.
 
     Images are (N, H, W, C), (N, C, H, W) or, of one channel, (N, H, W). What is not uint8 is scaled to 8 bits by one
-    range for the whole file. Labels are class numbers (N,), or (N, L) of 0 and 1: L labels for each image.
+    range for the whole file. Labels are class numbers (N,), or (N, L) of 0 and 1: L labels for each image; with
+    task=regress numbers of any kind (N,) or (N, T), NaN for none.
 
     Args:
         root: the file.
@@ -65,7 +68,9 @@ class Array(DataModule):
         arrays = _read(self.root)
         if self.labels is not None:
             arrays["labels"] = _read(self.labels)["images"]
-        whole, given, asked_of, validation = (_pair(arrays, names) for names in (WHOLE, TRAIN, TEST, VALIDATION))
+        whole, given, asked_of, validation = (
+            _pair(arrays, names, self.label_kind) for names in (WHOLE, TRAIN, TEST, VALIDATION)
+        )
         if given is None and whole is None:
             raise UserError(
                 f"{self.root} holds {', '.join(arrays) or 'nothing'}; expected images (and labels), "
@@ -78,7 +83,7 @@ class Array(DataModule):
         if len(parts) == 1:
             parts = self._hold_out(parts[0])
         train, test = parts
-        known, asked = ((part.labels >= 0).nonzero().flatten() for part in parts)
+        known, asked = (Labels(part.labels, [], part.targets).known.nonzero().flatten() for part in parts)
         if len(known) and len(asked):  # images without a label are pretrained on, and neither probed with nor asked
             test = test if len(asked) == len(test) else test.subset(asked)
             probe = train if len(known) == len(train) else train.subset(known)
@@ -102,7 +107,7 @@ class Array(DataModule):
             images = self._bytes(x)
             part = ArrayImages(images, None if several else labels, classes, channels=self.channels)
             if several and labels is not None:
-                part.with_targets(torch.from_numpy(labels.astype(np.int8)), [str(i) for i in range(labels.shape[1])])
+                part.with_targets(torch.from_numpy(labels), [str(i) for i in range(labels.shape[1])])
             sets.append(part)
         return sets
 
@@ -191,12 +196,13 @@ def _fits(size: int, path: Path) -> None:
         )
 
 
-def _pair(arrays: dict[str, np.ndarray], names: tuple[tuple[str, str], ...]) -> Pair | None:
+def _pair(arrays: dict[str, np.ndarray], names: tuple[tuple[str, str], ...], reads: Reads = CLASSES) -> Pair | None:
     """(images, labels (N,), (N, L) or None, the images' name) under the first of `names` that is there."""
+    read = _targets if reads == "numbers" else _numbers
     for images, labels in names:
         if images in arrays:
             found = arrays.get(labels)
-            return arrays[images], None if found is None else _numbers(found, labels), images
+            return arrays[images], None if found is None else read(found, labels), images
     return None
 
 
@@ -207,9 +213,18 @@ def _numbers(labels: np.ndarray, name: str) -> np.ndarray:
             raise UserError(
                 f"{name} has shape {labels.shape} and is not 0 and 1 alone; give a class number for each image"
             )
-        return labels.astype(np.int64)
+        return labels.astype(np.int8)
     whole = labels.dtype.kind == "f" and labels.size > 0 and bool((labels == np.floor(labels)).all())
     return _integers(labels.astype(np.int64) if whole else labels, name)
+
+
+def _targets(labels: np.ndarray, name: str) -> np.ndarray:
+    """Numbers (N, T) float32; a row with one that is not finite is one without."""
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "buif":
+        raise UserError(f"{name} is {labels.dtype} of shape {labels.shape}; task=regress takes numbers (N,) or (N, T)")
+    found = labels.reshape(len(labels), -1).astype(np.float32)
+    found[~np.isfinite(found).all(axis=1)] = np.nan
+    return found
 
 
 def _integers(labels: np.ndarray, name: str) -> np.ndarray:

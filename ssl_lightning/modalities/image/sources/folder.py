@@ -40,7 +40,8 @@ class Folder(DataModule):
             None decides by the layout; a text is the path of a table.
         test_fraction: share held out where there is no evaluation folder.
         train, test: the folders to train and to evaluate on, by name under `root` (`probe_root` if given) or by path.
-        label_column: the column of the table that holds the label; None: the only one, or several of 0 and 1.
+        label_column: the column of the table that holds the label, or several; None: the only one, several of 0 and 1,
+            or, with task=regress, all, of numbers.
         value_range: [lowest, highest] value, which become 0 and 255; None: bytes as they are, deeper images by the
             range that the set uses (`ranges.of_files`).
         group: what must not be in both splits, such as the patient: a column of the table, a pattern of the file's path
@@ -57,7 +58,7 @@ class Folder(DataModule):
         test_fraction: float = 0.1,
         train: str | None = None,
         test: str | None = None,
-        label_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
         value_range: Sequence[float] | None = None,
         group: str | None = None,
         held_out: str | Sequence[str] | None = None,
@@ -152,7 +153,7 @@ class Folder(DataModule):
         paths = [path for part in parts for path in part.paths()]
         inside = f"{listing.root}/"
         names, column = [p.removeprefix(inside) for p in paths], grouped.column_of(self.group)
-        found = label_file.read(table, listing.root, names, self.label_column, group=column)
+        found = label_file.read(table, listing.root, names, self.label_column, group=column, reads=self.label_kind)
         together = None if self.group is None else grouped.of_files(self.group, names, found.groups)
         whole = FileImages(paths, found.labels, found.classes).with_targets(found.targets, found.names)
         rows, first = torch.arange(len(paths)), len(parts[0].files)

@@ -1,0 +1,171 @@
+"""The one way to a verdict: kNN and linear probe, and random weights and naive features under the same protocol."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.core import ddp
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import CLASSES, Task
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.broken import say
+from ssl_lightning.data.labelled import kind_of
+from ssl_lightning.evaluation import verdict
+from ssl_lightning.evaluation.features import Features, extract, module_of
+from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
+from ssl_lightning.stages.common import (
+    Embed,
+    naive_features,
+    need_finite,
+    positive_pairs,
+    split_features,
+    split_random_features,
+)
+from ssl_lightning.tasks.classify import Classify
+
+FOUND = {
+    "classes": "one of {count} classes",
+    "several": "{count} labels",
+    "numbers": "{count} numbers",
+}
+
+
+# ---- labels and task -----------------------------------------------------------------------------------------------
+
+
+def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
+    """The task, with the names and statistics of these labels; stops a stage that cannot do without them.
+
+    Called before anything is computed, and best before any item is read. Raises UserError for data without labels, and
+    for labels of another kind than the task takes.
+    """
+    task = task if task is not None else Classify()
+    data.read_labels(task.reads)
+    kind = kind_of(data.probe_set)
+    if kind is not None and kind != task.reads:
+        raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
+    if not data.has_labels:
+        fix = "give labelled data, or use stage=embed, which needs none"
+        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
+    return prepared(task, data)
+
+
+def prepared(task: Task, data: DataModule) -> Task:
+    """The task with what it needs of the labelled data."""
+    targets = data.targets("train", data.labelled_indices("train"))
+    task.prepare(data.label_names, targets)
+    for split, found in (("training", targets), ("test", data.targets("test"))):
+        task.check(found, split, data.noun)
+    return task
+
+
+def _other_kind(data: DataModule, who: str, task: Task, kind: str) -> str:
+    names = data.probe_set.target_names
+    if task.reads == CLASSES:
+        one = "choose one with data.label_column=NAME, or use stage=embed, which writes them all"
+        return f"{who} one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
+    has = FOUND[kind].format(count=len(names) or data.num_classes)
+    fix = "leave task= out" if kind == CLASSES else "choose another task="
+    name, table = type(task).__name__.lower(), "give a table of such labels with data.labels=FILE.csv"
+    return f"task={name} takes {task.takes} per {data.noun}, and the data has {has}: {fix}, or {table}"
+
+
+# ---- the verdict ---------------------------------------------------------------------------------------------------
+
+
+class NotFinite(UserError):
+    """Features that are no numbers."""
+
+
+def verdict_on(
+    embed: Embed,
+    random_backbone: nn.Module,
+    data: DataModule,
+    task: Task,
+    device: torch.device,
+    k: int = 20,
+    temperature: float = 0.07,
+    probe: ProbeSettings | None = None,
+    what: Sequence[str] = BOTH,
+    naive_what: Sequence[str] = ("knn",),
+    chunk: int | None = None,
+) -> tuple[dict[str, Any], Features, Features]:
+    """What features are worth beside random weights and naive features: (for results.json, train, test features).
+
+    Args:
+        task: prepared.
+        what, naive_what: of "knn" and "linear", for features and for naive ones.
+        k, temperature, chunk: of the kNN.
+
+    Raises:
+        NotFinite: the features are no numbers.
+    """
+    train, test = split_features(embed, data, device)
+    need_finite(("train", train), ("test", test), noun=data.noun, error=NotFinite)
+    found = judge(train, test, task, k, temperature, probe, device, what, chunk)
+    random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
+    given = (k, temperature, probe, device)
+    others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk)
+    protocol = found.pop("protocol")
+    words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
+    return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+
+
+def naive_baselines(data: DataModule, task: Task, train: Features, test: Features) -> dict[str, Any]:
+    """A linear probe on the naive features of these items, and the best constant answer."""
+    naive = naive_features(data, train, test)
+    settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
+    return beside((train, test), naive, task, settings, data.naive_name)
+
+
+def judge_backbone(
+    embed: Embed,
+    random_backbone: nn.Module,
+    data: DataModule,
+    device: torch.device,
+    k: int = 20,
+    temperature: float = 0.07,
+    probe: ProbeSettings | None = None,
+    start: nn.Module | None = None,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """The whole verdict: kNN, linear probe, both baselines under the same protocol, quality, and a verdict in words.
+
+    `start`, the weights that a training began with where these were no random ones, are a baseline, too. Without labels
+    only `quality` and the verdict can be told, and of features that are not finite the verdict alone. Every rank calls
+    this and gets the same: the verdict on rank 0's network, the one that is saved, for ranks may have trained with
+    BatchNorm statistics of their own.
+    """
+    module = module_of(embed)
+    if module is not None:
+        ddp.share_statistics(module)
+    task, probe = task if task is not None else Classify(), probe or ProbeSettings(seed=data.seed)
+    data.read_labels(task.reads)
+    pairs = positive_pairs(embed, data, device)
+    kind = kind_of(data.probe_set)
+    if kind is not None and kind != task.reads:
+        say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
+    if not data.has_labels or kind != task.reads:
+        return _without_labels(embed, data, device, pairs)
+    prepared(task, data)
+    try:
+        found, _, test = verdict_on(embed, random_backbone, data, task, device, k, temperature, probe)
+    except NotFinite as error:
+        return {"verdict": str(error)}
+    if start is not None:
+        begun = judge(*split_features(start, data, device), task, k, temperature, probe, device)
+        found["baselines"]["start"] = told(begun, task)
+    return {**found, "quality": quality(test, pairs, data.seed)}
+
+
+def _without_labels(
+    embed: Embed, data: DataModule, device: torch.device, pairs: tuple[Tensor, Tensor] | None
+) -> dict[str, Any]:
+    alone = extract(embed, data.eval_loader("test"), device)
+    if bad := verdict.not_finite(alone.x, "test", data.noun):
+        return {"verdict": bad}
+    words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)
+    return {"quality": quality(alone, pairs, data.seed), "verdict": words}

@@ -1,0 +1,104 @@
+"""`stage.probes`: further labels told from the same features, each as if it were a stage's own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssl_lightning.cli.arguments import parse
+from ssl_lightning.cli.run import check, compose
+from ssl_lightning.cli.run_parts import changed
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
+from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import knn, linear
+from tests.stages.tiny_run import TinyData, a_run, a_trainer, judged
+
+FEW = ProbeSettings(lrs=(0.1,), weight_decays=(0.0,), epochs=2)
+
+
+class Halves(TinyData):
+    """The same images; what is told is whether they are among the first half."""
+
+    def load(self) -> Any:
+        for images in (found := super().load()):
+            images.labels = (torch.arange(len(images.labels)) * 2 < len(images.labels)).long()
+            images.classes = ["late", "early"]
+        return found
+
+
+def other_data(changes: Any) -> TinyData:
+    return Halves(60, 30) if changes["labels"] else TinyData(60, 30, labelled=False)
+
+
+def one(stage: str, data: TinyData, path: Path, **more: Any) -> dict[str, Any]:
+    run = judged(a_run(path / "run"), seed=3)
+    if stage == "knn":
+        return knn.run(run, data, a_trainer(path), k=7, **more)
+    return linear.run(run, data, a_trainer(path), RunFolder(path), 0, FEW, **more)
+
+
+@pytest.mark.parametrize("stage", ["knn", "linear"])
+def test_a_probe_finds_what_a_stage_of_its_own_finds(stage: str, tmp_path: Path) -> None:
+    probes = {"half": {"labels": True}}
+    found = one(stage, TinyData(60, 30), tmp_path, probes=probes, other_data=other_data)
+    alone, plain = one(stage, Halves(60, 30), tmp_path), one(stage, TinyData(60, 30), tmp_path)
+    key = f"{stage}_top1"
+    assert set(found["probes"]) == {"half"}
+    assert found["probes"]["half"] == {
+        **{name: alone[name] for name in (key, "baselines")},
+        **({"linear_top5": alone["linear_top5"]} if "linear_top5" in alone else {}),
+        "classes": 2,
+    }
+    assert {name: found[name] for name in (key, "baselines", "protocol")} == {
+        name: plain[name] for name in (key, "baselines", "protocol")
+    }
+    assert "probes" not in plain
+    assert found[key] != found["probes"]["half"][key]
+
+
+def test_a_probe_without_labels_is_named_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels; stage=knn"):
+        one("knn", TinyData(60, 30), tmp_path, probes={"half": {"labels": False}}, other_data=other_data)
+    with pytest.raises(UserError, match=r"leave out stage\.augmented=true"):
+        one("linear", TinyData(6, 3), tmp_path, probes={"a": {"labels": True}}, other_data=other_data, augmented=True)
+
+
+def test_what_was_held_out_by_the_names_goes_with_their_pattern() -> None:
+    data = {"labels": "{label}_{group}_*", "group": None, "held_out": ["jackson"], "seed": 1}
+    speaker = {"labels": "*_{label}_*"}
+    assert changed(data, speaker) == {**data, **speaker, "held_out": None}
+    assert changed(data, {**speaker, "held_out": "x"})["held_out"] == "x"
+    patients = {"labels": "table.csv", "label_column": "sex", "group": "patient", "held_out": ["p7"]}
+    assert changed(patients, {"label_column": "age"}) == {**patients, "label_column": "age"}
+    assert changed(patients, {"labels": "other.csv"})["held_out"] == ["p7"]
+
+
+def test_it_is_typed_with_or_without_its_stage(tmp_path: Path) -> None:
+    words = ["stage=knn", "data=shapes", f"ckpt={a_run(tmp_path / 'run')}", "probes={other:{image_seed:3}}"]
+    typed = parse(words).overrides
+    assert typed[-1] == "stage.probes={other:{image_seed:3}}"
+    config = compose(typed)
+    check(config)
+    assert config.values["stage"]["probes"] == {"other": {"image_seed": 3}}
+
+
+@pytest.mark.parametrize(
+    ("probes", "line"),
+    [
+        (
+            "{other:{image_sed:3}}",
+            r"stage.probes.other: .*Shapes takes no argument 'image_sed'. Did you mean 'image_se",
+        ),
+        ("{other:{size:-1}}", r"stage.probes.other.size=-1 is out of range"),
+        ("{other:3}", "stage.probes.other names what of the data is another"),
+        ("{other:{_target_:os.system}}", r"'os.system' may not be named in a config"),
+        ("{other:{_target_:torch.nn.Identity}}", "changes keys of the data, not their class"),
+        ("3", "stage.probes wants a mapping"),
+    ],
+)
+def test_what_is_no_change_of_the_data_is_a_line(probes: str, line: str, tmp_path: Path) -> None:
+    words = ["stage=linear", "data=shapes", f"ckpt={a_run(tmp_path / 'run')}", f"stage.probes={probes}"]
+    with pytest.raises(UserError, match=line):
+        check(compose(words))
