@@ -27,6 +27,7 @@ LEARNT = {"value_range"}  # of the data: what they find out of their images wher
 # Of the data: what a copy that draws other views is asked for (`stages/training.py`, LabelledData).
 DRAWING = {"train_fetch", "eval_fetch", "training_views", "evaluation_views", "padding_views", "place"}
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
+TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; evaluation learns from labelled ones alone
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
 FEW = 6  # keys that are listed where another one is refused
@@ -85,6 +86,8 @@ def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str]
         attributes = attributes - {"drawing"} | DRAWING
     carried = attributes if attributes <= known else flows.arguments(data, attributes, LEARNT) if data else None
     plain = not found.whole and carried is not None
+    if carried is not None and not attributes & {"train_dataloader", "train_set"}:
+        carried = carried - TRAINED_ON
     keys: dict[str, frozenset[str] | None] = {"data": frozenset(carried or ()) if plain else None}
     return keys | ({"views": None} if found.whole or found.attributes & DRAWS_VIEWS else {})
 

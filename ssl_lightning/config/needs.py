@@ -80,7 +80,19 @@ def unmet(place: str, values: Mapping[str, Any], references: Mapping[str, str]) 
             return f"{place} counts only with {set_it}; set it, or leave this out"
     if place == "method.stride" and _is(node, "SimMIM") and _is(_at(values, "backbone"), "ViT"):
         return "method.stride counts only with a convolutional backbone; a ViT has backbone.patch_size; leave this out"
+    if place == "backbone.image_size" and _is(_at(values, "backbone"), "timm_backbone"):
+        return _of_any_size(str(_at(values, "backbone").get("name")))
     return _of_validation(place, values)
+
+
+def _of_any_size(name: str) -> str:
+    """timm builds some networks for one size of image; the others take each as it comes."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
+    if config is None or config.fixed_input_size:
+        return ""
+    return f"backbone.image_size counts only for a network of one size, and {name} takes any; set data.image_size"
 
 
 def _is(node: Mapping[str, Any], name: str) -> bool:

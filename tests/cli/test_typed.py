@@ -365,3 +365,21 @@ def test_what_the_run_gives_to_a_stage_is_known() -> None:
 def test_a_copy_that_draws_other_views_is_asked_for_what_is_known() -> None:
     source = inspect.getsource(LabelledData)
     assert set(re.findall(r"self\.drawn\.(\w+)", source)) == typed.DRAWING
+
+
+@pytest.mark.parametrize("stage", ["knn", "linear", "embed", "finetune"])
+def test_what_is_pretrained_on_is_nothing_to_a_stage_that_evaluates(stage: str) -> None:
+    words = ["data=stl10", "data.pretrain_on=train"]
+    build.check(compose(words))
+    with pytest.raises(UserError, match=rf"stage={stage} does not read data.pretrain_on"):
+        build.check(compose([f"stage={stage}", "ckpt=timm:resnet10t", *words]))
+
+
+@pytest.mark.parametrize(("name", "refused"), [("resnet10t", True), ("vit_tiny_patch16_224", False)])
+def test_the_size_of_a_timm_network_that_takes_any_is_refused(name: str, refused: bool) -> None:
+    words = ["backbone=timm", f"backbone.name={name}", "backbone.image_size=64"]
+    if not refused:
+        build.check(compose(words))
+        return
+    with pytest.raises(UserError, match=r"resnet10t takes any; set data\.image_size"):
+        build.check(compose(words))
