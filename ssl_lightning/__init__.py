@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssl_lightning.core.protocols import Encoder as Encoder
     from ssl_lightning.core.protocols import MapEncoder as MapEncoder
     from ssl_lightning.core.protocols import TokenEncoder as TokenEncoder
+    from ssl_lightning.core.task import Task as Task
     from ssl_lightning.data.base import DataModule as DataModule
     from ssl_lightning.data.plan import Views as Views
     from ssl_lightning.methods.base import SSLMethod as SSLMethod
@@ -38,6 +39,7 @@ _HOMES = {
     "Padded": "core.batch",
     "SSLMethod": "methods.base",
     "StepOutput": "methods.base",
+    "Task": "core.task",
     "TokenEncoder": "core.protocols",
     "UserError": "core.errors",
     "Views": "data.plan",

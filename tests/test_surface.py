@@ -15,8 +15,8 @@ from ssl_lightning.config import aliases, signatures
 
 CONF = Path(__file__).parents[1] / "conf"
 
-PUBLIC = """Batch DataModule Encoder MapEncoder Padded SSLMethod StepOutput TokenEncoder UserError Views __version__
-chunk concat gather load_backbone load_weights save_backbone"""
+PUBLIC = """Batch DataModule Encoder MapEncoder Padded SSLMethod StepOutput Task TokenEncoder UserError Views
+__version__ chunk concat gather load_backbone load_weights save_backbone"""
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
@@ -24,6 +24,7 @@ CHOICES = {
         tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
     "stage": "embed export finetune knn linear pretrain",
+    "task": "classify multilabel regress",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",
     "optimizer": "adam adamw lars sgd",

@@ -44,11 +44,11 @@ def computed(metrics: MetricCollection, together: bool = False) -> dict[str, flo
         metric._update_count, metric._to_sync = max(rank[key][0] for rank in ranks), False
         for state, reduction in metric._reductions.items() if len(ranks) > 1 else ():
             parts = [rank[key][1][state] for rank in ranks if rank[key][0]] or [getattr(metric, state)]
-            joined: Any = list(chain(*parts))
-            if not isinstance(parts[0], list):
-                assert callable(reduction), f"{key} says with dist_reduce_fx how {state} of several ranks become one"
-                joined = reduction(torch.stack(parts))
-            setattr(metric, state, joined)
+            if isinstance(parts[0], list):
+                setattr(metric, state, list(chain(*parts)))
+                continue
+            assert callable(reduction), f"{key} says with dist_reduce_fx how {state} of several ranks become one"
+            setattr(metric, state, reduction(torch.stack(parts)))
     return {key: float(metric.compute()) for key, metric in found.items()}
 
 
