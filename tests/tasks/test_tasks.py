@@ -111,6 +111,17 @@ def test_batches_are_measured_as_the_whole_and_their_order_is_nothing(given: Any
     assert computed(metrics) == pytest.approx(task.measure(outputs, targets), rel=1e-6)
 
 
+def test_a_batch_of_logits_between_0_and_1_is_no_batch_of_probabilities() -> None:
+    task, targets, _ = labels()
+    outputs = drawn(N, 4, seed=8, scale=0.1).abs().clamp(0.01, 0.4)
+    outputs[6:] *= -1
+    metrics = task.metrics()
+    for part in torch.arange(N).split(6):
+        metrics.update(*task.measurable(outputs[part], targets[part]))
+    assert computed(metrics)["macro_f1"] == pytest.approx(naive.macro_f1(outputs, targets), abs=1e-6)
+    assert computed(metrics)["map"] == pytest.approx(naive.average_precision(outputs, targets), abs=1e-6)
+
+
 def test_the_statistics_are_kept_with_the_network() -> None:
     task, targets, _ = numbers()
     said = task.described()
