@@ -1,6 +1,8 @@
 """Settings every test shares: one thread, fixed seed, no network, nothing written outside the test's own folder."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -22,3 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def only_process() -> Iterator[None]:
+    """A trainer that was told to be rank 1 leaves that behind: Lightning's loggers would be silent from then on."""
+    yield
+    for name in ("lightning.fabric.utilities.rank_zero", "lightning_utilities.core.rank_zero"):
+        if name in sys.modules:
+            sys.modules[name].rank_zero_only.rank = 0
