@@ -93,6 +93,8 @@ def test_two_processes_equal_one(name: str, two_processes: list[dict[str, Any]])
         assert torch.equal(value, ranks[1]["state"][key]), key
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", METHODS)
 def test_ddp_sends_batch_statistics_only_and_all_buffers_are_equal(
     name: str, two_processes: list[dict[str, Any]]

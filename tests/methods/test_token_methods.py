@@ -177,6 +177,7 @@ def rank_without_masks(rank: int, world_size: int) -> torch.Tensor:
     return SinkhornCenter(7).sharpen(rows[: 0 if rank else 4], 0.5)
 
 
+@pytest.mark.long
 def test_a_rank_may_have_no_hidden_patch() -> None:
     first, second = run_two(rank_without_masks)
     rows = torch.arange(28, dtype=torch.float64).view(4, 7).sin()
