@@ -17,10 +17,14 @@ GIVEN = {"method": {"backbone", "optimizer"}, "trainer": {"callbacks", "default_
 
 def added(words: Sequence[Override], chosen: Mapping[str, Any] | None) -> list[str]:
     """The words as Hydra takes them: with "+" where one gives such an argument. `chosen`: the config before them."""
-    return [f"+{word.input_line}" if chosen and _is_argument(word, chosen) else str(word.input_line) for word in words]
+    classes = {w.key_or_group: w.value() for w in words if w.key_or_group.endswith("._target_")}  # typed ones win
+    return [
+        f"+{word.input_line}" if chosen and _is_argument(word, chosen, classes) else str(word.input_line)
+        for word in words
+    ]
 
 
-def _is_argument(word: Override, chosen: Mapping[str, Any]) -> bool:
+def _is_argument(word: Override, chosen: Mapping[str, Any], classes: Mapping[str, Any]) -> bool:
     if word.is_add() or word.is_force_add() or word.is_delete() or "/" in word.key_or_group:
         return False
     *place, name = word.key_or_group.split(".")
@@ -29,7 +33,8 @@ def _is_argument(word: Override, chosen: Mapping[str, Any]) -> bool:
         node = node.get(part) if isinstance(node, Mapping) else None
     if not place or not isinstance(node, Mapping) or name in node or name in _given(place):
         return False
-    target = aliases.resolve(str(node.get("_target_", TRAINER if place == ["trainer"] else "")))
+    written = node.get("_target_", TRAINER if place == ["trainer"] else "")
+    target = aliases.resolve(str(classes.get(".".join([*place, "_target_"]), written)))
     signature = signatures.read(target) if allowed.public(target) else None
     if signature is None or name.startswith("_"):
         return False

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
-from ssl_lightning.cli import arguments_taken, config_loader, help, moved, references, retarget, slips, words
+from ssl_lightning.cli import arguments_taken, config_loader, fitting, help, moved, references, retarget, slips, words
 from ssl_lightning.config import aliases
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import UserError, did_you_mean
@@ -88,7 +88,9 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
     path, node.name = _place(named, runs_dir, ckpt, choices)
-    return Config(_resolve(node, choices), choices, path, tuple(overrides), _shown(node), said, references.told(node))
+    return Config(
+        _resolve(node, choices, config_dir), choices, path, tuple(overrides), _shown(node), said, references.told(node)
+    )
 
 
 @contextmanager
@@ -250,7 +252,7 @@ def nearest_key(key: str, places: Iterable[str]) -> str:
     return f" Did you mean '{best}'?" if best and likeness(best) > 0.6 else " --cfg job shows all that there is."
 
 
-def _resolve(node: DictConfig, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
+def _resolve(node: DictConfig, choices: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -259,10 +261,8 @@ def _resolve(node: DictConfig, choices: Mapping[str, str] | None = None) -> dict
         raise UserError(f"{place} has no default: give {place}=...") from error
     except OmegaConfBaseException as error:
         key = re.search(r"full_key: (\S+)", str(error))
-        lacking, asking = re.search(r"'(data\.\w+)' not found", str(error)), key[1].split(".")[0] if key else ""
-        if lacking and choices and asking != "data" and asking in choices:  # views of images on sound, say
-            asked = f"{asking}={choices[asking]} asks for {lacking[1]}, which data={choices['data']} does not have"
-            raise UserError(f"{asked}; choose another {asking}=, or other data") from error
+        if choices and (line := fitting.lacking(error, choices, node.get("data"), folder)):  # views of images on sound
+            raise UserError(line) from error
         place = f", asked for by {key[1]}" if key else ""
         raise UserError(f"the config refers to what is not there: {_first_line(error)}{place}") from error
     assert isinstance(values, dict)

@@ -15,6 +15,7 @@ from ssl_lightning.core.errors import UserError
         ["optimizer.optimizer.eps=1e-5", "data.worker_timeout=60"],
         ["backbone=timm", "backbone.name=resnet10t", "backbone.drop_rate=0.1"],
         ["data=folder", "data.root=x", "data.worker_timeout=60"],
+        ["optimizer.optimizer._target_=torch.optim.Adam", "optimizer.optimizer.amsgrad=true"],  # of the typed class
     ],
     ids=" ".join,
 )
@@ -43,3 +44,12 @@ def test_an_argument_that_no_yaml_states_is_typed_like_others(words: list[str]) 
 def test_what_no_constructor_takes_is_a_mistake(word: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check(compose([word]))
+
+
+def test_of_a_typed_class_its_own_arguments_count() -> None:
+    """`dampening` is SGD's, the class that stood there; Adam's `amsgrad` is not known before its class is typed."""
+    sgd = ["optimizer=sgd", "optimizer.optimizer._target_=torch.optim.Adam"]
+    with pytest.raises(UserError, match=r"there is no 'optimizer.optimizer.dampening'"):
+        check(compose([*sgd, "optimizer.optimizer.dampening=0.1"]))
+    with pytest.raises(UserError, match=r"there is no 'optimizer.optimizer.amsgrad'"):
+        check(compose(["optimizer=sgd", "optimizer.optimizer.amsgrad=true"]))

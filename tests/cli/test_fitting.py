@@ -1,0 +1,52 @@
+"""A part that asks the data for what they do not have: the line names the options that go with these data."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_lightning.cli import fitting
+from ssl_lightning.cli.run import compose
+from ssl_lightning.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "backbone=timm data=tones",
+            "backbone=timm asks for data.image_size, which data=tones does not have; choose another backbone= "
+            "(mel_convnet, vit_mel, timm_mel, wave_convnet), or other data",
+        ),
+        (
+            "data=audio_wave data.root=x backbone=vit_tiny",
+            "backbone=vit_tiny asks for data.image_size, which data=audio_wave does not have; choose another backbone= "
+            "(wave_convnet, transformer1d, mel_convnet, timm_mel, vit_mel), or other data",
+        ),
+        (  # more than eight: none is named
+            "data=shapes views=audio",
+            "views=audio asks for data.length, which data=shapes does not have; choose another views=, or other data",
+        ),
+    ],
+)
+def test_the_line_names_what_goes_with_the_data(words: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(words.split())
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("option", ["mel_convnet", "vit_mel", "timm_mel", "wave_convnet"])
+def test_what_is_named_composes(option: str) -> None:
+    assert compose(["data=tones", f"backbone={option}"]).choices["backbone"] == option
+
+
+def test_a_folder_of_ones_own_is_read_and_what_a_yaml_is_built_on(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "mine.yaml").write_text("noise: ${data.length}")
+    (tmp_path / "views" / "child.yaml").write_text("defaults: [mine, _self_]\nnoise: 1")
+    (tmp_path / "views" / "photos.yaml").write_text("defaults: [sym, _self_]")
+    (tmp_path / "views" / "round.yaml").write_text("defaults: [round, _self_]")  # Hydra refuses it; this only ends
+    (tmp_path / "views" / "broken.yaml").write_text("a: [")
+    found = fitting.fitting("views", "tones", {"length": 7680}, tmp_path)
+    assert found[:3] == ["audio_one", "audio", "audio_local"]  # as conf/data/tones.yaml picks them
+    assert {"mine", "child"} <= set(found)
+    assert not {"photos", "sym", "dino", "dinov2"} & set(found)
