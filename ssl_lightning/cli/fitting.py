@@ -27,6 +27,10 @@ def lacking(error: Exception, choices: Mapping[str, Any], data: Any, folder: Pat
     lacks, asking = re.search(r"'(data\.\w+)' not found", str(error)), key[1] if key else ""
     if not lacks or asking == "data" or asking not in choices:
         return ""
+    if choices["data"] not in help.options("data", (folder,) if folder else ()):  # those of a run, from its yaml
+        return (
+            f"there is no data={choices['data']} here, which the run was made with; give its folder: --config-dir DIR"
+        )
     asked = f"{asking}={choices[asking]} asks for {lacks[1]}, which data={choices['data']} does not have"
     found = fitting(asking, str(choices["data"]), data, folder)
     named = f" ({', '.join(found)})" if 0 < len(found) <= MOST else ""

@@ -119,7 +119,8 @@ def _import(target: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UserError(f"{target} needs the package '{error.name}', which is not installed.") from error
-        raise UserError(f"'{target}': there is no module '{error.name}'.") from error
+        where = "" if "." in error.name else " Start from the folder that it lies in, or put that folder in PYTHONPATH."
+        raise UserError(f"'{target}': there is no module '{error.name}'.{where}") from error
     if not hasattr(home, name):
         raise UserError(f"'{target}' does not exist: no '{name}' in {module}.{did_you_mean(name, dir(home))}")
     thing: Any = getattr(home, name)

@@ -216,7 +216,7 @@ class DataModule(Labelled, Position, LightningDataModule):
         if batch.purpose in (EVALUATE, FILL):
             return self._evaluated(batch)
         with torch.no_grad():
-            views, roles = self.training_views(batch)
+            views, roles = self._drawn(self.training_views(batch), "training_views")
         return Batch(views, batch.labels, batch.indices, roles)
 
     def _evaluated(self, batch: RawBatch) -> Batch:
@@ -225,8 +225,18 @@ class DataModule(Labelled, Position, LightningDataModule):
             if batch.purpose == FILL:
                 none = batch.indices.new_full((1,), -1)
                 return Batch(self.padding_views(none.device), self.no_targets(none), none)
-            views, roles = self.evaluation_views(batch)
+            views, roles = self._drawn(self.evaluation_views(batch), "evaluation_views")
         return Batch(views, batch.labels, batch.indices, roles)
+
+    def _drawn(self, found: Any, hook: str) -> Drawn:
+        """What a hook returned, refused where it is no pair of views and roles."""
+        pair = isinstance(found, list | tuple) and len(found) == 2
+        if pair and all(isinstance(part, list | tuple) for part in found):
+            return found[0], found[1]
+        raise UserError(
+            f"{hook} of {type(self).__name__} returned {type(found).__name__}; return ([view, ...], roles), where the "
+            "roles are a tuple of a word for each view, () where all are global"
+        )
 
     @property
     def global_count(self) -> int:

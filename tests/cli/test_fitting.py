@@ -34,6 +34,18 @@ def test_the_line_names_what_goes_with_the_data(words: str, line: str) -> None:
     assert str(caught.value) == line
 
 
+def test_data_of_a_folder_that_is_not_given_are_asked_for(tmp_path: Path) -> None:
+    """A run on data of one's own, evaluated without `--config-dir`: what lacks is the folder, not the views."""
+    error = Exception("Interpolation key 'data.image_size' not found\n    full_key: views.global_1.size")
+    choices = {"data": "points", "views": "sym"}
+    said = "there is no data=points here, which the run was made with; give its folder: --config-dir DIR"
+    assert fitting.lacking(error, choices, {"size": 64}, None) == said
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "points.yaml").write_text("size: 64")
+    assert fitting.lacking(error, choices, {"size": 64}, tmp_path).startswith("views=sym asks for data.image_size, ")
+    assert fitting.lacking(Exception("another"), choices, {}, None) == ""
+
+
 @pytest.mark.parametrize("option", ["mel_convnet", "vit_mel", "timm_mel", "wave_convnet"])
 def test_what_is_named_composes(option: str) -> None:
     assert compose(["data=tones", f"backbone={option}"]).choices["backbone"] == option

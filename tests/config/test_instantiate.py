@@ -320,3 +320,10 @@ def test_errors_inside_a_constructor_keep_their_own_kind() -> None:
 
 def test_nan_and_infinity_are_numbers() -> None:
     assert math.isinf(build(node("Point", x=math.inf)).x)
+
+
+def test_a_package_of_ones_own_that_is_not_found_is_said_with_the_fix() -> None:
+    with pytest.raises(UserError, match=r"there is no module 'nowhere_mine'\. Start from the folder .* PYTHONPATH\.$"):
+        load("nowhere_mine.Net", ["nowhere_mine"])
+    with pytest.raises(UserError, match=r"there is no module 'tests\.nowhere'\.$"):
+        load("tests.nowhere.Net", ["tests"])

@@ -11,7 +11,9 @@ import torch
 from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.batch import Padded
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import base, loader, sampler
+from ssl_lightning.data.batch import RawBatch
 from tests.contracts import series
 
 CONF = Path(__file__).parent / "conf"
@@ -127,3 +129,17 @@ def test_two_ranks_are_dealt_the_batches_of_one(monkeypatch: pytest.MonkeyPatch)
     for one, part0, part1 in zip(judged, eval0, eval1, strict=True):
         assert len(part0) == len(part1)
         assert sorted(r for b in part0 + part1 for r in b if r >= 0) == sorted(r for batch in one for r in batch)
+
+
+@pytest.mark.parametrize(
+    ("hook", "purpose"), [("evaluation_views", sampler.EVALUATE), ("training_views", sampler.TRAIN)]
+)
+@pytest.mark.parametrize("returned", ["items", "list", "string roles"])
+def test_a_hook_that_returns_no_views_with_roles_is_named(hook: str, purpose: sampler.Purpose, returned: str) -> None:
+    data = series.SeriesData()
+    x = torch.zeros(2, 3)
+    wrong = {"items": x, "list": [x, x], "string roles": ([x, x], "global")}[returned]
+    setattr(data, hook, lambda raw: wrong)
+    raw = RawBatch(x, torch.zeros(2), torch.arange(2), 0, torch.arange(0), purpose)
+    with pytest.raises(UserError, match=rf"^{hook} of SeriesData returned .*; return \(\[view, \.\.\.\], roles\)"):
+        data.on_after_batch_transfer(raw)
