@@ -168,3 +168,12 @@ def test_other_labels_are_refused(task: Task, targets: Tensor, words: str) -> No
 def test_a_constant_target_stays_finite() -> None:
     task = Regress().prepare(["a"], torch.full((4, 1), 7.0))
     assert task.loss(torch.zeros(2, 1), torch.full((2, 1), 7.0)) == 0
+
+
+def test_training_numbers_that_are_all_the_same_are_refused() -> None:
+    targets = torch.tensor([[7.1, 1.0], [7.1, 2.0], [7.1, 4.0]])
+    task = Regress().prepare(["age", "height"], targets)
+    with pytest.raises(UserError, match=r"same number.* other columns than 'age' with data\.label_column"):
+        task.check(targets, "training", "image")
+    task.check(targets, "test", "image")  # few items may be alike
+    Regress().prepare(["height"], targets[:, 1:]).check(targets[:, 1:], "training", "image")
