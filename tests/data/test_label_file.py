@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def read(folder: Path, text: str, column: str | None = None) -> label_file.Labels:
+def read(folder: Path, text: str, column: str | list[str] | None = None) -> label_file.Labels:
     (folder / "t.csv").write_text(text, "utf-8")
     return label_file.read(folder / "t.csv", "/data", FILES, column)
 

@@ -16,6 +16,7 @@ from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
 from ssl_lightning.stages.common import same_items
 from ssl_lightning.stages.judging import judge_backbone, need_labels
+from ssl_lightning.tasks.multilabel import MultiLabel
 from ssl_lightning.tasks.regress import Regress
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
@@ -90,3 +91,13 @@ def test_labels_that_teach_nothing_do_not_end_a_training(capsys: pytest.CaptureF
     assert "No kNN and no linear probe: all labelled training images have the same number" in capsys.readouterr().err
     with pytest.raises(UserError, match="same number"):
         need_labels(Constant(40, 20), "knn", Regress())
+
+
+def test_labels_of_the_test_split_are_checked_too() -> None:
+    class NoneInTest(Several):
+        def load(self) -> tuple[ImageSet, ImageSet]:
+            train, test = super().load()
+            return train, test.with_targets(torch.zeros(10, 3, dtype=torch.int8), ("old", "wet", "red"))
+
+    with pytest.raises(UserError, match="no test image has any of the labels"):
+        need_labels(NoneInTest(), "knn", MultiLabel())

@@ -177,3 +177,11 @@ def test_training_numbers_that_are_all_the_same_are_refused() -> None:
         task.check(targets, "training", "image")
     task.check(targets, "test", "image")  # few items may be alike
     Regress().prepare(["height"], targets[:, 1:]).check(targets[:, 1:], "training", "image")
+
+
+def test_the_noise_of_r2_is_two_deviations_of_many_draws() -> None:
+    x, y = drawn(2, 4000, 100, scale=1.0)
+    y = x + y  # half of the variance is explained
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    found = (x * y).sum(1).square() / (x.square().sum(1) * y.square().sum(1))
+    assert Regress().noise(0.5, 100) == pytest.approx(2 * float(found.std()), rel=0.05)
