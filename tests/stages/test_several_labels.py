@@ -11,6 +11,7 @@ import torch
 
 from ssl_lightning.callbacks.labels import has_labels
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.modalities.image.images import ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
@@ -101,3 +102,14 @@ def test_labels_of_the_test_split_are_checked_too() -> None:
 
     with pytest.raises(UserError, match="no test image has any of the labels"):
         need_labels(NoneInTest(), "knn", MultiLabel())
+
+
+def test_a_target_named_as_a_column_of_the_table_leaves_that_column(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    source = Several().probe_set
+    source = source.with_targets(source.targets, ("features", "label", "red"))
+    embed.write_parquet(tmp_path / "a.parquet", Features(torch.ones(20, 4), source.labels, torch.arange(20)), source)
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table["features"][0].as_py() == [1.0] * 4
+    assert table["label"].to_pylist() == [-1] * 20
+    assert table["target_features"].to_pylist() == table["red"].to_pylist() == [1] * 20

@@ -130,8 +130,7 @@ def test_the_checkpoint_is_picked_in_the_task_s_own_direction(higher: bool, monk
     monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
     picking = []
     for scale in (0.1, 10.0):  # outputs in standard deviations, the worse the larger
-        nn.init.constant_(module.head.weight, 0)
-        nn.init.constant_(module.head.bias, scale)
+        module.head.load_state_dict({"weight": torch.zeros(1, 5), "bias": torch.tensor([scale])})
         module.on_validation_epoch_start()
         module.validation_step(given, 0)
         module.on_validation_epoch_end()
