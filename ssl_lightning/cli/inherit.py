@@ -29,6 +29,7 @@ Place = Callable[[DictConfig], Path]
 NOT_OF_THE_IMAGES: tuple[str, ...] = ("views", "batch_size", "num_workers", "worker_timeout", "engine", "resident")
 NOT_OF_THE_IMAGES += ("bank_size", "query_size")
 FED = ("channels", "mean", "std", "value_range")  # what a training takes of the images from the network's card
+TASK = "classify"  # the default
 INSTEAD = {"label_fraction": "labels_per_class", "labels_per_class": "label_fraction"}  # one rules the other out
 # Data that are downloaded into their root when absent; a root is taken from a run only where one of these lies.
 FETCHED = {
@@ -108,7 +109,10 @@ def _judged(
     chosen = "" in typed or choice
     name = found.choices.get("data") or found.card.get("data")
     taken: dict[str, Any] = {}
-    asked = [f"data={name}", *words] if not chosen and _is_option(name, "data", config_dir) else words
+    inherits = not chosen and _is_option(name, "data", config_dir)
+    asked = [f"data={name}", *words] if inherits else words
+    task = _task_of(found, words, look, config_dir) if inherits and "labels" not in typed else None
+    asked = [f"task={task}", *asked] if task else asked
     raw = compose(asked)
     if not found.data and asked != words and "root" not in typed and _plain(raw, "data").get("root", "") is None:
         raw = compose(words)  # a card knows the kind of its data, and not where they lie
@@ -128,8 +132,16 @@ def _judged(
             if key in typed:
                 taken.pop(other, None)
         fetched = _without_root(taken, {**mine, **taken}, found) if "root" not in typed else ()
-        return raw, (*_sized(raw, found, typed, given, taken), *fetched)
+        same = (f"as in {_of(found)}: task={task}",) if task else ()
+        return raw, (*same, *_sized(raw, found, typed, given, taken), *fetched)
     return raw, _sized(raw, found, typed, given)
+
+
+def _task_of(found: known.Known, words: list[str], look: DictConfig, config_dir: Path | None) -> str | None:
+    """What the labels of the run mean, where nobody has said it and the stage reads labels; None for the default."""
+    name, reads = found.choices.get("task"), "task" in building.signature_of(look.stage._target_).params
+    said = "" in _typed(words, "task") or look.hydra.runtime.choices.get("task") != TASK
+    return str(name) if reads and not said and name != TASK and _is_option(name, "task", config_dir) else None
 
 
 def _sized(

@@ -12,7 +12,8 @@ from ssl_lightning.cli import table
 from ssl_lightning.core import files
 from ssl_lightning.runs.folder import writing
 
-SCORES = ("knn_top1", "linear_top1", "finetune_top1")  # the first that a job has ranks it
+MAINS = ("top1", "map", "r2")  # of classes, several labels and numbers; of each, more is better
+SCORES = tuple(f"{what}_{main}" for what in ("knn", "linear", "finetune") for main in MAINS)  # the first ranks a job
 
 
 class Ledger:

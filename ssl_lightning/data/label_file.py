@@ -155,9 +155,16 @@ def _label_columns(
 ) -> list[int]:
     """The columns to read labels from: the named ones, or all but those of the path and the group."""
     if column is not None:
-        named_columns = [column] if isinstance(column, str) else column
+        named_columns = [column] if isinstance(column, str) else list(column)
+        if not named_columns or len(set(named_columns)) < len(named_columns):
+            what = f"names '{_twice(named_columns)}' twice" if named_columns else "names no column"
+            raise UserError(f"data.label_column {what}; name each column of labels once, or leave it out for all")
         return [_named_column(path, header, name, place, "data.label_column") for name in named_columns]
     return [i for i in range(len(rows[0])) if i not in (place, beside)]
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name, count in Counter(names).items() if count > 1)
 
 
 def _check_columns(path: Path, rows: list[list[str]], header: list[str], columns: list[int], reads: Reads) -> None:

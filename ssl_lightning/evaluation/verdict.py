@@ -74,12 +74,25 @@ def of(
     word = _percent if task is None else task.word
     told = ", ".join(f"{name} {word(mine)} against {word(random)}" for name, mine, random, _ in gains)
     if any(gain > 0 for *_, gain in gains):
+        if (least := _constant(found, task)) and not any(_better(mine, least[1], task) for _, mine, *_ in gains):
+            beside = f"no better than the same answer for all, {least[0]} {word(least[1])}"
+            return f"nothing learned that shows: {beside} ({told})"
         return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
     return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
 
 
 def _are_alike(naive: Tensor) -> bool:
     return float((naive.amax(0) - naive.amin(0)).max()) < ALIKE
+
+
+def _constant(found: Mapping[str, Any], task: Task | None) -> tuple[str, float] | None:
+    """(name, main metric) of the best constant answer, where it was measured."""
+    scores = found.get("baselines", {}).get(task.chance, {}) if task is not None and task.chance else {}
+    return (task.chance, scores[task.main]) if task is not None and task.main in scores else None
+
+
+def _better(mine: float, other: float, task: Task | None) -> bool:
+    return mine > other if task is None or task.higher else mine < other
 
 
 def _gains(found: Mapping[str, Any], items: int, task: Task | None = None) -> list[tuple[str, float, float, float]]:

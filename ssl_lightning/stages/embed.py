@@ -45,7 +45,8 @@ def run(
 
     An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files;
     where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and `target_names`, too.
-    A parquet table has the columns features, label, index, class and path.
+    A parquet table has the columns features, label, index, class and path, and one for each target: `target_label` is
+    one that is named as one of these.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
@@ -116,7 +117,8 @@ def write_parquet(path: Path, features: Features, source: ItemSet) -> None:
         "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
     }
     if source.targets is not None:
-        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(source.target_names)}
+        names = [f"target_{name}" if name in columns else name for name in source.target_names]
+        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(names)}
     save_atomic(lambda temporary: pq.write_table(pa.table(columns), temporary), path)
 
 

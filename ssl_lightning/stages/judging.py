@@ -150,7 +150,11 @@ def judge_backbone(
         say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
     if not data.has_labels or kind != task.reads:
         return _without_labels(embed, data, device, pairs)
-    prepared(task, data)
+    try:
+        prepared(task, data)
+    except UserError as error:  # labels that nothing can be learned from do not end a training that needed none
+        say(f"No kNN and no linear probe: {error}.")
+        return _without_labels(embed, data, device, pairs)
     try:
         found, _, test = verdict_on(embed, random_backbone, data, task, device, k, temperature, probe)
     except NotFinite as error:

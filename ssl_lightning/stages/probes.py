@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import Task
+from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.stages.common import Judged, same_items
 from ssl_lightning.stages.judging import need_labels
@@ -43,5 +43,5 @@ def measured(
     kept = {}
     for name, (data, task) in probes.items():
         found = {key: value for key, value in measure(data, task).items() if key not in NOT_KEPT}
-        kept[name] = found | {"classes": data.num_classes}
+        kept[name] = found | ({"classes": data.num_classes} if task.reads == CLASSES else {})
     return {"probes": kept} if kept else {}

@@ -24,6 +24,7 @@ class Regress(Task):
     takes = "numbers"
     mean: Tensor
     std: Tensor
+    constant: tuple[str, ...] = ()  # the targets that are the same number in all training items
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +35,18 @@ class Regress(Task):
         self.names = tuple(names)
         self.mean = targets.double().mean(dim=0).float()
         std = targets.double().std(dim=0, correction=0).float()
-        self.std = torch.where(std > 1e-6 * self.mean.abs(), std, torch.ones_like(std))  # a constant target stays 0
+        varies = std > 1e-6 * self.mean.abs()
+        self.std = torch.where(varies, std, torch.ones_like(std))  # a constant target stays 0
+        self.constant = tuple(name for name, some in zip(self.names, varies.tolist(), strict=True) if not some)
         return self
 
     def check(self, targets: Tensor, split: str, noun: str) -> None:
         if targets.ndim != 2 or targets.shape[1] != len(self.names) or not bool(targets.isfinite().all()):
             wanted = f"{len(self.names)} finite number{'s' * (len(self.names) != 1)}"
             raise UserError(f"task=regress takes {wanted} for each {split} {noun}; check data.labels")
+        if self.constant and split == "training" and len(targets) > 1:
+            fix = f"choose other columns than '{self.constant[0]}' with data.label_column=NAME, or give more labels"
+            raise UserError(f"all labelled training {noun}s have the same number, so nothing can be learned: {fix}")
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
         """Mean over targets of the squared error, in standard deviations of the training set."""

@@ -305,3 +305,26 @@ def test_a_head_that_says_nothing(tmp_path: Path, metadata: str) -> None:
 def test_a_key_that_is_no_word(key: Any) -> None:
     with pytest.raises(UserError, match="data of runs/x has a key that is no word"):
         inherit._put(OmegaConf.create({"data": {}}), "data", {key: 1}, known.Known("runs/x"))
+
+
+@pytest.mark.parametrize(
+    ("words", "task"),
+    [
+        ((), "Regress"),
+        (("data.label_column=age",), "Regress"),
+        (("task=classify", "data.label_column=age"), "Classify"),
+        (("task=multilabel",), "MultiLabel"),
+        (("data.labels=other.csv",), "Classify"),
+        (("data=shapes",), "Classify"),
+    ],
+)
+def test_a_stage_takes_the_labels_as_the_run_did(words: tuple[str, ...], task: str) -> None:
+    ckpt = a_run(*PHOTOS, "task=regress", "data.labels=ages.csv")
+    for stage in ("knn", "embed"):
+        config = compose((f"stage={stage}", ckpt, *words))
+        assert config.values["task"]["_target_"].endswith(f".{task}")
+    check(config)
+
+
+def test_a_stage_that_reads_no_labels_takes_no_task() -> None:
+    check(compose(("stage=export", a_run(*PHOTOS, "task=regress", "data.labels=ages.csv"))))

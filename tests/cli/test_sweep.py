@@ -302,3 +302,12 @@ def test_what_the_data_pick_is_no_part_of_a_job(here: Path) -> None:
     jobs = Jobs({"seed": 0.3})
     assert sweep.main(parse(["data=tones", "-m", "seed=0,1"]), jobs) == 0
     assert [command[3:5] for command in jobs.commands] == [["data=tones", "seed=0"], ["data=tones", "seed=1"]]
+
+
+def test_jobs_of_other_tasks_are_ranked_by_their_main_metric(tmp_path: Path) -> None:
+    for main in ("r2", "map"):
+        ledger = Ledger(tmp_path)
+        for job, value in (("a", -0.2), ("b", 0.4)):
+            ledger.add(job, {"k": job}, 0, {f"linear_{main}": value, "linear_other": 9.0})
+        assert [row["job"] for row in ledger.ranked()] == ["b", "a"]
+        assert ledger.columns() == ["k", "status", f"linear_{main}"]

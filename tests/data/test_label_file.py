@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def read(folder: Path, text: str, column: str | None = None) -> label_file.Labels:
+def read(folder: Path, text: str, column: str | list[str] | None = None) -> label_file.Labels:
     (folder / "t.csv").write_text(text, "utf-8")
     return label_file.read(folder / "t.csv", "/data", FILES, column)
 
@@ -90,11 +90,13 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.Cap
         ("path,label\n7,x\n8,y\n", None, "none of its 2 paths is an image"),
         ("path,label\n1,x\n1,y\n", None, "gives a/1.png two different labels"),
         ("path,age,kind\n1,31,x\n", None, r"column 'age' is not 0 and 1 alone; choose .* data\.label_column="),
+        ("path,age,kind\n1,31,x\n", ["age", "age"], "data.label_column names 'age' twice"),
+        ("path,age,kind\n1,31,x\n", [], "data.label_column names no column"),
         ("path,age,kind\n1,31,x\n", "kin", r"data\.label_column=kin is none. Did you mean 'kind'"),
         ("1,x\n", "kind", "has no header"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, text: str, column: str | None, message: str) -> None:
+def test_mistakes_are_one_line(tmp_path: Path, text: str, column: str | list[str] | None, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path, text, column)
     assert "\n" not in str(error.value)

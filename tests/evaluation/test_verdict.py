@@ -11,6 +11,7 @@ from ssl_lightning.evaluation import verdict
 from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import judging
+from ssl_lightning.tasks.regress import Regress
 from tests.stages.tiny_run import TinyData, two_views
 
 HEALTHY = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
@@ -115,3 +116,16 @@ def test_the_whole_verdict_survives_what_is_degenerate(labelled: bool, tmp_path:
 
     flat = judging.judge_backbone(Flat(), ConvNetSmall(4), TinyData(**data), cpu)
     assert flat["verdict"].startswith("collapsed: all images get nearly the same features (spread 0.000")
+
+
+def test_what_is_worse_than_one_answer_for_all_is_nothing_learned() -> None:
+    task = Regress().prepare(["age"], torch.arange(4.0)[:, None])
+
+    def words(mine: float, constant: float) -> str:
+        beside = {"random_init": {"knn_r2": -2.0}, "train_mean": {"r2": constant, "mae": 1.0}}
+        return verdict.of({"knn_r2": mine, "baselines": beside}, HEALTHY, task=task)
+
+    assert words(-0.5, -0.1).startswith(
+        "nothing learned that shows: no better than the same answer for all, train_mean"
+    )
+    assert words(0.3, -0.1) == "above random weights: kNN R2 0.300 against R2 -2.000"

@@ -11,11 +11,14 @@ import torch
 
 from ssl_lightning.callbacks.labels import has_labels
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.modalities.image.images import ImageSet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.stages import embed
 from ssl_lightning.stages.common import same_items
 from ssl_lightning.stages.judging import judge_backbone, need_labels
+from ssl_lightning.tasks.multilabel import MultiLabel
+from ssl_lightning.tasks.regress import Regress
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
 
@@ -72,3 +75,41 @@ def test_a_stage_scales_images_as_the_run_did(tmp_path: Path) -> None:
     assert data.value_range == (0.0, 1.0)
     with pytest.raises(UserError, match="takes images of 3 channels, and the data has 1"):
         same_items(found, TinyData(channels=1, mean=(0.4,), std=(0.3,)))
+
+
+class Constant(TinyData):
+    """Numbers that are all the same."""
+
+    def load(self) -> Any:
+        for images in (found := super().load()):
+            images.targets, images.target_names = torch.full((len(images.labels), 1), 7.0), ("age",)
+        return found
+
+
+def test_labels_that_teach_nothing_do_not_end_a_training(capsys: pytest.CaptureFixture[str]) -> None:
+    found = judge_backbone(ConvNetSmall(4), ConvNetSmall(4), Constant(40, 20), torch.device("cpu"), task=Regress())
+    assert set(found) == {"quality", "verdict"}
+    assert "No kNN and no linear probe: all labelled training images have the same number" in capsys.readouterr().err
+    with pytest.raises(UserError, match="same number"):
+        need_labels(Constant(40, 20), "knn", Regress())
+
+
+def test_labels_of_the_test_split_are_checked_too() -> None:
+    class NoneInTest(Several):
+        def load(self) -> tuple[ImageSet, ImageSet]:
+            train, test = super().load()
+            return train, test.with_targets(torch.zeros(10, 3, dtype=torch.int8), ("old", "wet", "red"))
+
+    with pytest.raises(UserError, match="no test image has any of the labels"):
+        need_labels(NoneInTest(), "knn", MultiLabel())
+
+
+def test_a_target_named_as_a_column_of_the_table_leaves_that_column(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    source = Several().probe_set
+    source = source.with_targets(source.targets, ("features", "label", "red"))
+    embed.write_parquet(tmp_path / "a.parquet", Features(torch.ones(20, 4), source.labels, torch.arange(20)), source)
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table["features"][0].as_py() == [1.0] * 4
+    assert table["label"].to_pylist() == [-1] * 20
+    assert table["target_features"].to_pylist() == table["red"].to_pylist() == [1] * 20

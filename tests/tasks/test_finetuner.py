@@ -15,6 +15,7 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import Constant
 from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.finetuner import Finetuner
+from ssl_lightning.tasks.regress import Regress
 
 RECIPE = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr=0.4, weight_decay=0.05, scheduler=Constant())
 
@@ -118,3 +119,20 @@ def test_frozen_trains_the_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="mixup="):
         Finetuner(Flat(), Classify.of(3), RECIPE, **wrong)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_the_checkpoint_is_picked_in_the_task_s_own_direction(higher: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Regress, "main", "r2" if higher else "rmse")
+    monkeypatch.setattr(Regress, "higher", higher)
+    given = batch()._replace(labels=torch.arange(6.0)[:, None])
+    module = Finetuner(Flat(), Regress().prepare(["age"], given.labels), RECIPE)
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    picking = []
+    for scale in (0.1, 10.0):  # outputs in standard deviations, the worse the larger
+        module.head.load_state_dict({"weight": torch.zeros(1, 5), "bias": torch.tensor([scale])})
+        module.on_validation_epoch_start()
+        module.validation_step(given, 0)
+        module.on_validation_epoch_end()
+        picking.append(module.picking)
+    assert picking[0][0] > picking[1][0]

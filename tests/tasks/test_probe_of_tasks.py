@@ -40,3 +40,18 @@ def test_a_probe_of_numbers_is_stable_on_wide_features_that_say_the_same() -> No
     assert found.scores["rmse"] < 2.5
     mine = task.measure(x[60:] @ found.weight.T + found.bias, y[60:])
     assert mine == found.scores
+
+
+class Errors(Regress):
+    """Of its main metric less is better."""
+
+    main, higher, worst = "rmse", False, float("inf")
+
+
+def test_the_probe_with_the_smaller_error_is_chosen_where_less_is_better() -> None:
+    x = drawn(60, 4)
+    targets = (x @ drawn(4, 1, seed=1)).float()
+    task, settings = Errors().prepare(["a"], targets), ProbeSettings(lrs=(0.3, 1e-6), weight_decays=(0.0,), epochs=20)
+    found = probe_grid(x, targets, x, targets, task, settings)
+    assert found.lr == 0.3
+    assert found.table[0]["holdout_rmse"] < found.table[1]["holdout_rmse"]

@@ -168,3 +168,20 @@ def test_other_labels_are_refused(task: Task, targets: Tensor, words: str) -> No
 def test_a_constant_target_stays_finite() -> None:
     task = Regress().prepare(["a"], torch.full((4, 1), 7.0))
     assert task.loss(torch.zeros(2, 1), torch.full((2, 1), 7.0)) == 0
+
+
+def test_training_numbers_that_are_all_the_same_are_refused() -> None:
+    targets = torch.tensor([[7.1, 1.0], [7.1, 2.0], [7.1, 4.0]])
+    task = Regress().prepare(["age", "height"], targets)
+    with pytest.raises(UserError, match=r"same number.* other columns than 'age' with data\.label_column"):
+        task.check(targets, "training", "image")
+    task.check(targets, "test", "image")  # few items may be alike
+    Regress().prepare(["height"], targets[:, 1:]).check(targets[:, 1:], "training", "image")
+
+
+def test_the_noise_of_r2_is_two_deviations_of_many_draws() -> None:
+    x, y = drawn(2, 4000, 100, scale=1.0)
+    y = x + y  # half of the variance is explained
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    found = (x * y).sum(1).square() / (x.square().sum(1) * y.square().sum(1))
+    assert Regress().noise(0.5, 100) == pytest.approx(2 * float(found.std()), rel=0.05)

@@ -17,7 +17,7 @@ from ssl_lightning.data.labels import split
 from ssl_lightning.modalities.image import depth, ranges
 from ssl_lightning.modalities.image.data import DataModule, Loaded
 from ssl_lightning.modalities.image.depth import WrongChannels
-from ssl_lightning.modalities.image.described import opening
+from ssl_lightning.modalities.image.described import opening, split_words
 from ssl_lightning.modalities.image.images import ArrayImages
 
 # (images, labels) under their usual names, for one whole set, for the training part and for the test part
@@ -146,9 +146,8 @@ class Array(DataModule):
         train, test = split(whole.labels, self.test_fraction, self.seed)
         if len(train) == 0 or len(test) == 0:
             raise UserError(f"{self.root} holds {len(whole)} images, too few to hold some out for evaluation")
-        kind = f"in {len(whole.classes)} classes" if whole.classes else "without labels"
         say(
-            f"{self.root}: {len(whole)} images {kind} and no test part; "
+            f"{self.root}: {split_words(whole)} and no test part; "
             f"{len(test)} of them (seeded) are held out for evaluation."
         )
         return [whole.subset(train), whole.subset(test)]
@@ -211,7 +210,8 @@ def _numbers(labels: np.ndarray, name: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] > 1:
         if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
             raise UserError(
-                f"{name} has shape {labels.shape} and is not 0 and 1 alone; give a class number for each image"
+                f"{name} has shape {labels.shape} and is not 0 and 1 alone; give a class number for each image, or "
+                "choose task=regress, which reads numbers"
             )
         return labels.astype(np.int8)
     whole = labels.dtype.kind == "f" and labels.size > 0 and bool((labels == np.floor(labels)).all())
@@ -222,7 +222,10 @@ def _targets(labels: np.ndarray, name: str) -> np.ndarray:
     """Numbers (N, T) float32; a row with one that is not finite is one without."""
     if labels.ndim not in (1, 2) or labels.dtype.kind not in "buif":
         raise UserError(f"{name} is {labels.dtype} of shape {labels.shape}; task=regress takes numbers (N,) or (N, T)")
-    found = labels.reshape(len(labels), -1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        found = labels.reshape(len(labels), -1).astype(np.float32)
+    if bool((np.isinf(found) & np.isfinite(labels.reshape(found.shape))).any()):
+        raise UserError(f"{name} has a number too large for 32 bits; give smaller ones, in another unit say")
     found[~np.isfinite(found).all(axis=1)] = np.nan
     return found
 
@@ -230,7 +233,8 @@ def _targets(labels: np.ndarray, name: str) -> np.ndarray:
 def _integers(labels: np.ndarray, name: str) -> np.ndarray:
     labels = labels.squeeze(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{name} is {labels.dtype} of shape {labels.shape}; expected integers (N,)")
+        hint = ", or task=regress, which reads numbers" if labels.dtype.kind == "f" and labels.ndim == 1 else ""
+        raise UserError(f"{name} is {labels.dtype} of shape {labels.shape}; expected integers (N,){hint}")
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < MAX_CLASSES:
         raise UserError(f"{name} run from {labels.min()} to {labels.max()}; expected class numbers from 0, -1 for none")
     return labels.astype(np.int64)

@@ -95,3 +95,20 @@ def test_trouble_with_the_file_is_one_clear_line(tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=message):
             _ = Array(tmp_path / "a.npz").train_set
+
+
+def test_numbers_as_labels_are_told_and_those_too_large_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ages = np.linspace(0, 1, len(PIXELS))
+    for labels, line in ((ages, r"expected integers .* or task=regress"), (ages * 1e300, "too large for 32 bits")):
+        np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
+        data = Array(tmp_path / "a.npz")
+        data.read_labels("classes" if labels is ages else "numbers")
+        with pytest.raises(UserError, match=line):
+            data.setup("fit")
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=ages)
+    data = Array(tmp_path / "a.npz")
+    data.read_labels("numbers")
+    data.setup("fit")
+    assert f"{len(PIXELS)} images with 1 number each and no test part" in capsys.readouterr().err
