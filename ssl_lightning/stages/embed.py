@@ -117,8 +117,8 @@ def write_parquet(path: Path, features: Features, source: ItemSet) -> None:
         "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
     }
     if source.targets is not None:
-        names = [f"target_{name}" if name in columns else name for name in source.target_names]
-        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(names)}
+        titles = [f"target_{name}" if name in columns else name for name in source.target_names]
+        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(titles)}
     save_atomic(lambda temporary: pq.write_table(pa.table(columns), temporary), path)
 
 
