@@ -7,7 +7,7 @@ loader gives to what a method is given is `on_after_batch_transfer`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -37,6 +37,18 @@ from ssl_lightning.data.sampler import (
 
 Loaded = tuple[Any, Any] | tuple[Any, Any, Any]  # sets: (train, test) or (train, test, probe)
 Drawn = tuple[list[Any], tuple[str, ...]]  # V views of B items, and the role of each; () = all global
+
+
+def drawn_by(hook: Callable[[RawBatch], Drawn], batch: RawBatch) -> Drawn:
+    """What a modality's hook returns, refused where it is no pair of views and roles."""
+    found = hook(batch)
+    pair = isinstance(found, list | tuple) and len(found) == 2
+    if pair and all(isinstance(part, list | tuple) for part in found):
+        return found[0], found[1]
+    raise UserError(
+        f"{hook.__qualname__} returned {type(found).__name__}; return ([view, ...], roles), where the roles are a "
+        "tuple of a word for each view, () where all are global"
+    )
 
 
 class DataModule(Labelled, Position, LightningDataModule):
@@ -216,7 +228,7 @@ class DataModule(Labelled, Position, LightningDataModule):
         if batch.purpose in (EVALUATE, FILL):
             return self._evaluated(batch)
         with torch.no_grad():
-            views, roles = self._drawn(self.training_views(batch), "training_views")
+            views, roles = drawn_by(self.training_views, batch)
         return Batch(views, batch.labels, batch.indices, roles)
 
     def _evaluated(self, batch: RawBatch) -> Batch:
@@ -225,18 +237,8 @@ class DataModule(Labelled, Position, LightningDataModule):
             if batch.purpose == FILL:
                 none = batch.indices.new_full((1,), -1)
                 return Batch(self.padding_views(none.device), self.no_targets(none), none)
-            views, roles = self._drawn(self.evaluation_views(batch), "evaluation_views")
+            views, roles = drawn_by(self.evaluation_views, batch)
         return Batch(views, batch.labels, batch.indices, roles)
-
-    def _drawn(self, found: Any, hook: str) -> Drawn:
-        """What a hook returned, refused where it is no pair of views and roles."""
-        pair = isinstance(found, list | tuple) and len(found) == 2
-        if pair and all(isinstance(part, list | tuple) for part in found):
-            return found[0], found[1]
-        raise UserError(
-            f"{hook} of {type(self).__name__} returned {type(found).__name__}; return ([view, ...], roles), where the "
-            "roles are a tuple of a word for each view, () where all are global"
-        )
 
     @property
     def global_count(self) -> int:

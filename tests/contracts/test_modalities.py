@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,10 +137,17 @@ def test_two_ranks_are_dealt_the_batches_of_one(monkeypatch: pytest.MonkeyPatch)
 )
 @pytest.mark.parametrize("returned", ["items", "list", "string roles"])
 def test_a_hook_that_returns_no_views_with_roles_is_named(hook: str, purpose: sampler.Purpose, returned: str) -> None:
-    data = series.SeriesData()
     x = torch.zeros(2, 3)
     wrong = {"items": x, "list": [x, x], "string roles": ([x, x], "global")}[returned]
-    setattr(data, hook, lambda raw: wrong)
+
+    class Own(series.SeriesData):
+        def evaluation_views(self, batch: RawBatch) -> Any:
+            return wrong if hook == "evaluation_views" else super().evaluation_views(batch)
+
+        def training_views(self, batch: RawBatch) -> Any:
+            return wrong if hook == "training_views" else super().training_views(batch)
+
+    data = Own()
     raw = RawBatch(x, torch.zeros(2), torch.arange(2), 0, torch.arange(0), purpose)
-    with pytest.raises(UserError, match=rf"^{hook} of SeriesData returned .*; return \(\[view, \.\.\.\], roles\)"):
+    with pytest.raises(UserError, match=rf"Own\.{hook} returned .*; return \(\[view, \.\.\.\], roles\)"):
         data.on_after_batch_transfer(raw)
