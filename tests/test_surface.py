@@ -24,7 +24,7 @@ CHOICES = {
         tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
     "stage": "embed export finetune knn linear pretrain",
-    "task": "classify multilabel regress",
+    "task": "classify multilabel regress transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",
     "optimizer": "adam adamw lars sgd",

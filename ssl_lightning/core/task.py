@@ -65,6 +65,8 @@ class Task(nn.Module):
             features' length; a linear layer on frozen ones is then given shorter ones, so that it does not diverge.
         takes: what it takes, in words, for the line that refuses other labels.
         chance: the name of the best constant answer among the baselines; "" where it is not told.
+        stages: the stages that take it; () = all.
+        whole_items: training views hold whole items, whatever `stage.crop_scale`; there are no naive features.
         names: the K classes or targets, known after `prepare`.
         node: the config node that builds it, where a config does.
     """
@@ -77,6 +79,8 @@ class Task(nn.Module):
     bounded: ClassVar[bool] = False
     takes: ClassVar[str] = "one class"
     chance: ClassVar[str] = ""
+    stages: ClassVar[tuple[str, ...]] = ()
+    whole_items: ClassVar[bool] = False
     names: tuple[str, ...] = ()
     node: dict[str, Any] | None = None
 

@@ -66,7 +66,8 @@ def run(
     same_items(judged, data)
     task = need_labels(data, "finetune", task)
     rows, held = picking_split(data, picking)
-    labelled = partial(LabelledData, data, rows, held, data.weak_views(crop_scale), batch_size)
+    views = data.weak_views((1.0, 1.0) if task.whole_items else crop_scale)
+    labelled = partial(LabelledData, data, rows, held, views, batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
 
     def tuned(network: nn.Module, decay: float, name: str) -> Any:
@@ -84,7 +85,7 @@ def run(
         **told(pretrained.scores, "finetune", task),
         baselines={
             "from_scratch": told(scratch.scores, "finetune", task),
-            **beside_naive(data, task),
+            **({} if task.whole_items else beside_naive(data, task)),
         },
         verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
         labels=len(rows) + len(held),
@@ -95,7 +96,7 @@ def run(
             + (f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint")
             + ", tested once",
             "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
-            data.naive_name: f"linear probe on the {NAIVE.get(data.naive_name, data.naive_name)} with the same labels",
+            **({} if task.whole_items else beside_words(data)),
         },
         epochs=epochs,
         steps=pretrained.steps,
@@ -112,6 +113,11 @@ def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: 
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, module.task.to("cpu"), settings)
     module.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
+
+
+def beside_words(data: DataModule) -> dict[str, str]:
+    """How the naive features are scored."""
+    return {data.naive_name: f"linear probe on the {NAIVE.get(data.naive_name, data.naive_name)} with the same labels"}
 
 
 def beside_naive(data: DataModule, task: Task) -> dict[str, dict[str, float]]:

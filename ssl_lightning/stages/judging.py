@@ -43,6 +43,8 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     for labels of another kind than the task takes.
     """
     task = task if task is not None else Classify()
+    if task.stages and stage not in task.stages:
+        raise UserError(f"{_named(task)} is of {_stages(task)}, and this is stage={stage}; choose another task=")
     data.read_labels(task.reads)
     kind = kind_of(data.probe_set)
     if kind is not None and kind != task.reads:
@@ -62,6 +64,14 @@ def prepared(task: Task, data: DataModule) -> Task:
     return task
 
 
+def _named(task: Task) -> str:
+    return f"task={type(task).__name__.lower()}"
+
+
+def _stages(task: Task) -> str:
+    return " and ".join(f"stage={name}" for name in task.stages)
+
+
 def _other_kind(data: DataModule, who: str, task: Task, kind: str) -> str:
     names = data.probe_set.target_names
     if task.reads == CLASSES:
@@ -69,8 +79,8 @@ def _other_kind(data: DataModule, who: str, task: Task, kind: str) -> str:
         return f"{who} one label per {data.noun}, and the data has {len(names)}: add task=multilabel, {one}"
     has = FOUND[kind].format(count=len(names) or data.num_classes)
     fix = "leave task= out" if kind == CLASSES else "choose another task="
-    name, table = type(task).__name__.lower(), "give a table of such labels with data.labels=FILE.csv"
-    return f"task={name} takes {task.takes} per {data.noun}, and the data has {has}: {fix}, or {table}"
+    table = "give a table of such labels with data.labels=FILE.csv"
+    return f"{_named(task)} takes {task.takes} per {data.noun}, and the data has {has}: {fix}, or {table}"
 
 
 # ---- the verdict ---------------------------------------------------------------------------------------------------
@@ -145,6 +155,9 @@ def judge_backbone(
     task, probe = task if task is not None else Classify(), probe or ProbeSettings(seed=data.seed)
     data.read_labels(task.reads)
     pairs = positive_pairs(embed, data, device)
+    if task.stages:
+        say(f"No kNN and no linear probe: {_named(task)} is of {_stages(task)}.")
+        return _without_labels(embed, data, device, pairs)
     kind = kind_of(data.probe_set)
     if kind is not None and kind != task.reads:
         say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
