@@ -29,7 +29,8 @@ def commands(page: str) -> list[list[str]]:
 
 
 COMMANDS = [words for page in PAGES for words in commands(page)]
-RUNNABLE = [words for words in COMMANDS if not any(word.startswith(("data=cifar10", "experiment=")) for word in words)]
+ELSEWHERE = ("data=cifar10", "experiment=", "data.root=DIR/")  # on data that the reader has to get
+RUNNABLE = [words for words in COMMANDS if not any(word.startswith(ELSEWHERE) for word in words)]
 
 
 def shrunk(words: list[str]) -> list[str]:
