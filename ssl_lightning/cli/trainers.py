@@ -149,13 +149,7 @@ class TrainerFactory:
     def __call__(
         self, callbacks: list[Callback] | None = None, subfolder: str | None = None, **overrides: Any
     ) -> Trainer:
-        """A new trainer.
-
-        Args:
-            callbacks: a stage's own instead of the configured ones (progress and interrupt stay); [] for none at all.
-            subfolder: of the run, for a stage that trains several times.
-            overrides: arguments of lightning.Trainer that win over the configured ones.
-        """
+        """A new trainer, as `stages.common.MakeTrainer` has it."""
         root = self.run_path / subfolder if subfolder else self.run_path
         asked = {name: value for name, value in self.config["trainer"].items() if name not in overrides}
         arguments = instantiate_arguments("lightning.Trainer", asked, self.trusted, root) | overrides

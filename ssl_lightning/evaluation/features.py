@@ -93,10 +93,11 @@ def evaluating(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], device: torch.device) -> Features:
     """All ranks' rows, each index once, in the order of the indices."""
-    width = gather_rows(torch.tensor([x[0].shape[1] if x else 0], device=device)).max()
-    if not width:
+    mine = (*x[0].shape[1:], 0) if x else (0, 0)  # of an item: (D,), or (L, K) where a task's outputs are sequences
+    sides = [side for side in gather_rows(torch.tensor([mine[:2]], device=device)).amax(0).tolist() if side]
+    if not sides:
         raise UserError("there is no image to extract features from; check the split and its labels")
-    all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, int(width)), device)
+    all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, *sides), device)
     many = int(gather_rows(torch.tensor([labels[0].shape[1] if x and labels[0].ndim == 2 else 0], device=device)).max())
     none = torch.zeros(0, many) if many else torch.zeros(0, dtype=torch.int64)
     all_labels = _gather_cpu(torch.cat(labels) if x else none, device)

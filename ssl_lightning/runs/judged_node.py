@@ -1,4 +1,4 @@
-"""Which network a run's method is judged by, as its config says: the backbone, or the backbone with what reads it."""
+"""Which network of a run is evaluated and exported, as its config says: the backbone, alone or with what reads it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,1 +1,1 @@
-"""What labels mean: head, loss, metric."""
+"""What labels mean: head, loss and metrics of each task, and the module that fine-tunes on them."""

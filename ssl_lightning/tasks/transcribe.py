@@ -77,7 +77,7 @@ class Transcribe(Task):
             text = "".join(self.names[symbol - 1] for symbol in longest)
             raise UserError(
                 f"the text '{text}' needs {needed(longest)} steps, and this network gives {steps}; give longer views "
-                "(data.length), or a network of fewer layers (backbone.layers)"
+                "(data.length, data.image_size), or a network of fewer layers (backbone.layers)"
             )
 
     def spelled(self, text: str) -> list[int]:

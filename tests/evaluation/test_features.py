@@ -87,14 +87,19 @@ def test_no_image_is_refused() -> None:
 
 
 def parts(rank: int, world_size: int, splits: list[list[list[list[int]]]]) -> list[list[Tensor]]:
-    found = [extract(nn.Flatten(), loader(*split[rank])) for split in splits]
-    return [[f.x, f.labels, f.indices] for f in found]
+    return [
+        [f.x, f.labels, f.indices]
+        for net in (nn.Flatten(), nn.Flatten(2))  # (B, D), and (B, L, K) as of a task whose outputs are sequences
+        for f in [extract(net, loader(*split[rank])) for split in splits]
+    ]
 
 
 def test_two_ranks_see_the_whole_split() -> None:
     unequal = [[[5, 0], [3, 1], [7]], [[2, 4], [6, 0]]]  # 0 is seen twice
     one_sided = [[], [[1, 0]]]
-    whole = [extract(nn.Flatten(), loader(list(range(count)))) for count in (8, 2)]
+    nets = (nn.Flatten(), nn.Flatten(2))
+    whole = [extract(net, loader(list(range(count)))) for net in nets for count in (8, 2)]
+    assert whole[3].x.shape == (2, 3, 4)
     for rank in run_two(parts, [unequal, one_sided]):
         for (x, labels, indices), expected in zip(rank, whole, strict=True):
             assert torch.equal(x, expected.x)
