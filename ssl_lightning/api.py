@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ssl_lightning.runs.checkpoint import Pretrained, restored
+from ssl_lightning.modalities.feeding import attach
+from ssl_lightning.runs.checkpoint import Pretrained, resolve_ckpt, restored
 
 __all__ = ["load_backbone"]
 
@@ -19,10 +20,16 @@ def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> 
         trusted: your own packages, where the backbone's class lives in one.
 
     Returns:
-        A plain nn.Module. Of images it takes (B, C, H, W), scaled as its card says.
+        A plain nn.Module with `.out_dim` and
+
+        - `.transform(item)`: a path, PIL image, array or tensor of any size, mode and depth -> its input (C, H, W), as
+          the evaluation view of its training gives it; of audio a path, or a wave and its rate;
+        - `.embed(items, batch_size=64, device=None)`: files, a folder, images or arrays -> float32 (N, .out_dim);
+        - `.card`: a dict that says how it is built and fed (`image_size`, `mean`, `std`, `method`, `data` ...).
 
     Raises:
         UserError: there is nothing to read, it is damaged, or it is a bare state_dict: build that backbone yourself
             and use `load_weights`.
     """
-    return restored(ref, trusted)
+    checkpoint = ref if isinstance(ref, Pretrained) else resolve_ckpt(ref)
+    return attach(restored(checkpoint, trusted), checkpoint.card or {})
