@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ssl_lightning.config import shims
 
 if TYPE_CHECKING:
-    from ssl_lightning.api import Embedded as Embedded
     from ssl_lightning.api import embed as embed
     from ssl_lightning.api import evaluate as evaluate
     from ssl_lightning.api import finetune as finetune
@@ -35,13 +34,14 @@ if TYPE_CHECKING:
     from ssl_lightning.methods.base import StepOutput as StepOutput
     from ssl_lightning.runs.checkpoint import load_weights as load_weights
     from ssl_lightning.runs.checkpoint import save_backbone as save_backbone
+    from ssl_lightning.runs.embedded import Embedded as Embedded
     from ssl_lightning.runs.opened import Run as Run
 
 # Each public name and the module that it stands in; tests/test_surface.py holds it and the imports above together.
 _HOMES = {
     "Batch": "core.batch",
     "DataModule": "data.base",
-    "Embedded": "api",
+    "Embedded": "runs.embedded",
     "Encoder": "core.protocols",
     "MapEncoder": "core.protocols",
     "Padded": "core.batch",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from ssl_lightning.cli import call, session
-from ssl_lightning.runs import opened, places
+from ssl_lightning.cli.call import Ref
+from ssl_lightning.runs import opened
 from ssl_lightning.runs.checkpoint import Pretrained, restored
+from ssl_lightning.runs.embedded import Embedded, embedded
 from ssl_lightning.runs.opened import Run
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["Embedded", "Run", "embed", "evaluate", "finetune", "load_backbone", "load_run", "pretrain"]
 
-Ref = str | Path | Run
 Resume = Literal["auto", "must", "never"]
 
 
@@ -82,7 +77,7 @@ def pretrain(
         "name": name,
         "runs_dir": runs_dir,
         "seed": seed,
-        "ckpt": _ref(ckpt),
+        "ckpt": call.ref(ckpt),
         "resume": resume,
         "method": method,
         "backbone": backbone,
@@ -128,9 +123,9 @@ def evaluate(
     Example:
         >>> evaluate("runs/simclr-shapes", "linear").results["linear_top1"]  # doctest: +SKIP
     """
-    values = _on(run, stage, data, config_dir)
-    values |= {"seed": seed, "resume": resume} | _place(name, runs_dir)
-    return _run(values, overrides, config_dir, _trusted(run, trusted), progress)
+    values = call.on(run, stage, data, config_dir)
+    values |= {"seed": seed, "resume": resume} | call.place(name, runs_dir)
+    return _run(values, overrides, config_dir, call.trusting(run, trusted), progress)
 
 
 def finetune(
@@ -175,44 +170,11 @@ def finetune(
     Example:
         >>> finetune("runs/simclr-shapes", labels_per_class=20).results["finetune_top1"]  # doctest: +SKIP
     """
-    values = _on(run, "finetune", data, config_dir)
-    values |= {"seed": seed, "resume": resume, "task": task} | _place(name, runs_dir)
+    values = call.on(run, "finetune", data, config_dir)
+    values |= {"seed": seed, "resume": resume, "task": task} | call.place(name, runs_dir)
     values |= {"stage.epochs": epochs, "stage.batch_size": batch_size}
     values |= {"data.labels_per_class": labels_per_class, "data.label_fraction": label_fraction}
-    return _run(values, overrides, config_dir, _trusted(run, trusted), progress)
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """The features of a data set, training items first.
-
-    Attributes:
-        features: float32 (N, D).
-        labels: int64 (N,), -1 where there is none.
-        classes: names of the labels (K,).
-        split: (N,) "train" or "test" for each item.
-        paths: (N,) of the files, relative to the data's root; None where items are no files.
-        targets: (N, L) where each item has several labels, or numbers; None elsewhere.
-        files: the features_<split>.npz that these were read from.
-        run: the run of the embedding.
-    """
-
-    features: np.ndarray[Any, Any]
-    labels: np.ndarray[Any, Any]
-    classes: np.ndarray[Any, Any]
-    split: np.ndarray[Any, Any]
-    paths: np.ndarray[Any, Any] | None
-    targets: np.ndarray[Any, Any] | None
-    files: tuple[Path, ...]
-    run: Run
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def __repr__(self) -> str:
-        n, d = self.features.shape
-        files = ", ".join(str(Run(file).name) for file in self.files)
-        return f"Embedded: features ({n}, {d}) float32, {len(self.classes)} classes, in {files}"
+    return _run(values, overrides, config_dir, call.trusting(run, trusted), progress)
 
 
 def embed(
@@ -250,12 +212,12 @@ def embed(
         >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP
         >>> found.features.shape, found.paths[0]  # doctest: +SKIP
     """
-    values = _on(run, "embed", data, config_dir)
-    place = _place(name, runs_dir)
+    values = call.on(run, "embed", data, config_dir)
+    place = call.place(name, runs_dir)
     if "data.root" in values and name is None and runs_dir is None:
-        place = _beside(run, values["data.root"])
+        place = call.place_beside(call.ref(run), values["data.root"])
     values |= {"resume": resume, "data.batch_size": batch_size} | place
-    return _embedded(_run(values, overrides, config_dir, _trusted(run, trusted), progress))
+    return embedded(_run(values, overrides, config_dir, call.trusting(run, trusted), progress))
 
 
 def load_run(path: str | Path | Run, trusted: Iterable[str] = ()) -> Run:
@@ -275,7 +237,7 @@ def load_run(path: str | Path | Run, trusted: Iterable[str] = ()) -> Run:
         >>> load_run("runs/simclr-shapes").results["verdict"]  # doctest: +SKIP
     """
     where = path.path if isinstance(path, Run) else path
-    return opened.opened(where, trusted=_packages(trusted), load=load_backbone)
+    return opened.opened(where, trusted=call.packages(trusted), load=load_backbone)
 
 
 def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> nn.Module:
@@ -306,61 +268,6 @@ def _run(
     trusted: Iterable[str],
     progress: bool,
 ) -> Run:
-    packages = _packages(trusted)
+    packages = call.packages(trusted)
     words = call.words_of({**values, "trusted_packages": packages or None}, overrides)
     return Run(session.perform(words, config_dir, progress), packages, load_backbone)
-
-
-def _packages(trusted: Iterable[str]) -> tuple[str, ...]:
-    return (trusted,) if isinstance(trusted, str) else tuple(trusted)
-
-
-def _trusted(run: Ref, trusted: Iterable[str]) -> tuple[str, ...]:
-    return _packages(trusted) or (run.trusted if isinstance(run, Run) else ())
-
-
-def _ref(run: Ref | None) -> str | None:
-    """A run as `ckpt=` takes it: written as one would type it."""
-    return run.name if isinstance(run, Run) else None if run is None else os.fspath(run)
-
-
-def _on(run: Ref, stage: str, data: Any, config_dir: str | Path | None) -> dict[str, Any]:
-    return {"stage": stage, "ckpt": _ref(run), **call.data_words(data, config_dir)}
-
-
-def _place(name: str | None, runs_dir: str | Path | None) -> dict[str, Any]:
-    return {"name": name, "runs_dir": runs_dir}
-
-
-def _beside(run: Ref, root: str) -> dict[str, Any]:
-    """A folder in the run's own for each folder that is embedded; nothing where the weights are of no run."""
-    folder = places.find_run(_ref(run))
-    if folder is None or not places.is_run(folder):
-        return {}
-    last = re.sub(r"[^\w.-]+", "-", Path(root).expanduser().resolve().name).strip("-.")
-    return {"name": f"{folder.name}/embed-{last or 'data'}", "runs_dir": str(folder.parent)}
-
-
-def _embedded(run: Run) -> Embedded:
-    import numpy as np
-
-    files = tuple(path for split in ("train", "test") if (path := run.path / f"features_{split}.npz").is_file())
-    parts = []
-    for file in files:
-        with np.load(file) as opened_file:  # plain arrays, no pickle
-            parts.append({key: opened_file[key] for key in opened_file.files})
-
-    def joined(key: str) -> Any:
-        return np.concatenate([part[key] for part in parts]) if all(key in part for part in parts) else None
-
-    names = [file.stem.removeprefix("features_") for file in files]
-    return Embedded(
-        features=joined("features"),
-        labels=joined("labels"),
-        classes=parts[0]["classes"],
-        split=np.concatenate([np.full(len(part["labels"]), name) for part, name in zip(parts, names, strict=True)]),
-        paths=joined("paths"),
-        targets=joined("targets"),
-        files=files,
-        run=run,
-    )

@@ -12,7 +12,10 @@ from typing import Any
 from ssl_lightning.cli import help
 from ssl_lightning.cli.words import quoted
 from ssl_lightning.core.errors import UserError, did_you_mean
+from ssl_lightning.runs import places
+from ssl_lightning.runs.opened import Run
 
+Ref = str | Path | Run  # what a call takes for `ckpt=`
 LOOK_AT = 1000  # files of a folder, to see what it holds
 GROUPS = ("method", "backbone", "stage", "data")  # whose value is the name of an option
 
@@ -115,3 +118,37 @@ def kind_of(folder: Path) -> str:
     if not found:
         raise UserError(f"{folder} holds no image ({IMAGES.examples} ...) and no recording ({RECORDINGS.examples})")
     return found.most_common(1)[0][0]
+
+
+def place_beside(ref: str | None, root: str) -> dict[str, Any]:
+    """A name in the run's own folder for each folder that is embedded; nothing where the weights are of no run."""
+    run = places.find_run(ref)
+    if run is None or not places.is_run(run):
+        return {}
+    last = re.sub(r"[^\w.-]+", "-", Path(root).expanduser().resolve().name).strip("-.")
+    return {"name": f"{run.name}/embed-{last or 'data'}", "runs_dir": str(run.parent)}
+
+
+def packages(trusted: Iterable[str]) -> tuple[str, ...]:
+    """Names of packages; a text is one of them."""
+    return (trusted,) if isinstance(trusted, str) else tuple(trusted)
+
+
+def trusting(run: Ref, trusted: Iterable[str]) -> tuple[str, ...]:
+    """The packages that a call trusts; where it names none, those that its run was opened with."""
+    return packages(trusted) or (run.trusted if isinstance(run, Run) else ())
+
+
+def ref(run: Ref | None) -> str | None:
+    """A run as `ckpt=` takes it: written as one would type it."""
+    return run.name if isinstance(run, Run) else None if run is None else os.fspath(run)
+
+
+def on(run: Ref, stage: str, data: Any, config_dir: str | Path | None) -> dict[str, Any]:
+    """What a stage is told of the weights and the data that it works on."""
+    return {"stage": stage, "ckpt": ref(run), **data_words(data, config_dir)}
+
+
+def place(name: str | None, runs_dir: str | Path | None) -> dict[str, Any]:
+    """Where a run lies."""
+    return {"name": name, "runs_dir": runs_dir}

@@ -106,7 +106,8 @@ class Run:
         found = self.metrics
         for key in (name, x):
             if key not in found:
-                raise UserError(f"{self.name} has no metric '{key}'.{did_you_mean(key, found)}")
+                hint = did_you_mean(key, found) or did_you_mean(f"train/{key}", found)
+                raise UserError(f"{self.name} has no metric '{key}'.{hint}")
         there = found[name] == found[name]  # not NaN
         return found[x][there], found[name][there]
 
@@ -226,11 +227,10 @@ def _picture(file: Path | None) -> str:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            image = image.convert("RGB")
-            image.thumbnail((PICTURE, PICTURE))
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", optimize=True)
+        with Image.open(file) as stored:
+            small, buffer = stored.convert("RGB"), io.BytesIO()
+            small.thumbnail((PICTURE, PICTURE))
+            small.save(buffer, "PNG", optimize=True)
     except Exception:  # a damaged or endless picture is no reason to fail where something is only shown
         return ""
     data = base64.b64encode(buffer.getvalue()).decode()
