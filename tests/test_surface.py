@@ -15,8 +15,9 @@ from ssl_lightning.config import aliases, signatures
 
 CONF = Path(__file__).parents[1] / "conf"
 
-PUBLIC = """Batch DataModule Encoder MapEncoder Padded SSLMethod StepOutput Task TokenEncoder UserError Views
-__version__ chunk concat gather load_backbone load_weights save_backbone"""
+PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Padded Run SSLMethod StepOutput Task TokenEncoder UserError
+Views __version__ chunk concat embed evaluate finetune gather load_backbone load_run load_weights pretrain
+save_backbone"""
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
