@@ -19,7 +19,7 @@ def of_data(data: Any) -> dict[str, Any]:
     found = {"modality": getattr(data, "modality", ""), "noun": getattr(data, "noun", "item")}
     for name, key in (("train_set", "train_count"), ("test_set", "test_count"), ("probe_set", "probe_count")):
         items = getattr(data, name, None)
-        if hasattr(items, "__len__"):
+        if items is not None and hasattr(items, "__len__"):
             found[key] = len(items)
     classes = getattr(getattr(data, "test_set", None), "classes", ()) or ()
     found["classes"] = [str(name) for name in list(classes)[:CLASSES]]
@@ -46,14 +46,14 @@ def of_command(words: Sequence[str]) -> dict[str, Any]:
     return {"command": [secrets.hide(str(word)) for word in words]} if words else {}
 
 
-def of_machine(device: Any = None, world: int = 1) -> dict[str, Any]:
-    """What the run is computed on and with."""
-    versions = {"ssl_lightning": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    found: dict[str, Any] = {"versions": versions, "world": world}
-    if device is not None:
-        cuda = torch.device(device).type == "cuda"
-        found["device"] = torch.cuda.get_device_name(device) if cuda else str(device)
-    return found
+def of_versions() -> dict[str, Any]:
+    """What it is computed with."""
+    return {"versions": {"ssl_lightning": __version__, "torch": torch.__version__, "python": platform.python_version()}}
+
+
+def of_device(device: torch.device, world: int = 1) -> dict[str, Any]:
+    """What it is computed on, in how many processes."""
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device), "world": world}
 
 
 def of_inputs(views: Iterable[Any]) -> dict[str, Any]:

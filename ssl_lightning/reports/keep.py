@@ -54,7 +54,8 @@ class Keeper:
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 about, arrays = reduced(self.data, train, test, self.k, self.temperature)
-                about |= facts.of_data(self.data) | facts.of_network(self.network) | facts.of_command(self.command)
+                about |= facts.of_data(self.data) | facts.of_network(self.network) | facts.of_versions()
+                about |= facts.of_command(self.command)
                 kept.add(self.folder, about, arrays)
         except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -170,7 +171,7 @@ def shown(
     wanted += [place for s, i, j, _ in pairs[:PAIRS] for place in ((0, i), (s, j))]
     about: dict[str, Any] = {"leaks": sum(s for s, *_ in pairs), "twins": sum(not s for s, *_ in pairs)}
     about |= {"compared": len(candidates), "input_mean": None, "input_std": None} | facts.of_inputs(mine.values())
-    found = {
+    found: dict[str, np.ndarray] = {
         "pairs": np.array([(i, j) for _, i, j, _ in pairs[:PAIRS]], np.int64).reshape(-1, 2),
         "pair_splits": np.array([s for s, *_ in pairs[:PAIRS]], np.int64),
         "pair_cosines": np.array([cosine for *_, cosine in pairs[:PAIRS]], np.float32),
@@ -204,3 +205,10 @@ def close_pairs(
             found.append((0, int(few.indices[i]), int(few.indices[j]), cosine))
     by_split = [sorted((f for f in found if f[0] == s), key=lambda f: (-f[3], f[1])) for s in (1, 0)]
     return [*by_split[0][:CANDIDATES], *by_split[1][:CANDIDATES]]
+
+
+def on_the_map(features: Tensor, labels: Tensor, indices: Tensor) -> dict[str, np.ndarray]:
+    """The arrays of a map alone, from features (N, D) of items in training."""
+    labels = labels if labels.ndim == 1 else torch.full((len(labels),), -1)
+    x = axes(normalize(features.float(), dim=1)).half()
+    return {"features": x.numpy(), "labels": labels.numpy(), "indices": indices.numpy()}

@@ -28,9 +28,10 @@ def views_of(data: Any, split: str, indices: Sequence[int]) -> dict[int, Any]:
 def drawn(data: Any, views: Mapping[int, Any], side: int) -> dict[int, np.ndarray]:
     """{index: bytes (side, side, 3)} of views, as `data.show` draws them; of those that it does not draw none."""
     found: dict[int, np.ndarray] = {}
-    show = getattr(data, "show", None)
-    for index, view in views.items() if show else ():
-        picture = show(view)
+    if not hasattr(data, "show"):
+        return found
+    for index, view in views.items():
+        picture = data.show(view)
         if picture is None:
             return {}
         found[index] = squared(picture, side)

@@ -16,6 +16,7 @@ from ssl_lightning.data.items import ItemSet
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.checkpoint import save_atomic
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
@@ -57,6 +58,7 @@ def run(
     judged.backbone.to(device)
 
     files, counts, measured, words = [], {}, {}, ""
+    seen: dict[str, Features] = {}
     for split in splits:
         source = data.probe_set if split == "train" else data.test_set
         features = extract(judged.backbone, data.eval_loader(split), device)
@@ -66,8 +68,11 @@ def run(
             if is_main():
                 (write_npz if kind == "npz" else write_parquet)(path, features, source)
             files.append(str(path))
+        seen[split] = features
         counts[split], measured = len(features), quality(features, seed=data.seed)
         words = verdict.of({}, features.x, partial(data.naive_features, split, features.indices), data.noun)
+    if "test" in seen:
+        Keeper(run.path, data, judged.backbone, run.overrides)(seen.get("train"), seen["test"])
     barrier()
     return report(
         judged, watch,
