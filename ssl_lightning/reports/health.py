@@ -1,8 +1,8 @@
 """The health of a run in words: what its curves say, what is normal for its method, and what to try.
 
-A pure function of the metrics, the results, the config and the facts in `report.npz`. Each rule is one small function in
-`rules.py` with its source; the thresholds are those of the theory where there is one (the loss of a guess, 2N - 1
-candidates), and otherwise far from what sound runs show: tests hold both kinds of runs to them.
+A pure function of the metrics, the results, the config and the facts in `report.npz`. Each rule is one small function
+with its source, in `rules` and `outcome`. The thresholds are those of theory where there is one (the loss of a guess
+among 2N - 1 candidates), and otherwise far from what sound runs show: tests hold both kinds of runs to them.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,10 +8,9 @@ from statistics import median
 from typing import Any
 
 # Methods whose loss is a cross-entropy over candidates, with the number of candidates.
-TWO_VIEWS = ("simclr", "supcon")  # all other views of the batch: 2N - 1
-BATCH = ("moco_v3", "nnclr")  # the batch: N
+TWO_VIEWS = ("simclr",)  # all other views of the batch: 2N - 1
+BATCH = ("nnclr",)  # the batch: N
 QUEUE = ("moco", "moco_v1")  # the right key and the queue: 1 + K
-PROTOTYPES = ("dino", "swav", "deepcluster_v2")  # K
 FIXED = {"rotation": 4, "relative_position": 8}
 # Methods that predict one view's vectors from another's, without negatives.
 PREDICTING = ("byol", "simsiam", "data2vec", "ijepa")
@@ -69,20 +68,17 @@ class Look:
     def guess(self) -> tuple[float, str] | None:
         """(the loss of a network that cannot tell the candidates apart, how it comes about), where theory says it."""
         count: float | None = None
-        if self.method in TWO_VIEWS and self.method != "supcon":
+        if self.method in TWO_VIEWS:
             count = 2 * self.batch - 1 if self.batch else None
         elif self.method in BATCH:
             count = self.batch
         elif self.method in QUEUE and (queue := self.number("method", "queue_size")):
             count = queue + 1
-        elif self.method in PROTOTYPES:
-            count = self.number("method", "projector", "out_dim") if self.method == "dino" else None
+        elif self.method == "dino":
+            count = self.number("method", "projector", "out_dim")
         elif self.method in FIXED:
             count = FIXED[self.method]
-        if not count or count <= 1:
-            return None
-        loss = math.log(count) * (2 * (self.number("method", "temperature") or 0.2) if self.method == "moco_v3" else 1)
-        return loss, f"log({count:.0f})" if self.method != "moco_v3" else f"2 T log({count:.0f})"
+        return (math.log(count), f"log({count:.0f})") if count and count > 1 else None
 
     def part(self, values: Sequence[float], start: float, end: float) -> float:
         """The median of a stretch of a curve, from share `start` to share `end` of its length."""

@@ -5,9 +5,19 @@ from collections.abc import Callable
 
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.look import CENTERED, MASKED, PREDICTING, QUEUE, Look
+from ssl_lightning.reports.outcome import (
+    BROKEN,
+    below_naive,
+    falling,
+    leak,
+    learning,
+    not_above_random,
+    rising,
+    slower,
+    sound,
+)
 
 Rule = Callable[[Look], Finding | None]
-BROKEN = ("not_finite", "diverged", "collapsed", "uniform", "normalisation", "same_views")
 
 
 def not_finite(look: Look) -> Finding | None:
@@ -46,9 +56,9 @@ def same_views(look: Look) -> Finding | None:
     return Finding(
         "same_views",
         BAD,
-        f"At the first step, before anything was learned, the two views of an item agreed to {similar[0]:.3f} in cosine.",
+        f"Before anything was learned, the two views of an item agreed already (cosine {similar[0]:.3f}).",
         "With the usual augmentation an untrained network gives 0.3 to 0.9.",
-        "Look at the views below: if both columns look alike, make the augmentation stronger (crop scale, colour jitter).",
+        "If both columns of the views below look alike, augment more (smaller crops, more colour jitter).",
     )
 
 
@@ -94,9 +104,9 @@ def rate(look: Look) -> Finding | None:
 
 
 def uniform(look: Look) -> Finding | None:
-    """DINO's collapse to the uniform answer: loss = log K and stays (issues 43 and 246 of facebookresearch/dino; section
-    5.3 of Caron et al. 2021, https://arxiv.org/abs/2104.14294: centering alone leads to uniform answers, sharpening
-    alone to one prototype)."""
+    """DINO's collapse to the uniform answer: the loss is log K and stays (issues 43 and 246 of facebookresearch/dino).
+    Centering alone leads to uniform answers, sharpening alone to one prototype: section 5.3 of Caron et al. 2021,
+    https://arxiv.org/abs/2104.14294."""
     if look.method not in CENTERED or not look.loss:
         return None
     entropy, most = look.last("train/teacher_entropy"), look.number("method", "projector", "out_dim")
@@ -104,8 +114,8 @@ def uniform(look: Look) -> Finding | None:
         return None
     top = math.log(most)
     if entropy > 0.995 * top and look.part(look.loss, 0.75, 1) > 0.995 * top:
-        says = f"The teacher answers every item alike: its entropy is {entropy:.2f}, the largest possible (log {most:.0f})."
-        fix = "Lower method.teacher_temperature (0.04), lower optimizer.base_lr, or make method.projector.out_dim smaller."
+        says = f"The teacher answers every item alike: its entropy is the largest possible, {entropy:.2f}."
+        fix = "Lower method.teacher_temperature (0.04) or optimizer.base_lr, or make method.projector.out_dim smaller."
         return Finding("uniform", BAD, says, "The teacher's entropy falls well below log K in a sound run.", fix)
     if entropy < 0.01 * top:
         says = f"The teacher puts all items on one prototype: its entropy is {entropy:.3f}."
@@ -143,7 +153,8 @@ def collapsed(look: Look) -> Finding | None:
 
 
 def low_rank(look: Look) -> Finding | None:
-    """Few directions in use: RankMe, Garrido et al. 2023, https://arxiv.org/abs/2210.02885, relates rank and quality."""
+    """Few directions in use; rank and quality go together (RankMe, Garrido et al. 2023,
+    https://arxiv.org/abs/2210.02885)."""
     rank, width = look.last("val/feature_rank"), look.about.get("out_dim")
     if rank is None or rank >= 3.0 or not isinstance(width, int) or width < 32:
         return None
@@ -210,135 +221,6 @@ def rises(look: Look) -> Finding | None:
         normal = "That is normal here: the targets get harder as the teacher learns. Judge by kNN and spread instead."
         return Finding("rises", OK, says, normal, unless=BROKEN)
     return None
-
-
-def below_naive(look: Look) -> Finding | None:
-    """Features must beat what needs no network; the same kNN on raw pixels is a baseline that is easily left out."""
-    mine, names = look.result("knn_top1"), ("raw_pixels", "naive")
-    others = [value for name in names if (value := look.baseline(name, "knn_top1")) is not None]
-    if mine is None or not others or mine >= others[0] - look.noise(others[0]) / 2:
-        return None
-    what = "raw pixels" if look.baseline("raw_pixels", "knn_top1") is not None else "naive features"
-    return Finding(
-        "below_naive",
-        WATCH,
-        f"kNN on the features finds {100 * mine:.1f} %, and on {what} {100 * others[0]:.1f} %.",
-        "After a full training the features are well above; in the first minutes of one they may not be.",
-        "Train longer (trainer.max_epochs=...), then look at the augmentation and the rate.",
-        unless=BROKEN,
-    )
-
-
-def not_above_random(look: Look) -> Finding | None:
-    """The same network with random weights is the floor: what training added lies above it."""
-    pairs = [(look.result(key), look.baseline("random_init", key)) for key in ("knn_top1", "linear_top1")]
-    known = [(mine, other) for mine, other in pairs if mine is not None and other is not None]
-    if not known or any(mine > other + look.noise(other) for mine, other in known):
-        return None
-    mine, other = known[0]
-    return Finding(
-        "not_above_random",
-        WATCH,
-        f"Training added nothing that shows: {100 * mine:.1f} % against {100 * other:.1f} % with random weights.",
-        "Even short trainings end above random weights.",
-        "Train longer; if it stays so, look at the loss, the views and the rate.",
-        unless=BROKEN,
-    )
-
-
-def falling(look: Look) -> Finding | None:
-    """A loss that improves while kNN worsens: the task is solved by what does not help (shortcuts: Robinson et al. 2021,
-    https://arxiv.org/abs/2106.11230), or the last epochs overfit."""
-    knn = look.curve("val/knn_top1")
-    if len(knn) < 4 or len(look.loss) < 8:
-        return None
-    best, end = max(knn), sum(knn[-2:]) / 2
-    if best - end < max(2 * look.noise(best), 0.03) or look.part(look.loss, 0.75, 1) > look.part(look.loss, 0.25, 0.5):
-        return None
-    return Finding(
-        "falling",
-        WATCH,
-        f"kNN fell from {100 * best:.1f} % to {100 * end:.1f} % while the loss kept falling.",
-        "Both improve together; small dips are noise.",
-        "The network may solve the task by a shortcut (colour, position, noise): vary in the views what it could use.",
-        unless=BROKEN,
-    )
-
-
-def rising(look: Look) -> Finding | None:
-    """kNN that still rises at the end: 1000 epochs are usual on CIFAR, and longer is better on ImageNet, too (MoCo v2,
-    https://arxiv.org/abs/2003.04297, table 1: 200 against 800 epochs)."""
-    knn = look.curve("val/knn_top1")
-    if not look.done or len(knn) < 5:
-        return None
-    third = max(2, len(knn) // 3)
-    before, end = max(knn[:-third]), sum(knn[-third:]) / third
-    if end <= before + max(0.5 * look.noise(before), 0.003):
-        return None
-    return Finding(
-        "rising",
-        OK,
-        f"kNN was still rising at the end ({100 * before:.1f} % earlier, {100 * end:.1f} % in the last epochs).",
-        "Self-supervised training is long: hundreds of epochs are usual.",
-        "Train longer: the same command with a larger trainer.max_epochs goes on from here.",
-        unless=BROKEN,
-    )
-
-
-def leak(look: Look) -> Finding | None:
-    """Near-duplicates between training and test make results look better than they are (Barz & Denzler 2020, CIFAR's 3.3
-    and 10 %, https://arxiv.org/abs/1902.00423)."""
-    leaks, items = look.about.get("leaks"), look.about.get("items")
-    if not isinstance(leaks, int) or not isinstance(items, int) or not leaks or not items:
-        return None
-    share = leaks / items
-    return Finding(
-        "leak",
-        BAD if share >= 0.01 else WATCH,
-        f"{leaks} of {items} test items that were looked at have a near-duplicate in the training set.",
-        "None, or well under one in a hundred.",
-        "Remove one of each pair (they are shown below), or split by group: the results are better than they should be.",
-    )
-
-
-def slower(look: Look) -> Finding | None:
-    """Throughput that falls off: another program on the machine, a disk that gets slower, a leak of memory."""
-    speed = look.curve("train/images_per_second") or look.curve("train/samples_per_second")
-    if len(speed) < 12:
-        return None
-    early, late = look.part(speed, 0.1, 0.4), look.part(speed, 0.8, 1)
-    if late > 0.5 * early:
-        return None
-    return Finding(
-        "slower",
-        WATCH,
-        f"Training slowed down: from {early:.0f} to {late:.0f} items a second.",
-        "The speed of a run is steady after its first steps.",
-        "Look for another program on this machine, a slow disk (data.num_workers), or memory that runs out.",
-        timed=True,
-    )
-
-
-def sound(look: Look) -> Finding | None:
-    """What a sound run looks like, said so that its absence is noticed."""
-    std, rank = look.last("val/feature_std"), look.last("val/feature_rank")
-    if std is None or rank is None:
-        return None
-    says = f"No collapse: the features differ (spread {std:.2f}, effective rank {rank:.1f})."
-    return Finding(
-        "sound", OK, says, "A spread above 0.1 and a rank above 2; both may fall a little at first.", unless=BROKEN
-    )
-
-
-def learning(look: Look) -> Finding | None:
-    """A loss that falls."""
-    if len(look.loss) < 4:
-        return None
-    start, end = look.part(look.loss, 0, 0.1), look.part(look.loss, 0.75, 1)
-    if end >= start - 0.01 * abs(start):
-        return None
-    beside = f"; a guess gives {look.guess[0]:.2f}" if look.guess else ""
-    return Finding("learning", OK, f"The loss fell from {start:.3g} to {end:.3g}{beside}.", unless=BROKEN)
 
 
 RULES: tuple[Rule, ...] = (
