@@ -261,11 +261,8 @@ def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> 
         UserError: there is nothing to read, it is damaged, or it is a bare state_dict: build that backbone yourself
             and use `load_weights`.
     """
-<<<<<<< HEAD
     checkpoint = ref if isinstance(ref, Pretrained) else resolve_ckpt(ref)
     return attach(restored(checkpoint, trusted), checkpoint.card or {})
-=======
-    return restored(ref, trusted)
 
 
 # ---- from arguments to a run ---------------------------------------------------------------------------------------
@@ -281,4 +278,3 @@ def _run(
     packages = call.packages(trusted)
     words = call.words_of({**values, "trusted_packages": packages or None}, overrides)
     return Run(session.perform(words, config_dir, progress), packages, load_backbone)
->>>>>>> python

@@ -184,7 +184,11 @@ def _work(config: Config, crew: crews.Crew | None, tables: bool) -> dict[str, An
         results = _call_stage(
             replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
         )
+        from ssl_lightning.reports import pages
+
+        pages.note_health(folder.path, results)
         folder.write_results(results)
+        pages.write_quietly(folder.path)
         if is_main_process() and tables:
             table.show_results(results, str(folder.path))
     return results

@@ -18,6 +18,7 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.judge import quality
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import (
     IMAGE,
@@ -65,6 +66,7 @@ def run(
     judged.backbone.to(device)
 
     files, counts, measured, words = [], {}, {}, ""
+    seen: dict[str, Features] = {}
     for name in dict.fromkeys(splits):
         paths, parts = [run.path / f"features_{name}.{kind}" for kind in formats], dict[str, Sample]()
         with written(paths) as written_to:
@@ -76,10 +78,13 @@ def run(
                     sample.add(features)
                     for file in written_to:
                         file.add(features, source, split)
+                seen[split] = sample.features()
         files += [str(path) for path in paths]
         counts[name], kept = sum(part.count for part in parts.values()), sample.features()
         measured = quality(kept, seed=data.seed)
         words = verdict.of({}, kept.x, partial(data.naive_features, split, kept.indices), data.noun)
+    if "test" in seen:
+        Keeper(run.path, data, judged.backbone, run.overrides)(seen.get("train"), seen["test"])
     barrier()
     return report(
         judged, watch,
