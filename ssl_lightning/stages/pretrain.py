@@ -75,7 +75,7 @@ def run(
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
         results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task)
     if still:
-        results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
+        results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
         **results,
         "epochs": fit.current_epoch,
