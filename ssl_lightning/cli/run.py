@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
@@ -144,16 +145,18 @@ def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
         if code:
             raise Ended(code)
         return RunFolder(config.path).results() or {}
+    flags = [flag for pair in pairwise(command or ()) if pair[0] == "--config-dir" for flag in pair]
+    flags += [word for word in command or () if word.startswith("--config-dir=")]
     with WATCH:
         if place.world == 1:
-            return _work(config, None)
+            return _work(config, None, flags)
         with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
-            return _work(config, crew)
+            return _work(config, crew, flags)
 
 
-def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
+def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str] = ()) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
-    from ssl_lightning.cli import table
+    from ssl_lightning.cli import summary
 
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
@@ -165,7 +168,7 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
             results = folder.results() or {}
             if is_main_process():
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
-                table.show_results(results, str(folder.path))
+                summary.show(results, folder.path, config.overrides, flags)
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
@@ -185,7 +188,7 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
         )
         folder.write_results(results)
         if is_main_process():
-            table.show_results(results, str(folder.path))
+            summary.show(results, folder.path, config.overrides, flags)
     return results
 
 

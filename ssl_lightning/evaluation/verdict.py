@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_lightning.core.task import Task
+from ssl_lightning.core.words import named_baseline
 from ssl_lightning.evaluation.quality import effective_rank, feature_std
 
 ADVICE = {
@@ -20,8 +21,6 @@ ALIKE = 1e-3  # of pixels in [0, 1]: images that differ by less are the same to 
 LONGER = "train longer (raise trainer.max_epochs)"
 LOSS = "train/loss in metrics.csv"
 NOT_NAIVE = ("random_init", "start", "from_scratch")  # baselines that are networks
-NAMES = {"random_init": "random weights", "start": "the weights it began with", "naive": "naive features"}
-NAMES |= {"from_scratch": "training from scratch", "train_mean": "the training mean"}
 STILL = 1e-6  # share of its length by which a network has turned; a run of a few steps turns it by thousandths
 
 
@@ -77,10 +76,12 @@ def of(
     if kind and not random.better:
         return f"Collapsed: {what}. To prevent it, {ADVICE[kind]}."
     if not random.told:
-        return f"No collapse: the {noun}s get different features. How useful these are can only be measured with labels."
+        return (
+            f"No collapse: the {noun}s get different features. How useful these are can only be measured with labels."
+        )
     constant = _constant(found, task)
     if random.better and constant and not any(_better(mine, constant[1], task) for mine in scores.mine.values()):
-        beside = f"{plain(constant[0])}: {scores.word(constant[1])}"
+        beside = f"{named_baseline(constant[0])}: {scores.word(constant[1])}"
         return f"Nothing useful learned: no better than giving every {noun} the same answer ({beside}; {random.told})."
     if random.better:
         return _above_random(scores, random) + _since_start(scores) + (f" Yet {what}." if kind else "")
@@ -98,11 +99,12 @@ def _above_random(scores: "_Scores", random: "_Compared") -> str:
     naive = scores.against(name)
     if not naive.told:
         return f"{head}."
-    called = plain(name)
+    called = named_baseline(name)
     if naive.better:
         return f"{head} and {called} ({naive.told})."
     if naive.worse:
-        return f"{called.capitalize()} beat these features ({naive.told}): {LONGER}. Random weights do worse ({random.told})."
+        beaten = f"Random weights do worse ({random.told})."
+        return f"{called.capitalize()} beat these features ({naive.told}): {LONGER}. {beaten}"
     return f"{head}, but are no better than {called} ({naive.told}): {LONGER}."
 
 
@@ -112,12 +114,7 @@ def _since_start(scores: "_Scores") -> str:
     if not start.told:
         return ""
     how = "Better than" if start.better else "Worse than" if start.worse else "No better than"
-    return f" {how} {NAMES['start']} ({start.told})."
-
-
-def plain(key: str) -> str:
-    """A baseline's key in words: `raw_pixels` -> "raw pixels"."""
-    return NAMES.get(key, key.replace("_", " "))
+    return f" {how} {named_baseline('start')} ({start.told})."
 
 
 def _are_alike(naive: Tensor) -> bool:
