@@ -9,13 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ssl_lightning.callbacks.labels import noun_of
-
-
-def clock(seconds: float) -> str:
-    """12 -> '0:12', 3700 -> '1:01:40'."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+from ssl_lightning.core.words import clock
 
 
 class Progress(Callback):

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
@@ -145,16 +146,18 @@ def run(config: Config, command: Sequence[str] | None = None, tables: bool = Tru
         if code:
             raise Ended(code)
         return RunFolder(config.path).results() or {}
+    flags = [flag for pair in pairwise(command or ()) if pair[0] == "--config-dir" for flag in pair]
+    flags += [word for word in command or () if word.startswith("--config-dir=")]
     with WATCH:
         if place.world == 1:
-            return _work(config, None, tables)
+            return _work(config, None, flags, tables)
         with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
-            return _work(config, crew, tables)
+            return _work(config, crew, flags, tables)
 
 
-def _work(config: Config, crew: crews.Crew | None, tables: bool) -> dict[str, Any]:
+def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables: bool) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
-    from ssl_lightning.cli import table
+    from ssl_lightning.cli import summary
 
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
@@ -166,7 +169,7 @@ def _work(config: Config, crew: crews.Crew | None, tables: bool) -> dict[str, An
             results = folder.results() or {}
             if is_main_process() and tables:
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
-                table.show_results(results, str(folder.path))
+                summary.show(results, folder.path, config.overrides, flags)
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
@@ -190,7 +193,7 @@ def _work(config: Config, crew: crews.Crew | None, tables: bool) -> dict[str, An
         folder.write_results(results)
         pages.write_quietly(folder.path)
         if is_main_process() and tables:
-            table.show_results(results, str(folder.path))
+            summary.show(results, folder.path, config.overrides, flags)
     return results
 
 

@@ -78,7 +78,7 @@ def run(
         keep = Keeper(run.path, data, method, run.overrides, k, temperature)
         results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task, keep=keep)
     if still:
-        results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
+        results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
         **results,
         "epochs": fit.current_epoch,
