@@ -65,8 +65,8 @@ def pretrain(
         The run.
 
     Raises:
-        UserError: a wrong name or value, data that cannot be used, another run in this folder; one line.
-        ModuleNotFoundError: a package of an extra is missing; the line names it.
+        UserError: a wrong name or value, data that cannot be used, another run in this folder, a package that is not
+            installed; one line.
         KeyboardInterrupt: stopped by a signal, after the state was saved.
 
     Example:
@@ -118,7 +118,7 @@ def evaluate(
         The evaluation, a run of its own: `.results` has the numbers.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> evaluate("runs/simclr-shapes", "linear").results["linear_top1"]  # doctest: +SKIP
@@ -165,7 +165,7 @@ def finetune(
         The fine-tuning, a run of its own.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> finetune("runs/simclr-shapes", labels_per_class=20).results["finetune_top1"]  # doctest: +SKIP
@@ -206,7 +206,7 @@ def embed(
         The features with labels and paths.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP
