@@ -59,7 +59,7 @@ def pretrain(
         overrides: further words of the command line, as they are typed there: ["optimizer.base_lr=0.1"].
         config_dir: a folder with yamls of your own.
         trusted: your own packages whose classes a config may name.
-        progress: print where the run lies, and a line for each epoch. Warnings are told in any case.
+        progress: print where the run lies, what is noticed, and a line for each epoch; False prints nothing.
 
     Returns:
         The run.

@@ -97,6 +97,8 @@ def leaves(run: RunFolder) -> dict[str, Any]:
 def prints(run: RunFolder) -> dict[str, Any]:
     """Says something; so does another thread."""
     print("from the run")
+    print("on stderr", file=sys.stderr)
+    warnings.warn("of Python", UserWarning, stacklevel=1)
     other = threading.Thread(target=print, args=("from elsewhere",))
     other.start()
     other.join()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -177,10 +178,16 @@ def test_the_same_call_again_returns_at_once(here: Path, capfd: pytest.CaptureFi
 
 
 def test_quiet_is_for_the_thread_that_asked(capfd: pytest.CaptureFixture[str]) -> None:
-    standin(target="prints", progress=False)
-    assert capfd.readouterr().out == "from elsewhere\n"
-    standin(target="prints", name="y")
-    assert "from the run" in capfd.readouterr().out
+    before = warnings.showwarning
+    with pytest.warns(UserWarning, match="of Python"):
+        standin(target="prints", progress=False)
+    assert tuple(capfd.readouterr()) == ("from elsewhere\n", "")
+    with pytest.warns(UserWarning, match="of Python"):
+        standin(target="prints", name="y")
+    told = capfd.readouterr()
+    assert "from the run" in told.out
+    assert "on stderr" in told.err
+    assert warnings.showwarning is before
 
 
 def test_paths_are_of_the_folder_that_was_current(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

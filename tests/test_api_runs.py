@@ -150,7 +150,7 @@ def test_features_of_the_run_and_of_a_folder(calls: Path, monkeypatch: pytest.Mo
             Image.fromarray(picture).save(f"{folder}/{i:02d}.png")
     one, two = (sl.embed("runs/s0", folder, progress=False) for folder in ("my photos", "other"))
     assert one.paths is not None
-    assert sorted(one.paths) == [f"{i:02d}.png" for i in range(20)]
+    assert sorted(one.paths) == [str(calls / "my photos" / f"{i:02d}.png") for i in range(20)]
     assert set(one.labels.tolist()) == {-1}
     assert one.files[0].parent == calls / "runs" / "s0" / "embed-my-photos"
     assert not np.array_equal(one.features, two.features)
