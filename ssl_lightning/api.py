@@ -60,14 +60,14 @@ def pretrain(
         overrides: further words of the command line, as they are typed there: ["optimizer.base_lr=0.1"].
         config_dir: a folder with yamls of your own.
         trusted: your own packages whose classes a config may name.
-        progress: print where the run lies, and a line for each epoch. Warnings are told in any case.
+        progress: print where the run lies, what is noticed, and a line for each epoch; False prints nothing.
 
     Returns:
         The run.
 
     Raises:
-        UserError: a wrong name or value, data that cannot be used, another run in this folder; one line.
-        ModuleNotFoundError: a package of an extra is missing; the line names it.
+        UserError: a wrong name or value, data that cannot be used, another run in this folder, a package that is not
+            installed; one line.
         KeyboardInterrupt: stopped by a signal, after the state was saved.
 
     Example:
@@ -119,7 +119,7 @@ def evaluate(
         The evaluation, a run of its own: `.results` has the numbers.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> evaluate("runs/simclr-shapes", "linear").results["linear_top1"]  # doctest: +SKIP
@@ -166,7 +166,7 @@ def finetune(
         The fine-tuning, a run of its own.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> finetune("runs/simclr-shapes", labels_per_class=20).results["finetune_top1"]  # doctest: +SKIP
@@ -207,7 +207,7 @@ def embed(
         The features with labels and paths.
 
     Raises:
-        UserError, ModuleNotFoundError, KeyboardInterrupt: as `pretrain`.
+        UserError, KeyboardInterrupt: as `pretrain`.
 
     Example:
         >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP

@@ -27,8 +27,8 @@ _at_work = threading.Lock()  # random states, warnings and signal handlers are t
 def perform(words: Sequence[str], config_dir: Path | str | None = None, progress: bool = True) -> Path:
     """Do what a command line of these words does; returns the run's folder, absolute.
 
-    Raises UserError for what ends a command line with one line, ModuleNotFoundError for a package that is not
-    installed, and KeyboardInterrupt after a signal, when the state of a training has been saved.
+    Raises UserError for what ends a command line with one line, and KeyboardInterrupt after a signal, when the state of
+    a training has been saved.
     """
     asked = _asked(words, config_dir)
     with _alone(), contextlib.ExitStack() as around:
@@ -44,7 +44,7 @@ def perform(words: Sequence[str], config_dir: Path | str | None = None, progress
             line = missing.line(error)
             if line is None:
                 raise
-            raise ModuleNotFoundError(line, name=error.name) from error
+            raise UserError(line) from error
 
 
 def _performed(asked: arguments.Arguments) -> Path:

@@ -6,12 +6,13 @@ import contextlib
 import io
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 
 class Quiet(io.TextIOBase):
-    """Stands in for sys.stdout: what the thread that made it writes is dropped, all else goes to the real stream."""
+    """Stands in for sys.stdout or sys.stderr: what the thread that made it writes is dropped, all else is passed on."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__()
@@ -32,9 +33,20 @@ class Quiet(io.TextIOBase):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what this thread prints; warnings and errors, on stderr, stay."""
-    with contextlib.redirect_stdout(Quiet(sys.stdout)):
-        yield
+    """Drop what this thread prints, on stdout and stderr; Python's own warnings are still shown."""
+    real, show = sys.stderr, warnings.showwarning
+
+    def shown(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
+        show(message, category, filename, lineno, file or real, line)
+
+    with contextlib.redirect_stdout(Quiet(sys.stdout)), contextlib.redirect_stderr(Quiet(real)):
+        warnings.showwarning = shown
+        try:
+            yield
+        finally:
+            warnings.showwarning = show
 
 
 def is_quiet() -> bool:

@@ -21,7 +21,7 @@ class Embedded:
         labels: int64 (N,), -1 where there is none.
         classes: names of the labels (K,).
         split: (N,) "train" or "test" for each item.
-        paths: (N,) of the files, relative to the data's root; None where items are no files.
+        paths: (N,) of the files, absolute; None where items are no files.
         targets: (N, L) where each item has several labels, or numbers; None elsewhere.
         files: the features_<split>.npz that these were read from.
         run: the run of the embedding.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHARES = ("top1", "top5", "accuracy")  # fractions, shown in percent
-OWN_WEIGHTS = tuple(pattern for pattern in places.WEIGHTS if not pattern.endswith(".json"))
+OWN_WEIGHTS = ("backbone.safetensors", "checkpoints/*.ckpt")
 PICTURE = 480  # px, the longer side of the picture in a notebook
 
 
@@ -131,7 +131,10 @@ class Run:
         `load_backbone` does.
         """
         own = any(next(self.path.glob(pattern), None) for pattern in OWN_WEIGHTS)
-        ref = self.path if own else self.results.get("ckpt") or self.path
+        judged = None if own else self.results.get("ckpt")
+        if judged and (self.path / "finetune").is_dir():
+            raise UserError(f"{self.name} keeps no backbone of its own; the one before fine-tuning is that of {judged}")
+        ref = judged or self.path
         if self._load is not None:
             return self._load(ref, self.trusted)
         from ssl_lightning.runs.checkpoint import restored
