@@ -147,9 +147,10 @@ def _map(items: Items, places: np.ndarray) -> str:
         rows = np.flatnonzero(items.labels == label)
         fill = color(label) if label >= 0 else "var(--c1)" if not items.labelled else "var(--c8)"
         wrong = (items.found[rows] >= 0) & (items.found[rows] != label)
+        marks = {False: "", True: ' class="w"'}
         dots = "".join(
-            f'<circle cx="{xs[i]:.1f}" cy="{ys[i]:.1f}" r="{radius}" data-i="{i}"{' class="w"' if bad else ""}/>'
-            for i, bad in zip(rows, wrong, strict=True)
+            f'<circle cx="{xs[i]:.1f}" cy="{ys[i]:.1f}" r="{radius}" data-i="{i}"{marks[bad]}/>'
+            for i, bad in zip(rows, wrong.tolist(), strict=True)
         )
         groups.append(f'<g data-g="{label}" style="fill:{fill}">{dots}</g>')
     return (

@@ -132,4 +132,5 @@ def learning(look: Look) -> Finding | None:
     if end >= start - 0.01 * abs(start):
         return None
     beside = f"; a guess gives {look.guess[0]:.2f}" if look.guess else ""
-    return Finding("learning", OK, f"The loss fell from {start:.3g} to {end:.3g}{beside}.", unless=BROKEN)
+    says = f"The loss fell from {start:.3g} to {end:.3g}{beside}."
+    return Finding("learning", OK, says, unless=(*BROKEN, "at_chance", "still"))

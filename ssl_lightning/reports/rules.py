@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
-from ssl_lightning.reports.look import CENTERED, MASKED, PREDICTING, QUEUE, Look
+from ssl_lightning.reports.look import CENTERED, FIXED, MASKED, PREDICTING, QUEUE, Look
 from ssl_lightning.reports.outcome import (
     BROKEN,
     below_naive,
@@ -176,11 +176,11 @@ def at_chance(look: Look) -> Finding | None:
     (guess, formula), end = look.guess, look.part(look.loss, 0.75, 1)
     if end < 0.97 * guess:
         return None
+    task = "solves its task no better" if look.method in FIXED else "tells no better which views belong together"
     return Finding(
         "at_chance",
-        BAD,
-        f"The loss ends at {end:.3g}, and guessing gives {guess:.3g} ({formula}): the network cannot tell which views "
-        "belong together.",
+        WATCH if look.method in FIXED else BAD,
+        f"The loss ends at {end:.3g}, and guessing gives {guess:.3g} ({formula}): the network {task}.",
         "It falls clearly below this within the first epochs, sooner with a small batch.",
         "Weaken the augmentation (larger crops), lower the temperature, or check optimizer.base_lr.",
         unless=BROKEN,
