@@ -89,10 +89,11 @@ def tiles(run: Run) -> list[str]:
     for name, scores in baselines.items() if keys else ():
         shown = {key: scores[key] for key in keys if isinstance(scores, Mapping) and key in scores}
         if shown:
-            first, *rest = shown.items()
-            more = ", ".join(f"{_kind(key)} {names.value(key, value)}" for key, value in rest)
-            beside = f"{_kind(first[0])}, {more}" if more else _kind(first[0])
-            found.append(tile(names.BASELINES.get(name, name), names.value(*first), beside))
+            (key, score), *rest = shown.items()
+            told = [_kind(key), *(f"{_kind(other).lower()} {names.value(other, value)}" for other, value in rest)]
+            if scores is not random and names.is_share(key) and isinstance(random.get(key), int | float):
+                told.append(f"{100 * (score - random[key]):+.1f} points over random")
+            found.append(tile(names.BASELINES.get(str(name), str(name)), names.value(key, score), ", ".join(told)))
     if not keys:
         found += running(run)
     if (seconds := run.results.get("seconds")) is not None and isinstance(seconds, int | float):
@@ -124,7 +125,7 @@ def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
         gain, share = mine - other, names.is_share(key)
         told = f"{100 * gain:+.1f} points" if share else f"{gain:+.3g}"
         beside = f"{told} over {names.BASELINES[name].lower()}"
-        way = ("up" if gain > 0 else "down") if share else ""
+        way = ("" if abs(gain) < 5e-4 else "up" if gain > 0 else "down") if share else ""
     return tile(_kind(key), names.value(key, mine), beside, way, main=True)
 
 
@@ -158,16 +159,14 @@ def tile(what: str, value: str, beside: str | None = "", way: str = "", main: bo
 def health_of(found: list[Finding]) -> str:
     """The findings, the worst first."""
     words = {OK: "fine", WATCH: "watch", BAD: "problem"}
-    shown = "".join(
-        f'<li class="finding" data-kind="{attribute(f.kind)}"><span class="level {f.level}">{words[f.level]}</span><div>'
-        f'<p class="says">{escape(f.says)}</p>'
-        + (f'<p class="normal">Normal: {escape(f.normal)}</p>' if f.normal else "")
-        + (f'<p class="fix">Try: {escape(f.fix)}</p>' if f.fix and f.level != OK else "")
-        + (f'<p class="fix">{escape(f.fix)}</p>' if f.fix and f.level == OK else "")
-        + "</div></li>"
-        for f in found
-    )
-    return f'<ul class="findings">{shown}</ul>' if shown else ""
+    shown = []
+    for f in found:
+        lines = [("says", f.says), ("normal", f.normal and f"Normal: {f.normal}")]
+        lines.append(("fix", f"Try: {f.fix}" if f.fix and f.level != OK else f.fix))
+        text = "".join(f'<p class="{kind}">{escape(line)}</p>' for kind, line in lines if line)
+        level = f'<span class="level {f.level}">{words[f.level]}</span>'
+        shown.append(f'<li class="finding" data-kind="{attribute(f.kind)}">{level}<div>{text}</div></li>')
+    return f'<ul class="findings">{"".join(shown)}</ul>' if shown else ""
 
 
 def curves(run: Run, look: Look) -> str:

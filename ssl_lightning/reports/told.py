@@ -25,7 +25,9 @@ def what(run: Run, look: Look) -> str:
     cards = "".join(
         f'<div class="card"><h3>{title}</h3>{table}</div>' for title, rows in tables if (table := html.facts(rows))
     )
-    return html.code(names.command(words)) + f'<div class="grid2">{cards}</div>'
+    protocol = html.facts([*_mapping(run.results.get("protocol")).items()])
+    measured = html.details("How the results were measured", f'<div class="card">{protocol}</div>') if protocol else ""
+    return html.code(names.command(words)) + f'<div class="grid2">{cards}</div>{measured}'
 
 
 def data(run: Run) -> list[tuple[str, Any]]:
@@ -72,7 +74,6 @@ def training(run: Run, look: Look) -> list[tuple[str, Any]]:
         ("steps", counted(steps)),
         ("seed", run.results.get("seed", run.config.get("seed"))),
         ("labels used", counted(run.results.get("labels"))),
-        *((f"protocol, {key}", text) for key, text in _mapping(run.results.get("protocol")).items()),
     ]
 
 
