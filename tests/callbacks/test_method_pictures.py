@@ -58,9 +58,9 @@ def test_the_pictures_of_some_epochs_are_kept(tmp_path: Path) -> None:
     fit(Shows(), tmp_path, [MethodPictures(tmp_path, 3)], max_epochs=3)
     names = [file.relative_to(tmp_path).as_posix() for file in sorted(tmp_path.rglob("halves.png"))]
     assert names == ["halves.png", "pictures/epoch_001/halves.png", "pictures/epoch_002/halves.png"]
-    newest, first = (Image.open(tmp_path / name) for name in names[:2])
-    assert newest.info["epoch"] == "3"
-    assert first.info["epoch"] == "1"
+    for name, epoch in zip(names, ("3", "1", "2"), strict=True):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.info["epoch"] == epoch
 
 
 def test_rows_have_the_names_of_what_they_show() -> None:
