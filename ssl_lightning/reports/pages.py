@@ -31,7 +31,7 @@ def write(folder: Path) -> Path | None:
     run = read.run(folder)
     if not (run.rows or run.parts or run.kept.arrays):
         return None
-    files.write_atomic(folder / FILE, page.html(run))
+    files.write_atomic(folder / FILE, page.html_of(run))
     return folder / FILE
 
 

@@ -89,9 +89,21 @@ def pictures_of(folder: Path) -> dict[str, list[tuple[int | None, Path]]]:
     for states in found.values():
         states.sort(key=lambda state: state[0] or 0)
     for file in sorted(folder.glob("*.png")):
-        if not found.get(file.stem):
-            found[file.stem] = [(None, file)]
+        epoch, states = epoch_of(file), found.setdefault(file.stem, [])
+        if epoch is None or all(epoch != state for state, _ in states):
+            states.append((epoch, file))
     return found
+
+
+def epoch_of(file: Path) -> int | None:
+    """The epoch that a picture of ours says it is of."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return int(image.info.get("epoch", ""))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def column(rows: list[Row], name: str, over: str = "step") -> tuple[list[float], list[float]]:

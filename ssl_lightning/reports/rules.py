@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
-from ssl_lightning.reports.look import CENTERED, MASKED, PREDICTING, QUEUE, Look
+from ssl_lightning.reports.look import CENTERED, FIXED, MASKED, PREDICTING, QUEUE, Look
 from ssl_lightning.reports.outcome import (
     BROKEN,
     below_naive,
@@ -127,7 +127,8 @@ def uniform(look: Look) -> Finding | None:
 def collapsed(look: Look) -> Finding | None:
     """Complete collapse is a spread near 0 (SimSiam, Chen & He 2020, https://arxiv.org/abs/2011.10566, figure 2), or a
     scale near 0 (VICReg, https://arxiv.org/abs/2105.04906); dimensional collapse an effective rank near 1 (Jing et al.
-    2021, https://arxiv.org/abs/2110.09348). The thresholds are those of `callbacks.collapse`."""
+    2021, https://arxiv.org/abs/2110.09348). The thresholds are those of `callbacks.collapse`. What predicts pixels has
+    nothing that spreads its features, and begins with few directions: of it a low rank is no collapse."""
     std, rank = look.last("val/feature_std"), look.last("val/feature_rank")
     own, scale, own_rank = (look.last(f"train/embedding_{n}") for n in ("std", "scale", "rank"))
     fix = "Lower optimizer.base_lr; keep the BatchNorm of projector and predictor, the stop-gradient and the teacher."
@@ -145,7 +146,7 @@ def collapsed(look: Look) -> Finding | None:
         )
         return Finding("collapsed", BAD, says, "The scale stays within a factor of a few.", fix)
     low = min((value for value in (rank, own_rank) if value is not None), default=None)
-    if low is not None and low < 2.0 and len(look.loss) > 3:
+    if low is not None and low < 2.0 and len(look.loss) > 3 and look.method not in MASKED:
         says = f"Dimensional collapse: the vectors vary along about one direction (effective rank {low:.1f})."
         fix = "Make the views differ more, lower the temperature or optimizer.base_lr, or enlarge the batch."
         return Finding("collapsed", BAD, says, "Sound runs use several directions from the first epochs on.", fix)
@@ -176,11 +177,11 @@ def at_chance(look: Look) -> Finding | None:
     (guess, formula), end = look.guess, look.part(look.loss, 0.75, 1)
     if end < 0.97 * guess:
         return None
+    task = "solves its task no better" if look.method in FIXED else "tells no better which views belong together"
     return Finding(
         "at_chance",
-        BAD,
-        f"The loss ends at {end:.3g}, and guessing gives {guess:.3g} ({formula}): the network cannot tell which views "
-        "belong together.",
+        WATCH if look.method in FIXED else BAD,
+        f"The loss ends at {end:.3g}, and guessing gives {guess:.3g} ({formula}): the network {task}.",
         "It falls clearly below this within the first epochs, sooner with a small batch.",
         "Weaken the augmentation (larger crops), lower the temperature, or check optimizer.base_lr.",
         unless=BROKEN,
