@@ -17,7 +17,7 @@ from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
 from ssl_lightning.core import crew as crews
-from ssl_lightning.core import launch, missing, one_line
+from ssl_lightning.core import launch, missing, one_line, progress
 from ssl_lightning.core.errors import Interrupted, UserError
 from ssl_lightning.core.launch import Launch, is_main_process
 from ssl_lightning.core.signals import WATCH, status, words
@@ -199,6 +199,11 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
 
         stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
         seed_everything(settings.seed, workers=True, verbose=False)
+        shown, callbacks = (
+            config.values["trainer"].get("enable_progress_bar", True),
+            config.values.get("callbacks") or {},
+        )
+        progress.watched(bool(shown and callbacks.get("progress")))
         parts = Parts(config, folder)
         if crew is not None:
             parts.trainer.begin_talk(crew, settings.rank_timeout)

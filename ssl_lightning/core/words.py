@@ -18,7 +18,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def counted(count: int, word: str) -> str:
+def counted(count: int, word: str = "image") -> str:
     """`1 image`, `2,000 images`, `2 classes`."""
     return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
 

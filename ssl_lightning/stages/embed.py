@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
@@ -18,6 +19,7 @@ from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.runs.checkpoint import save_atomic
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,
@@ -55,11 +57,14 @@ def run(
     if task is not None:
         data.read_labels(task.reads)
     judged.backbone.to(device)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
 
     files, counts, measured, words = [], {}, {}, ""
     for split in splits:
         source = data.probe_set if split == "train" else data.test_set
-        features = extract(judged.backbone, data.eval_loader(split), device)
+        progress.say(f"features of {len(source):,} {split} {data.noun}s")
+        with progress.phase(f"{split} {data.noun}s"):
+            features = extract(judged.backbone, data.eval_loader(split), device)
         need_finite((split, features), noun=data.noun)
         for kind in formats:
             path = run.path / f"features_{split}.{kind}"

@@ -6,6 +6,7 @@ import torch
 
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
 from ssl_lightning.stages.judging import need_labels, verdict_on
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
@@ -35,6 +36,7 @@ def run(
     same_items(judged, data)
     task = need_labels(data, "knn", task)
     others = data_of(probes, other_data, judged, "knn", task)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
     given = (k, temperature, chunk)
     found = on_neighbours(judged, data, task, device, *given)
     found |= measured(others, lambda other, its: on_neighbours(judged, other, its, device, *given))
