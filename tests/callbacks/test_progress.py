@@ -93,5 +93,14 @@ def test_the_first_line_of_a_long_epoch_comes_soon(
     assert progress._text(trainer).endswith("  0:20 left")  # 10 steps of 2 seconds
 
 
+def test_a_titled_training_tells_epochs_with_a_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = ToyMethod()
+    method.title, method.progress_words = "from scratch", lambda: ["picking split 50.0 %"]  # type: ignore[assignment]
+    fit(method, tmp_path, [Progress()], max_epochs=5, check_val_every_n_epoch=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert [line.split("  ")[:2] for line in lines] == [["from scratch", f"epoch {i}/5"] for i in (2, 4, 5)]
+    assert all("  picking split 50.0 %  " in line for line in lines)
+
+
 def test_clock() -> None:
     assert [clock(s) for s in (0, 12.4, 61, 3700)] == ["0:00", "0:12", "1:01", "1:01:40"]
