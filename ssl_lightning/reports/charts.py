@@ -30,6 +30,7 @@ from ssl_lightning.reports.drawing import (
     short,
     shown,
     svg,
+    text,
     text_width,
 )
 from ssl_lightning.reports.html import attribute, escape
@@ -97,36 +98,30 @@ def bar_chart(
     height = TOP + 26 * max(len(bars), 1) + 34
     ends = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None]
     xs = axis([*ends, *([reference[0]] if reference else [])], wide, WIDTH - 58, zero=True)
-    drawn = []
-    for i, bar in enumerate(bars):
-        y, fill = TOP + 26 * i, bar.color or color(0)
-        zero, end = xs.place(0.0), xs.place(bar.value) if math.isfinite(bar.value) else xs.place(0.0)
-        drawn.append(
-            f'<text class="name" x="{wide - 8}" y="{y + 15}" text-anchor="end">{escape(cut(bar.name, wide - 10))}</text>'
-            f'<rect x="{min(zero, end):.1f}" y="{y + 3}" width="{abs(end - zero):.1f}" height="17" rx="2" '
-            f'style="fill:{attribute(fill)}"><title>{escape(bar.name)}: {number(bar.value, percent)}</title></rect>'
-        )
-        edge = end
-        if bar.low is not None and bar.high is not None:
-            low, high = xs.place(bar.low), xs.place(bar.high)
-            drawn.append(
-                f'<path class="error" d="M{low:.1f} {y + 11.5}H{high:.1f}M{low:.1f} {y + 8}v7M{high:.1f} {y + 8}v7"/>'
-            )
-            edge = max(end, high)
-        drawn.append(f'<text class="value" x="{edge + 5:.1f}" y="{y + 16}">{number(bar.value, percent)}</text>')
+    drawn = [_bar(bar, TOP + 26 * i, wide, xs, percent) for i, bar in enumerate(bars)]
     bottom = TOP + 26 * max(len(bars), 1)
     if reference:
         x = xs.place(reference[0])
-        drawn.append(
-            f'<path class="reference" d="M{x:.1f} {TOP - 4}V{bottom}"><title>{escape(reference[1])}: '
-            f"{number(reference[0], percent)}</title></path>"
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 13}" text-anchor="middle">{escape(reference[1])}</text>'
-        )
+        said = f"{reference[1]}: {number(reference[0], percent)}"
+        line = f'<path class="reference" d="M{x:.1f} {TOP - 4}V{bottom}"><title>{escape(said)}</title></path>'
+        drawn.append(line + text(reference[1], x, bottom + 13, anchor="middle"))
     if x_label:
-        drawn.append(
-            f'<text class="label" x="{(wide + WIDTH) / 2:.0f}" y="{height - 5}" text-anchor="middle">{escape(x_label)}</text>'
-        )
+        drawn.append(text(x_label, (wide + WIDTH) / 2, height - 5, "label", "middle"))
     return svg(title, "".join(drawn), height)
+
+
+def _bar(bar: Bar, y: int, wide: float, xs: Axis, percent: bool) -> str:
+    value = number(bar.value, percent)
+    zero, end = xs.place(0.0), xs.place(bar.value) if math.isfinite(bar.value) else xs.place(0.0)
+    drawn = text(cut(bar.name, wide - 10), wide - 8, y + 15, "name", "end") + (
+        f'<rect x="{min(zero, end):.1f}" y="{y + 3}" width="{abs(end - zero):.1f}" height="17" rx="2" '
+        f'style="fill:{attribute(bar.color or color(0))}"><title>{escape(bar.name)}: {value}</title></rect>'
+    )
+    if bar.low is not None and bar.high is not None:
+        low, end = xs.place(bar.low), max(end, xs.place(bar.high))
+        high = xs.place(bar.high)
+        drawn += f'<path class="error" d="M{low:.1f} {y + 11.5}H{high:.1f}M{low:.1f} {y + 8}v7M{high:.1f} {y + 8}v7"/>'
+    return drawn + text(value, end + 5, y + 16, "value")
 
 
 def scatter(
@@ -159,9 +154,8 @@ def scatter(
             cx, cy = xs.place(x), ys.place(y)
             dots.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="4"><title>{escape(value)}</title></circle>')
             if names:
-                end = cx > WIDTH - 110
-                place = f'x="{cx + (-7 if end else 7):.1f}" y="{cy + 4:.1f}"' + (' text-anchor="end"' if end else "")
-                dots.append(f'<text class="tick" {place}>{escape(said)}</text>')
+                beyond = cx > WIDTH - 110
+                dots.append(text(said, cx + (-7 if beyond else 7), cy + 4, anchor="end" if beyond else ""))
         drawn.append(f'<g class="dots" style="fill:{attribute(one.color or color(i))}">{"".join(dots)}</g>')
     inside = frame(xs, ys, x_label, y_label, percent_y, percent_x) + "".join(drawn) + told
     return svg(title, inside, HEIGHT)
@@ -191,35 +185,33 @@ def heat_map(
     )
     finite = [v for row in values for v in row if math.isfinite(v)]
     most = max(finite, default=1.0) or 1.0
-    drawn = [] if not row_label else [
-        f'<text class="label" transform="translate(10 {head + tall * len(rows) / 2:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(row_label)}</text>'
-    ]  # fmt: skip
+    drawn = []
+    if row_label:
+        drawn.append(text(row_label, 10, head + tall * len(rows) / 2, "label", "middle", -90))
     if column_label:
-        drawn.append(
-            f'<text class="label" x="{wide + cell * len(columns) / 2:.0f}" y="{TOP + 8}" text-anchor="middle">{escape(column_label)}</text>'
-        )
-    for j, name in enumerate(columns):
-        place = f"translate({wide + cell * (j + 0.5) + 3:.1f} {head - 5:.1f}) rotate(-45)"
-        drawn.append(f'<text class="tick" transform="{place}">{escape(cut(name, 78))}</text>')
+        drawn.append(text(column_label, wide + cell * len(columns) / 2, TOP + 8, "label", "middle"))
+    drawn += [text(cut(name, 78), wide + cell * (j + 0.5) + 3, head - 5, turned=-45) for j, name in enumerate(columns)]
     for i, name in enumerate(rows):
         y = head + tall * i
-        drawn.append(
-            f'<text class="tick" x="{wide - 6}" y="{y + tall / 2 + 4:.1f}" text-anchor="end">{escape(cut(name, wide - 8))}</text>'
-        )
+        drawn.append(text(cut(name, wide - 8), wide - 6, y + tall / 2 + 4, anchor="end"))
         for j, value in enumerate(values[i]):
-            if not math.isfinite(value):
-                continue
-            share, x, text = max(0.0, value) / most, wide + cell * j, number(value, percent)
-            drawn.append(
-                f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{tall - 1:.1f}" '
-                f'style="fill:rgba(var(--heat),{0.04 + 0.92 * share:.2f})"><title>{escape(name)} / '
-                f"{escape(columns[j])}: {text}</title></rect>"
-            )
-            if numbers and value:
-                said = f"{100 * value:.0f}" if percent else text
-                drawn.append(
-                    f'<text class="in{" strong" if share > 0.55 else ""}" x="{x + cell / 2:.1f}" '
-                    f'y="{y + tall / 2 + 4:.1f}" text-anchor="middle">{said}</text>'
-                )
+            if math.isfinite(value):
+                place = (wide + cell * j, y, cell, tall)
+                drawn.append(_cell(value, max(0.0, value) / most, f"{name} / {columns[j]}", place, percent, numbers))
     return svg(title, "".join(drawn), math.ceil(head + tall * len(rows) + 8))
+
+
+def _cell(
+    value: float, share: float, name: str, place: tuple[float, float, float, float], percent: bool, written: bool
+) -> str:
+    x, y, cell, tall = place
+    drawn = (
+        f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{tall - 1:.1f}" '
+        f'style="fill:rgba(var(--heat),{0.04 + 0.92 * share:.2f})"><title>{escape(name)}: {number(value, percent)}'
+        "</title></rect>"
+    )
+    if written and value:
+        kind = "in strong" if share > 0.55 else "in"
+        said = f"{100 * value:.0f}" if percent else number(value)
+        drawn += text(said, x + cell / 2, y + tall / 2 + 4, kind, "middle")
+    return drawn
