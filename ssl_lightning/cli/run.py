@@ -25,6 +25,7 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+MADE_ANEW = ("ssl_lightning.stages.compare.run",)  # stages whose results hold as long as what they read stays as it is
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -163,6 +164,8 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str] = ()) ->
         chosen = devices.chosen(config.values)
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
+        if config.values["stage"]["_target_"] in MADE_ANEW:
+            folder.forget_results(config.stored)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
