@@ -17,7 +17,7 @@ from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
 from ssl_lightning.core import crew as crews
-from ssl_lightning.core import launch, missing, one_line
+from ssl_lightning.core import launch, missing, one_line, progress
 from ssl_lightning.core.errors import Interrupted, UserError
 from ssl_lightning.core.launch import Launch, is_main_process
 from ssl_lightning.core.signals import WATCH, status, words
@@ -25,6 +25,7 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+MADE_ANEW = ("ssl_lightning.stages.compare.run",)  # stages whose results hold as long as what they read stays as it is
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -164,6 +165,8 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
         chosen = devices.chosen(config.values)
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
+        if config.values["stage"]["_target_"] in MADE_ANEW:
+            folder.forget_results(config.stored)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
@@ -204,6 +207,11 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
 
         stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
         seed_everything(settings.seed, workers=True, verbose=False)
+        shown, callbacks = (
+            config.values["trainer"].get("enable_progress_bar", True),
+            config.values.get("callbacks") or {},
+        )
+        progress.watched(bool(shown and callbacks.get("progress")))
         parts = Parts(config, folder)
         if crew is not None:
             parts.trainer.begin_talk(crew, settings.rank_timeout)

@@ -13,18 +13,12 @@ from typing import Any
 from ssl_lightning.cli import table
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import plain
-from ssl_lightning.core.words import clock, counted, named_baseline
+from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline
 
-KINDS = {
-    "knn": "kNN",
-    "linear": "linear probe",
-    "finetune": "fine-tuned",
-}  # how something was measured, and its heading
-METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
-SECOND = ("top5", "rmse")  # stay in results.json
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
+TOLD += " runs groups"
 PROGRAM = ("python", "-m", "ssl_lightning")
 LONGER = "trainer.max_epochs"  # a verdict that names it says: train longer
 
@@ -43,7 +37,8 @@ def lines(
     results: Mapping[str, Any], folder: Path, overrides: Sequence[str] = (), flags: Sequence[str] = ()
 ) -> list[str]:
     """The same, as lines without a line break."""
-    found = ["", *table.wrapped(headline(results)), *scores(results), *_of_probes(results), *_others(results)]
+    found = ["", *table.wrapped(headline(results)), *_ranking(results), *scores(results), *_of_probes(results)]
+    found += _others(results)
     for sentence in (results.get("verdict"), *(results.get("health") or ())):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
     commands = next_commands(results, folder, overrides, flags)
@@ -111,10 +106,26 @@ def _is_figure(value: Any) -> bool:
 
 
 def _heading(kind: str, metric: str, alone: bool) -> str:
-    word = METRICS.get(metric, metric)
-    if alone:
-        return word or "accuracy"
-    return f"{KINDS[kind]} {word}".strip()
+    return METRICS.get(metric, metric) or "accuracy" if alone else measure(kind, metric)
+
+
+def _ranking(results: Mapping[str, Any]) -> list[str]:
+    """The groups of `stage=compare`, best first; of several sections one table each."""
+    rows = [row for row in results.get("groups") or () if isinstance(row, Mapping)]
+    found: list[str] = []
+    for kind in dict.fromkeys((row.get("stage"), row.get("data"), row.get("task")) for row in rows):
+        some = [row for row in rows if (row.get("stage"), row.get("data"), row.get("task")) == kind]
+        keys = [key for key in some[0] if key not in ("stage", "data", "task", "run") and not key.endswith("_std")]
+        keys = [key for key in keys if any(row.get(key) is not None for row in some)]
+        cells = [[_mean(row, key) for key in keys] for row in some]
+        found += [f"{kind[0]} on {kind[1]}", *table.columns([table.short(keys), *cells], "  ")]
+    return found
+
+
+def _mean(row: Mapping[str, Any], key: str) -> str:
+    """A cell: a mean, with the deviation over seeds where there is one."""
+    value, deviation = table.text(key, row.get(key)), row.get(f"{key}_std")
+    return value if deviation is None else f"{value.removesuffix(' %')} +- {table.text(key, deviation)}"
 
 
 def _quality(results: Mapping[str, Any]) -> list[str]:

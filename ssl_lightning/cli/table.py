@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssl_lightning.core.errors import plain
+from ssl_lightning.core.words import is_share, last_word
 
 WIDTH = 100
-SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent
 FIXED = ("r2",)  # with three decimals
 CUT = 40  # characters of a cell
 GAP = "   "
@@ -19,8 +19,9 @@ GAP = "   "
 def text(key: str, value: Any) -> str:
     """One value as a person reads it."""
     if isinstance(value, float):
-        end = key.rsplit(".", 1)[-1].rsplit("_", 1)[-1]
-        return f"{100 * value:.1f} %" if end in SHARES else f"{value:.3f}" if end in FIXED else f"{value:.4g}"
+        if is_share(key):
+            return f"{100 * value:.1f} %"
+        return f"{value:.3f}" if last_word(key) in FIXED else f"{value:.4g}"
     return "" if value is None else plain(str(value))
 
 

@@ -76,9 +76,8 @@ def of(
     if kind and not random.better:
         return f"Collapsed: {what}. To prevent it, {ADVICE[kind]}."
     if not random.told:
-        return (
-            f"No collapse: the {noun}s get different features. How useful these are can only be measured with labels."
-        )
+        worth = "How useful they are is measured with labels, by stage=knn and stage=linear."
+        return f"No collapse: the {noun}s get different features. {worth}"
     constant = _constant(found, task)
     if random.better and constant and not any(_better(mine, constant[1], task) for mine in scores.mine.values()):
         beside = f"{named_baseline(constant[0])}: {scores.word(constant[1])}"

@@ -170,10 +170,12 @@ def heat_map(
     column_label: str = "",
     percent: bool = False,
     numbers: bool | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> str:
     """A table of values >= 0 as cells of one colour, darker where larger; what is not finite is left blank.
 
     Args:
+        scale: the values of the lightest and of the darkest cell; None: 0 and the largest.
         numbers: the value stands in each cell; None: where there are 12 columns or fewer.
     """
     numbers = len(columns) <= 12 if numbers is None else numbers
@@ -185,7 +187,7 @@ def heat_map(
         TOP + (16 if column_label else 0) + min(80, 8 + max((text_width(name) for name in columns), default=0) * 0.72)
     )
     finite = [v for row in values for v in row if math.isfinite(v)]
-    most = max(finite, default=1.0) or 1.0
+    least, most = scale or (0.0, max(finite, default=1.0) or 1.0)
     drawn = []
     if row_label:
         drawn.append(text(row_label, 10, head + tall * len(rows) / 2, "label", "middle", -90))
@@ -198,7 +200,8 @@ def heat_map(
         for j, value in enumerate(values[i]):
             if math.isfinite(value):
                 place = (wide + cell * j, y, cell, tall)
-                drawn.append(_cell(value, max(0.0, value) / most, f"{name} / {columns[j]}", place, percent, numbers))
+                share = min(1.0, max(0.0, (value - least) / ((most - least) or 1.0)))
+                drawn.append(_cell(value, share, f"{name} / {columns[j]}", place, percent, numbers))
     return svg(title, "".join(drawn), math.ceil(head + tall * len(rows) + 8))
 
 

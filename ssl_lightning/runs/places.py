@@ -17,6 +17,7 @@ from ssl_lightning.core.errors import UserError
 FILES = (
     r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
     r"features_\w+\.(npz|parquet)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
+    r"compare\.(html|csv)",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )
 FOLDERS = r"checkpoints|pictures|wandb|tensorboard|lightning_logs|\.submitit"
@@ -187,7 +188,7 @@ def _belongs(entry: Path) -> bool:
 
 def _passing(entry: Path) -> bool:
     """Does the name say that a write was cut short, or that a process works beside?"""
-    return re.fullmatch(FILES[2], entry.name) is not None
+    return re.fullmatch(FILES[-1], entry.name) is not None
 
 
 def _stays(entry: Path, folder: Path) -> bool:

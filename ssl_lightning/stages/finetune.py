@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
@@ -15,6 +16,7 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -65,6 +67,7 @@ def run(
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "finetune", task)
+    opening.of_backbone(judged.backbone, judged.method, data, device_of(trainer))
     rows, held = picking_split(data, picking)
     views = data.weak_views((1.0, 1.0) if task.whole_items else crop_scale)
     labelled = partial(LabelledData, data, rows, held, views, batch_size)
@@ -108,7 +111,8 @@ def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: 
     """Set a linear head to a linear probe on the features of the rows (N,) that are trained on, and of no others."""
     if not isinstance(module.head, nn.Linear):
         return
-    train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
+    with progress.phase("features for the head's linear probe"):
+        train = extract(module.backbone.to(device), data.eval_loader("train", rows), device)
     need_finite(("train", train), noun=data.noun)
     settings = ProbeSettings(batch_size=min(512, len(train)), seed=data.seed)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, module.task.to("cpu"), settings)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core import ddp
+from ssl_lightning.core import ddp, progress
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
@@ -118,6 +118,7 @@ def verdict_on(
     Raises:
         NotFinite: the features are no numbers.
     """
+    _say_what(data, what)
     train, test = split_features(embed, data, device)
     need_finite(("train", train), ("test", test), noun=data.noun, error=NotFinite)
     found = judge(train, test, task, k, temperature, probe, device, what, chunk)
@@ -129,6 +130,13 @@ def verdict_on(
     if keep is not None:
         keep(train, test)
     return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+
+
+def _say_what(data: DataModule, what: Sequence[str]) -> None:
+    """The first line of an evaluation."""
+    measured = " and ".join({"knn": "kNN", "linear": "linear probe"}[one] for one in what)
+    items = f"{len(data.labelled_indices('train')):,} training and {len(data.test_set):,} test {data.noun}s"
+    progress.say(f"evaluating: {measured} on {items}, and of baselines")
 
 
 def naive_baselines(data: DataModule, task: Task, train: Features, test: Features) -> dict[str, Any]:
@@ -181,7 +189,8 @@ def judge_backbone(
     except NotFinite as error:
         return {"verdict": str(error)}
     if start is not None:
-        begun = judge(*split_features(start, data, device), task, k, temperature, probe, device)
+        features = split_features(start, data, device, "the weights it began with")
+        begun = judge(*features, task, k, temperature, probe, device)
         found["baselines"]["start"] = told(begun, task)
     return {**found, "quality": quality(test, pairs, data.seed)}
 
@@ -193,7 +202,9 @@ def _without_labels(
     pairs: tuple[Tensor, Tensor] | None,
     keep: Keep | None = None,
 ) -> dict[str, Any]:
-    alone = extract(embed, data.eval_loader("test"), device)
+    progress.say(f"evaluating: features of {len(data.test_set):,} test {data.noun}s, without labels")
+    with progress.phase("features"):
+        alone = extract(embed, data.eval_loader("test"), device)
     if bad := verdict.not_finite(alone.x, "test", data.noun):
         return {"verdict": bad}
     words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)

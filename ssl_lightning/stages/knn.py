@@ -8,6 +8,7 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
@@ -38,6 +39,7 @@ def run(
     same_items(judged, data)
     task = need_labels(data, "knn", task)
     others = data_of(probes, other_data, judged, "knn", task)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
     given = (k, temperature, chunk)
     keep = Keeper(run.path, data, judged.backbone, run.overrides, k, temperature)
     found = on_neighbours(judged, data, task, device, *given, keep)

@@ -23,6 +23,7 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -71,8 +72,10 @@ def run(
     others = data_of(probes, other_data, judged, "linear", task)
     if others and augmented:
         raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
+    device = device_of(trainer)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
     if not augmented:
-        given = (device_of(trainer), probe or ProbeSettings(seed=seed))
+        given = (device, probe or ProbeSettings(seed=seed))
         found = on_features(judged, data, task, *given, Keeper(run.path, data, judged.backbone, run.overrides))
         found |= measured(others, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)

@@ -29,6 +29,7 @@ from ssl_lightning.stages.common import (
     speed,
 )
 from ssl_lightning.stages.judging import judge_backbone
+from ssl_lightning.stages.opening import Opening
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     make_fast(method, channels_last, compile)
-    fit, throughput = train(method, data, trainer, run)
+    fit, throughput = train(method, data, trainer, run, Opening(method_name, data_name))
     if is_main():
         card = {"method": method_name, "data": data_name, **data.card()}
         save_backbone(method.judged, judged_node(run.config), run.path, **card)
@@ -109,10 +110,12 @@ def make_fast(method: SSLMethod, channels_last: bool, compile: bool) -> None:
         (blocks if has_tokens(network) and isinstance(blocks, nn.Sequential) else network).compile()
 
 
-def train(method: SSLMethod, data: DataModule, trainer: MakeTrainer, run: RunFolder) -> tuple[Trainer, Throughput]:
+def train(
+    method: SSLMethod, data: DataModule, trainer: MakeTrainer, run: RunFolder, opening: Opening
+) -> tuple[Trainer, Throughput]:
     """Train to the last epoch, from the run's checkpoint where there is one."""
     fit, throughput = trainer(), Throughput()
-    fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]
+    fit.callbacks[:0] = [opening, throughput]  # type: ignore[attr-defined]
     for page in fit.callbacks:  # type: ignore[attr-defined]
         if isinstance(page, Page):
             page.command = run.overrides
