@@ -78,7 +78,7 @@ def seen(name: str) -> str:
         random, pixels = base["random_init"], base["raw_pixels"]
 
         def percent(number: float | None) -> str:
-            return "" if number is None else f"{100 * number:.1f} %"
+            return "" if number is None else f"{int(1000 * number + 0.5 + 1e-9) / 10:.1f} %"  # halves up
 
         epochs = found["epochs"] or "under one"
         lines.append(

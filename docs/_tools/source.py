@@ -58,6 +58,8 @@ def parents(group: str, raw: dict[str, Any]) -> list[tuple[str, str]]:
     for entry in raw.get("defaults", ()) if group else ():
         for key, name in [("", entry)] if isinstance(entry, str) else entry.items():
             place = f"{group}/{key.split('@')[0]}" if key else group
+            if not key and name.startswith(f"/{group}/"):
+                name = name.removeprefix(f"/{group}/").split("@")[0]
             if isinstance(name, str) and (CONF / place / f"{name}.yaml").is_file():
                 found.append((place, name))
     return found
