@@ -11,7 +11,6 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
-from ssl_lightning.data.labelled import kind_of
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
 from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
@@ -46,7 +45,7 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     if task.stages and stage not in task.stages:
         raise UserError(f"{_named(task)} is of {_stages(task)}, and this is stage={stage}; choose another task=")
     data.read_labels(task.reads)
-    kind = kind_of(data.probe_set)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
     if not data.has_labels:
@@ -174,7 +173,7 @@ def judge_backbone(
     if task.stages:
         say(f"No kNN and no linear probe: {_named(task)} is of {_stages(task)}.")
         return _without_labels(embed, data, device, pairs, keep)
-    kind = kind_of(data.probe_set)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
     if not data.has_labels or kind != task.reads:
