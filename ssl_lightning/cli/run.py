@@ -24,6 +24,7 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+ANEW = ("ssl_lightning.stages.doctor.run",)  # stages that look anew each time, whatever their folder holds
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -158,6 +159,8 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.values["stage"]["_target_"] in ANEW:
+            folder.forget(config.values["stage"]["_target_"])
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)

@@ -158,6 +158,13 @@ class RunFolder:
             with writing(self.path):
                 self._write("config.yaml", head + yaml.safe_dump(self.origin, sort_keys=False))
 
+    def forget(self, stage: str) -> None:
+        """Take away the results of an earlier look of the same stage, so that it looks anew."""
+        stored = self._stored().get("stage") if is_main_process() else None
+        if isinstance(stored, dict) and stored.get("_target_") == stage:
+            with writing(self.path):
+                (self.path / "results.json").unlink(missing_ok=True)
+
     def open_together(self, config: Mapping[str, Any], resume: str, decide: Decide | None) -> Status:
         """`open`, where there are several ranks by rank 0 alone: the others take its word and do not look."""
         if decide is None:

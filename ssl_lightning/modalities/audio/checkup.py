@@ -1,4 +1,4 @@
-"""A look at recordings before a training: durations, rates, broken and silent files, and recordings that are there twice."""
+"""A look at recordings before a training: durations, rates, broken and silent files, and what is there twice."""
 
 from __future__ import annotations
 

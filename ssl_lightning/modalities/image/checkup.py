@@ -145,13 +145,12 @@ def _modes(found: Sequence[Look], data: Any) -> Iterator[Finding]:
 
 def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
     if not broken:
-        yield Finding("data", "ok", "every file that was looked at can be decoded")
+        yield Finding("data", "ok", "all that were looked at can be decoded")
         return
-    mark, fix = (
-        ("bad", "the run stops above 1 %") if len(broken) > max(1.0, 0.01 * count) else ("warn", "they are skipped")
-    )
-    what = f"{counted(len(broken), 'file')} cannot be decoded: {named(sorted(broken), 5)}"
-    yield Finding("data", mark, what, f"{fix}; remove or repair them")  # type: ignore[arg-type]
+    many = len(broken) > max(1.0, 0.01 * count)
+    fix = "the run stops above 1 %" if many else "they are skipped"
+    what = f"{counted(len(broken), 'file')} that cannot be decoded: {named(sorted(broken), 5)}"
+    yield Finding("data", "bad" if many else "warn", what, f"{fix}; remove or repair them")
 
 
 # ---- images that are there twice ------------------------------------------------------------------------------------
@@ -163,28 +162,30 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
         same[look.digest].append(look)
     copies = [looks for looks in same.values() if len(looks) > 1]
     near = near_copies([looks[0] for looks in same.values()])
-    yield from _leaks("the same file", [(looks[0], other) for looks in copies for other in looks[1:]], copies)
-    yield from _leaks("nearly the same image", near, near)
+    yield from _leaks("the same file", copies)
+    yield from _leaks("nearly the same image", near)
     if copies:
         extra = sum(len(looks) - 1 for looks in copies)
-        pairs = [f"{looks[0].name} = {looks[1].name}" for looks in copies]
-        yield Finding("data", "warn", f"{extra} exact cop{'y' if extra == 1 else 'ies'} of other images: {named(pairs)}",
-                      "keep one of each: as negatives of each other they are wrong")  # fmt: skip
+        what = f"{extra} exact cop{'y' if extra == 1 else 'ies'} of other images: {_pairs(copies, '=')}"
+        yield Finding("data", "warn", what, "keep one of each: as negatives of each other they are wrong")
     if near:
-        pairs = [f"{one.name} ~ {other.name}" for one, other in near]
-        yield Finding("data", "warn", f"{counted(len(near), 'pair')} of images that are nearly the same: {named(pairs)}",
-                      "look at some; frames of one film belong in one group (data.group=)")  # fmt: skip
+        what = f"{counted(len(near), 'pair')} of images that are nearly the same: {_pairs(near, '~')}"
+        yield Finding("data", "warn", what, "look at some; frames of one film belong in one group (data.group=)")
     if not copies and not near:
         yield Finding("data", "ok", "no image is there twice, nor nearly")
 
 
-def _leaks(what: str, pairs: Sequence[tuple[Look, Look]], groups: Sequence[Sequence[Look]]) -> Iterator[Finding]:
+def _pairs(groups: Sequence[Sequence[Look]], sign: str) -> str:
+    return named([f"{group[0].name} {sign} {group[1].name}" for group in groups])
+
+
+def _leaks(what: str, groups: Sequence[Sequence[Look]]) -> Iterator[Finding]:
     """Images of the evaluation split that are trained on, too."""
     leaks = [group for group in groups if {"train", "test"} <= {look.split for look in group}]
     if leaks:
-        names = [f"{group[0].name} and {group[-1].name}" for group in leaks]
-        yield Finding("data", "bad", f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {named(names)}",
-                      "results flatter; remove them from one side")  # fmt: skip
+        pairs = [sorted(group, key=lambda look: look.split) for group in leaks]
+        told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(pairs, '=')}"
+        yield Finding("data", "bad", told, "results flatter; remove them from one side")
 
 
 def near_copies(looks: Sequence[Look]) -> list[tuple[Look, Look]]:
