@@ -136,7 +136,7 @@ def collapsed(look: Look) -> Finding | None:
     std, rank = look.last("val/feature_std"), look.last("val/feature_rank")
     own, scale, own_rank = (look.last(f"train/embedding_{n}") for n in ("std", "scale", "rank"))
     fix = "Lower optimizer.base_lr; keep the BatchNorm of projector and predictor, the stop-gradient and the teacher."
-    normal = "1 means that the vectors point everywhere alike; sound runs stay above 0.2."
+    normal = "Vectors that point everywhere alike have 1; sound runs stay above 0.2."
     if std is not None and std < 0.1:
         says = f"Collapsed: all items get nearly the same features (spread {std:.3f})."
         return Finding("collapsed", BAD, says, normal, fix)
