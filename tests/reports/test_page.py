@@ -89,7 +89,7 @@ def test_a_running_one_says_so_and_shows_its_curves(folder: Path) -> None:
     (folder / "results.json").unlink()
     text = page(folder)
     assert 'class="status running"' in text
-    assert "still training" in text
+    assert "Still training" in text
     assert "of 2" in text  # epochs
     assert "goes on where it stopped" in text
 
