@@ -31,7 +31,7 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         with warnings.catch_warnings():
             if "Trainer(" in block:
                 block = block.replace("Trainer(", "Trainer(accelerator='cpu', enable_progress_bar=False, ")
-                warnings.simplefilter("ignore")  # Lightning's on a plain list of batches
+                warnings.simplefilter("ignore")  # Lightning's on a loader without workers
             exec(compile(block, "docs/python.md", "exec"), found)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["byol-folder"]
     run, embedded = found["run"], found["found"]
