@@ -169,7 +169,7 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
-        if status == "finished" and not again(config):
+        if status == "finished":
             results = folder.results() or {}
             if is_main_process() and tables:
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
@@ -199,12 +199,6 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
         if is_main_process() and tables:
             summary.show(results, folder.path, config.overrides, flags)
     return results
-
-
-def again(config: Config) -> bool:
-    """Is this a stage that may be called as often as one likes, like the making of a page?"""
-    node, trusted = config.values["stage"], config.settings.trusted_packages
-    return bool(getattr(building.load(node["_target_"], trusted, PLACES["stage"]), "again", False))
 
 
 def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> dict[str, Any]:

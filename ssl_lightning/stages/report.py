@@ -63,6 +63,3 @@ def extract(judged: Judged, data: DataModule, trainer: MakeTrainer, folder: Path
     train, test = split_features(judged.backbone.to(device), data, device)
     need_finite(("train", train), ("test", test), noun=data.noun)
     Keeper(folder, data, judged.backbone)(train, test)
-
-
-run.again = True  # type: ignore[attr-defined]  # a page may be made as often as one likes: this is never "finished"
