@@ -53,10 +53,10 @@ def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
     return place, replace(config, values={**config.values, "trainer": trainer}, shown=shown)
 
 
-def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
-    """The exit status of a run that a signal has stopped, and the line that says how to go on."""
+def interrupted(config: Config, error: BaseException, again: str | None = None) -> tuple[int, str]:
+    """The exit status of a run that a signal has stopped, and the line that says how to go on, see `signals.words`."""
     saved = RunFolder(config.path).saved
-    text = words(f"its state is in {saved}" if saved else "nothing was saved yet")
+    text = words(f"its state is in {saved}" if saved else "nothing was saved yet", again)
     if isinstance(error, Exception):  # a consequence: the signal may have ended a data worker, too
         text = f"after signal {WATCH.told}: {type(error).__name__}: {error}\n{text}"
     return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
@@ -132,11 +132,12 @@ def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
 # ---- the run -------------------------------------------------------------------------------------------------------
 
 
-def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+def run(config: Config, command: Sequence[str] | None = None, tables: bool = True) -> dict[str, Any]:
     """Do what the config says in its run folder, or say that it has been done; returns the results.
 
     Where the config asks for several processes and no launcher has started them, this one starts them, each with
-    `command` (by default the command line of this process), waits, and raises `Ended` if they fail.
+    `command` (by default the command line of this process), waits, and raises `Ended` if they fail. `tables`: print
+    the results, too.
     """
     place, config = settle(launch.here(), config)
     trainer = config.values["trainer"]
@@ -150,12 +151,12 @@ def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
     flags += [word for word in command or () if word.startswith("--config-dir=")]
     with WATCH:
         if place.world == 1:
-            return _work(config, None, flags)
+            return _work(config, None, flags, tables)
         with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
-            return _work(config, crew, flags)
+            return _work(config, crew, flags, tables)
 
 
-def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str] = ()) -> dict[str, Any]:
+def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables: bool) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
     from ssl_lightning.cli import summary
 
@@ -169,7 +170,7 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str] = ()) ->
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
-            if is_main_process():
+            if is_main_process() and tables:
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
                 summary.show(results, folder.path, config.overrides, flags)
             return results
@@ -189,8 +190,12 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str] = ()) ->
         results = _call_stage(
             replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
         )
+        from ssl_lightning.reports import pages
+
+        pages.note_health(folder.path, results)
         folder.write_results(results)
-        if is_main_process():
+        pages.write_quietly(folder.path)
+        if is_main_process() and tables:
             summary.show(results, folder.path, config.overrides, flags)
     return results
 

@@ -126,8 +126,8 @@ def _check_several(path: Path, labels: int, images: int) -> None:
     most = min(MOST_LABELS, MOST_TARGETS // max(images, 1))
     if labels > most:
         raise UserError(
-            f"{path} has more than {most:,} different labels for {counted(images)}, several for each; leave those that "
-            "are needed, or give one label for each image"
+            f"{path} has more than {most:,} different labels for {counted(images, 'image')}, several for each; leave "
+            "those that are needed, or give one label for each image"
         )
 
 

@@ -180,7 +180,8 @@ def heat_map(
     """
     numbers = len(columns) <= 12 if numbers is None else numbers
     wide = min(130, 12 + max((text_width(name) for name in rows), default=0)) + (14 if row_label else 0)
-    cell = min(46.0, (WIDTH - wide - 6) / max(len(columns), 1))
+    slant = 0.72 * min(text_width(columns[-1]), 78) if columns else 0.0  # of the last name, beyond its cell
+    cell = min(46.0, (WIDTH - wide - slant) / max(len(columns), 1))
     tall = min(cell, 30.0)
     head = (
         TOP + (16 if column_label else 0) + min(80, 8 + max((text_width(name) for name in columns), default=0) * 0.72)

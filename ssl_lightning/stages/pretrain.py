@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from ssl_lightning.callbacks.page import Page
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.protocols import has_tokens
@@ -14,6 +15,7 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs import sharded
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
@@ -74,7 +76,8 @@ def run(
     if judge:
         embed, random = method.to(device).embed, (start.random if start else begun).to(device)
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
-        results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task)
+        keep = Keeper(run.path, data, method, run.overrides, k, temperature)
+        results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task, keep=keep)
     if still:
         results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
@@ -113,5 +116,8 @@ def train(
     """Train to the last epoch, from the run's checkpoint where there is one."""
     fit, throughput = trainer(), Throughput()
     fit.callbacks[:0] = [opening, throughput]  # type: ignore[attr-defined]
+    for page in fit.callbacks:  # type: ignore[attr-defined]
+        if isinstance(page, Page):
+            page.command = run.overrides
     fit.fit(method, datamodule=data, ckpt_path=sharded.checked(run.checkpoint, fit.strategy), weights_only=True)
     return fit, throughput

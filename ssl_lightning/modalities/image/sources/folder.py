@@ -205,4 +205,5 @@ def _tell_of_shared(train: Listing, test: Listing) -> None:
     """By links, images may be trained on and evaluated on: worth a word."""
     both = set(map(realpath, train.paths())) & set(map(realpath, test.paths()))
     if both:
-        say(f"{counted(len(both))} are both trained on and evaluated on ({sorted(both)[0]} first): results flatter.")
+        many = counted(len(both), "image")
+        say(f"{many} are both trained on and evaluated on ({sorted(both)[0]} first): results flatter.")

@@ -1,0 +1,156 @@
+"""The reference of all keys, from `conf/` and the constructors that its values go to."""
+
+import ast
+import html
+from typing import Any
+
+import yaml
+from source import CONF, definition, first_line, header, meanings, read, remarks
+
+from ssl_lightning.config import signatures
+
+GROUPS = {
+    "data": "What is trained on and evaluated on. `data=folder data.root=photos`",
+    "backbone": "The network that is kept. `backbone=resnet18 backbone.stem=cifar`",
+    "views": "How an item is augmented. `views=asym views.global_1.blur_p=0.5`",
+    "method/loss": "The equation that a method minimises. `method/loss=hard_negative method.loss.beta=2`",
+    "optimizer": "How weights move. `optimizer=sgd optimizer.base_lr=0.06`",
+    "scheduler": "The learning rate over time. `scheduler.warmup_epochs=5`",
+    "stage": "What a command does. `stage=linear ckpt=runs/simclr-shapes`",
+    "task": "What labels mean. `task=multilabel`",
+    "trainer": "Devices, precision, length, by Lightning's own names. `trainer.devices=4`",
+    "callbacks": "What watches and saves a run. `callbacks.checkpoint.every_n_steps=500`, `~callbacks.collapse`",
+    "logger": "Where curves go. `logger=[csv,wandb]`",
+    "debug": "Short runs that find a fault. `debug=fast`",
+}
+TRAINER = {
+    "accelerator": "`auto`, `cpu`, `gpu`",
+    "devices": "processes on this machine, one a device; `auto`: all",
+    "num_nodes": "machines; under torchrun, srun and mpirun leave it alone",
+    "strategy": "`auto`, `ddp`, `fsdp`; `ddp_spawn` and its kind are refused",
+    "precision": "`32-true`, `bf16-mixed`, `16-mixed`, `64-true`; bf16 is slower than float32 on most CPUs",
+    "max_epochs": "length; raise it to continue a finished run",
+    "max_steps": "length in optimizer steps; -1: by epochs",
+    "max_time": "stop after `DD:HH:MM:SS`",
+    "accumulate_grad_batches": "batches to an optimizer step; the learning rate counts them as one larger batch",
+    "gradient_clip_val": "largest norm of a gradient",
+    "limit_train_batches": "batches an epoch and device, a number or a share",
+    "limit_val_batches": "batches of a validation and device, a number or a share",
+    "check_val_every_n_epoch": "how often online kNN and probe run",
+    "num_sanity_val_steps": "validation batches before training",
+    "log_every_n_steps": "steps to a row of metrics.csv",
+    "sync_batchnorm": "one mean and variance over all devices; left off on CPU, where torch has none",
+    "benchmark": "let cuDNN try its algorithms",
+    "profiler": "`simple` or `advanced`: where a step's time goes",
+    "enable_progress_bar": "show progress",
+    "enable_model_summary": "list the layers at the start",
+    "overfit_batches": "train on so many batches again and again",
+}
+HIDDEN = ("_target_", "_partial_", "_args_", "_convert_")
+
+
+def cell(text: str) -> str:
+    return html.escape(text.replace("`", "\0"), quote=False).replace("\0", "`").replace("|", "\\|")
+
+
+def value(given: Any) -> str:
+    """A value as it is written in yaml."""
+    text = yaml.safe_dump(given, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
+    return f"`{text}`".replace("|", "\\|")
+
+
+def kind(param: signatures.Param | None) -> str:
+    text = ast.unparse(param.annotation) if param is not None and param.annotation is not None else ""
+    text = text.replace("typing.", "").replace("Callable[..., ", "Callable[…, ")
+    return f"`{text}`".replace("|", "\\|") if text else ""
+
+
+def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "") -> list[str]:
+    """A line of the table for each value of a yaml node, then for those arguments that only the constructor sets."""
+    target = str(node.get("_target_", ""))
+    signature = signatures.read(target) if target else None
+    told = meanings(target) if target else TRAINER if place == "trainer" else {}
+    lines = []
+    for key, given in node.items():
+        if key in HIDDEN:
+            continue
+        dotted = f"{prefix}{key}"
+        param = signature.params.get(key) if signature else None
+        meaning = "; ".join(part for part in (told.get(key, "").rstrip("."), said.get(dotted, "")) if part)
+        if isinstance(given, dict) and ("_target_" in given or place in ("callbacks", "logger")):
+            name = given.get("_target_", "").rsplit(".", 1)[-1]
+            lines.append(f"| `{place}.{dotted}` | {name} | {kind(param)} | {cell(meaning)} |")
+            lines += rows(given, said, place, f"{dotted}.")
+        else:
+            lines.append(f"| `{place}.{dotted}` | {value(given)} | {kind(param)} | {cell(meaning)} |")
+    for key, param in (signature.params if signature else {}).items():
+        if key in node or key not in told or param.default is None or key == "optimizer":
+            continue
+        default = ast.unparse(param.default).replace("|", "\\|")
+        lines.append(f"| `{place}.{prefix}{key}` | `{default}` | {kind(param)} | {cell(told[key].rstrip('.'))} |")
+    return lines
+
+
+HEAD = ["| Key | Default | Type | Meaning |", "|---|---|---|---|"]
+
+
+def table(group: str, name: str, place: str) -> str:
+    found = rows(read(group, name), remarks(group, name), place)
+    return "\n".join([*HEAD, *found]) if found else "No settings."
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def page(group: str) -> str:
+    """The reference of one group: a section for each of its options."""
+    place = group.replace("/", ".")
+    parts = [f"# {group}", GROUPS[group]]
+    for name in options(group):
+        node = read(group, name)
+        target = str(node.get("_target_", ""))
+        lines = header(CONF / group / f"{name}.yaml")
+        said = html.escape(" ".join(lines), quote=False)
+        origin = f"`{target}`" if definition(target) and target.startswith("ssl_lightning") else ""
+        doc = first_line(target) if origin and group not in ("stage",) else ""
+        parts += [f"## {group}={name}", said, f"{origin} {cell(doc)}".strip(), table(group, name, place)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def index() -> str:
+    """The keys that stand above all groups, and where the others are."""
+    said = remarks("", "config")
+    top = yaml.safe_load((CONF / "config.yaml").read_text())
+    lines = [f"| `{k}` | {value(v)} | {cell(said.get(k, ''))} |" for k, v in top.items() if k not in ("defaults", "hydra")]
+    chosen = {}
+    for entry in top["defaults"]:
+        if isinstance(entry, dict):
+            chosen |= entry
+    groups = [
+        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen.get(group)) if group in chosen else ''} | {said} |"
+        for group, said in GROUPS.items()
+    ]
+    return "\n".join(
+        [
+            "# Reference of all keys",
+            "",
+            "These pages are made from `conf/` and the constructors each time the site is built. Any argument of a constructor",
+            "can be set from the command line by its place, whether a yaml states it or not. `python -m ssl_lightning --cfg job`",
+            "prints the whole config of a command; `--help` lists the groups.",
+            "",
+            "## Keys of the whole run",
+            "",
+            "| Key | Default | Meaning |",
+            "|---|---|---|",
+            *lines,
+            "",
+            "## Groups",
+            "",
+            "| Group | Default | What |",
+            "|---|---|---|",
+            f"| [method](../methods/index.md) | {value(chosen.get('method'))} | What is learned; each method's page has its keys. `method=dino` |",
+            *groups,
+            "",
+        ]
+    )
