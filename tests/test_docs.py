@@ -14,7 +14,20 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DOCS, CONF = ROOT / "docs", ROOT / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-GROUPS = ("backbone", "callbacks", "data", "debug", "logger", "method/loss", "optimizer", "scheduler", "stage", "task", "trainer", "views")
+GROUPS = (
+    "backbone",
+    "callbacks",
+    "data",
+    "debug",
+    "logger",
+    "method/loss",
+    "optimizer",
+    "scheduler",
+    "stage",
+    "task",
+    "trainer",
+    "views",
+)
 ARXIV = re.compile(r"https://arxiv\.org/abs/\d+\.\d+")
 
 

@@ -46,6 +46,7 @@ TRAINER = {
     "enable_model_summary": "list the layers at the start",
     "overfit_batches": "train on so many batches again and again",
 }
+REMARKED = ("method", "views", "stage", "backbone")  # whose yamls say why a value is what it is
 HIDDEN = ("_target_", "_partial_", "_args_", "_convert_")
 
 
@@ -55,6 +56,7 @@ def cell(text: str) -> str:
 
 def value(given: Any) -> str:
     """A value as it is written in yaml."""
+    given = list(given) if isinstance(given, tuple) else given
     text = yaml.safe_dump(given, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
     return f"`{text}`".replace("|", "\\|")
 
@@ -76,7 +78,8 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
             continue
         dotted = f"{prefix}{key}"
         param = signature.params.get(key) if signature else None
-        meaning = "; ".join(part for part in (told.get(key, "").rstrip("."), said.get(dotted, "")) if part)
+        remark = said.get(dotted, "") if place in REMARKED or not told.get(key) else ""  # else it says the same again
+        meaning = "; ".join(part for part in (told.get(key, "").rstrip("."), remark) if part)
         if isinstance(given, dict) and ("_target_" in given or place in ("callbacks", "logger")):
             name = given.get("_target_", "").rsplit(".", 1)[-1]
             lines.append(f"| `{place}.{dotted}` | {name} | {kind(param)} | {cell(meaning)} |")
@@ -86,8 +89,9 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
     for key, param in (signature.params if signature else {}).items():
         if key in node or key not in told or param.default is None or key == "optimizer":
             continue
-        default = ast.unparse(param.default).replace("|", "\\|")
-        lines.append(f"| `{place}.{prefix}{key}` | `{default}` | {kind(param)} | {cell(told[key].rstrip('.'))} |")
+        known = param.default_value()
+        default = value(known[0]) if known else f"`{ast.unparse(param.default)}`".replace("|", "\\|")
+        lines.append(f"| `{place}.{prefix}{key}` | {default} | {kind(param)} | {cell(told[key].rstrip('.'))} |")
     return lines
 
 
@@ -122,7 +126,9 @@ def index() -> str:
     """The keys that stand above all groups, and where the others are."""
     said = remarks("", "config")
     top = yaml.safe_load((CONF / "config.yaml").read_text())
-    lines = [f"| `{k}` | {value(v)} | {cell(said.get(k, ''))} |" for k, v in top.items() if k not in ("defaults", "hydra")]
+    lines = [
+        f"| `{k}` | {value(v)} | {cell(said.get(k, ''))} |" for k, v in top.items() if k not in ("defaults", "hydra")
+    ]
     chosen = {}
     for entry in top["defaults"]:
         if isinstance(entry, dict):

@@ -104,7 +104,11 @@ def remarks(group: str, name: str) -> dict[str, str]:
         keys = [key for _, key in stack]
         if keys[0] == group and "@package _global_" in path.read_text():
             keys = keys[1:]
-        if keys and keys[0] not in ("when", "defaults", "picks", "needs") and (said := re.search(r"\s#\s+(.*)$", part[3])):
+        if (
+            keys
+            and keys[0] not in ("when", "defaults", "picks", "needs")
+            and (said := re.search(r"\s#\s+(.*)$", part[3]))
+        ):
             found[".".join(keys)] = said[1]
     return found
 
