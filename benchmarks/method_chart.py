@@ -2,8 +2,8 @@
 
     python -m benchmarks.method_chart docs/methods_cifar10.svg
 
-Drawn are the runs with one and the same network, the small convnet of `experiment=cifar10_cpu`; the commands and what the
-numbers can bear are in docs/results.md. Colours are readable on white and on dark ground.
+Drawn are the runs with one and the same network, the small convnet of `experiment=cifar10_cpu`; docs/results.md has the
+commands and caveats. Colours are readable on white and on dark ground.
 """
 
 import argparse

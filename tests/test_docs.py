@@ -1,4 +1,5 @@
-"""The documentation site: it builds strictly, reaches nobody, has no broken link, and says of the code what the code says."""
+"""The documentation site: it builds strictly, fetches nothing from elsewhere, has no broken link, and names what the code
+has: each method, its paper and recipes, each key."""
 
 import re
 import subprocess

@@ -134,16 +134,16 @@ def index() -> str:
         if isinstance(entry, dict):
             chosen |= entry
     groups = [
-        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen.get(group)) if group in chosen else ''} | {said} |"
-        for group, said in GROUPS.items()
+        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen[group]) if group in chosen else ''} | {told} |"
+        for group, told in GROUPS.items()
     ]
     return "\n".join(
         [
             "# Reference of all keys",
             "",
-            "These pages are made from `conf/` and the constructors each time the site is built. Any argument of a constructor",
-            "can be set from the command line by its place, whether a yaml states it or not. `python -m ssl_lightning --cfg job`",
-            "prints the whole config of a command; `--help` lists the groups.",
+            "These pages are made from `conf/` and the constructors each time the site is built. Any argument of a",
+            "constructor can be set from the command line by its place, whether a yaml states it or not.",
+            "`python -m ssl_lightning --cfg job` prints the whole config of a command; `--help` lists the groups.",
             "",
             "## Keys of the whole run",
             "",
@@ -155,7 +155,7 @@ def index() -> str:
             "",
             "| Group | Default | What |",
             "|---|---|---|",
-            f"| [method](../methods/index.md) | {value(chosen.get('method'))} | What is learned; each method's page has its keys. `method=dino` |",
+            f"| [method](../methods/index.md) | {value(chosen['method'])} | What is learned; its keys are on each method's page |",
             *groups,
             "",
         ]
