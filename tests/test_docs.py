@@ -1,5 +1,5 @@
-"""The documentation site: it builds strictly, fetches nothing from elsewhere, has no broken link, and names what the code
-has: each method, its paper and recipes, each key."""
+"""The documentation site: it builds strictly, fetches nothing from elsewhere, has no broken link, and names what the
+code has: each method, its paper and recipes, each key."""
 
 import re
 import subprocess

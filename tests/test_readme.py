@@ -1,8 +1,8 @@
 """Every command of README and docs/ is composed and checked; those whose data is built in are run, shrunk, in order
 (those of docs/methods/ are only composed: tests/methods/ trains each method).
 
-A block of Python is run as it stands, where a run of the demo lies, unless its first line begins with `# fragment`: that
-is only parsed. A block that begins with `# my_...` is that file. Pages with a test of their own are in OWN_TEST.
+A block of Python is run as it stands, where a run of the demo lies, unless its first line begins with `# fragment`:
+that is only parsed. A block that begins with `# my_...` is that file. Pages with a test of their own are in OWN_TEST.
 """
 
 import ast

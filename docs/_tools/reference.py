@@ -134,8 +134,8 @@ def index() -> str:
         if isinstance(entry, dict):
             chosen |= entry
     groups = [
-        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen[group]) if group in chosen else ''} | {told} |"
-        for group, told in GROUPS.items()
+        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen[group]) if group in chosen else ''} | {x} |"
+        for group, x in GROUPS.items()
     ]
     return "\n".join(
         [
@@ -155,7 +155,7 @@ def index() -> str:
             "",
             "| Group | Default | What |",
             "|---|---|---|",
-            f"| [method](../methods/index.md) | {value(chosen['method'])} | What is learned; its keys are on each method's page |",
+            f"| [method](../methods/index.md) | {value(chosen['method'])} | What is learned: a page each |",
             *groups,
             "",
         ]
