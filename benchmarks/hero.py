@@ -4,7 +4,7 @@
     python -m benchmarks.hero runs/simclr-shapes docs/hero.png
 
 The map is t-SNE (scikit-learn, the extra `maps`) of 1,500 test images, an image at each place of a grid that one lies
-near to, framed in the colour of its class; no label was used in training. Neighbours are the nearest by cosine among these
+near to, framed in the colour of its class; no label was used. Neighbours are the nearest by cosine among these
 images; the queries are the first image of some classes.
 """
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from source import CONF, definition, first_line, header, meanings, read, remarks
+from words import TRAINER, WORDS
 
 from ssl_lightning.config import signatures
 
@@ -22,29 +23,6 @@ GROUPS = {
     "callbacks": "What watches and saves a run. `callbacks.checkpoint.every_n_steps=500`, `~callbacks.collapse`",
     "logger": "Where curves go. `logger=[csv,wandb]`",
     "debug": "Short runs that find a fault. `debug=fast`",
-}
-TRAINER = {
-    "accelerator": "`auto`, `cpu`, `gpu`",
-    "devices": "processes on this machine, one a device; `auto`: all",
-    "num_nodes": "machines; under torchrun, srun and mpirun leave it alone",
-    "strategy": "`auto`, `ddp`, `fsdp`; `ddp_spawn` and its kind are refused",
-    "precision": "`32-true`, `bf16-mixed`, `16-mixed`, `64-true`; bf16 is slower than float32 on most CPUs",
-    "max_epochs": "length; raise it to continue a finished run",
-    "max_steps": "length in optimizer steps; -1: by epochs",
-    "max_time": "stop after `DD:HH:MM:SS`",
-    "accumulate_grad_batches": "batches to an optimizer step; the learning rate counts them as one larger batch",
-    "gradient_clip_val": "largest norm of a gradient",
-    "limit_train_batches": "batches an epoch and device, a number or a share",
-    "limit_val_batches": "batches of a validation and device, a number or a share",
-    "check_val_every_n_epoch": "how often online kNN and probe run",
-    "num_sanity_val_steps": "validation batches before training",
-    "log_every_n_steps": "steps to a row of metrics.csv",
-    "sync_batchnorm": "one mean and variance over all devices; left off on CPU, where torch has none",
-    "benchmark": "let cuDNN try its algorithms",
-    "profiler": "`simple` or `advanced`: where a step's time goes",
-    "enable_progress_bar": "show progress",
-    "enable_model_summary": "list the layers at the start",
-    "overfit_batches": "train on so many batches again and again",
 }
 REMARKED = ("method", "views", "stage", "backbone")  # whose yamls say why a value is what it is
 HIDDEN = ("_target_", "_partial_", "_args_", "_convert_")
@@ -78,10 +56,13 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
             continue
         dotted = f"{prefix}{key}"
         param = signature.params.get(key) if signature else None
-        remark = said.get(dotted, "") if place in REMARKED or not told.get(key) else ""  # else it says the same again
-        meaning = "; ".join(part for part in (told.get(key, "").rstrip("."), remark) if part)
+        remark = said.get(dotted, "")
+        known = told.get(key, "") or ("" if remark and place not in REMARKED else WORDS.get(key, ""))
+        remark = remark if place in REMARKED or not known else ""  # else it says the same again
+        meaning = "; ".join(part for part in (known.rstrip("."), remark) if part)
         if isinstance(given, dict) and ("_target_" in given or place in ("callbacks", "logger")):
             name = given.get("_target_", "").rsplit(".", 1)[-1]
+            meaning = meaning or first_line(str(given.get("_target_", ""))).rstrip(".")
             lines.append(f"| `{place}.{dotted}` | {name} | {kind(param)} | {cell(meaning)} |")
             lines += rows(given, said, place, f"{dotted}.")
         else:
