@@ -3,8 +3,9 @@
     python -m ssl_lightning
     python -m benchmarks.hero runs/simclr-shapes docs/hero.png
 
-The map is t-SNE (scikit-learn, the extra `maps`) of 1,500 test images, coloured by class; no label was used in training.
-Neighbours are the nearest by cosine among these images; the queries are the first image of some classes.
+The map is t-SNE (scikit-learn, the extra `maps`) of 1,500 test images, an image at each place of a grid that one lies
+near to, framed in the colour of its class; no label was used. Neighbours are the nearest by cosine among these
+images; the queries are the first image of some classes.
 """
 
 import argparse
@@ -58,7 +59,9 @@ def draw_map(area: Any, x: torch.Tensor, images: torch.Tensor, labels: np.ndarra
             where = (column, column + 1, row, row + 1)
             area.imshow(images[item].numpy(), extent=where, interpolation="nearest", origin="upper")
             edge = COLORS[labels[item]]
-            area.add_patch(plt.Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=edge, linewidth=1.8))
+            area.add_patch(
+                plt.Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=edge, linewidth=1.8)
+            )
     area.set_xlim(-0.1, GRID[0] + 0.1)
     area.set_ylim(-0.1, GRID[1] + 0.1)
 
@@ -105,7 +108,18 @@ def main() -> None:
     x = features(asked.run, images)
     figure = plt.figure(figsize=(14, 5.2))
     draw_views(panel(figure, 0.015, 0.13, "Two views of each", "all it is told: these are one"), asked.run)
-    draw_map(panel(figure, 0.175, 0.42, "A map of what it learned", "like lies near like; frames are classes, which it never saw"), x, images, labels)
+    draw_map(
+        panel(
+            figure,
+            0.175,
+            0.42,
+            "A map of what it learned",
+            "like lies near like; frames are classes, which it never saw",
+        ),
+        x,
+        images,
+        labels,
+    )
     under = "query, then the six nearest of 1,500: green where the class is the same"
     draw_neighbours(panel(figure, 0.61, 0.38, "Nearest neighbours", under), x, images, labels)
     figure.savefig(asked.out, dpi=110, facecolor="white")
