@@ -75,8 +75,7 @@ def of(
     told = ", ".join(f"{name} {word(mine)} against {word(random)}" for name, mine, random, _ in gains)
     if any(gain > 0 for *_, gain in gains):
         if (least := _constant(found, task)) and not any(_better(mine, least[1], task) for _, mine, *_ in gains):
-            beside = f"no better than the same answer for all, {least[0]} {word(least[1])}"
-            return f"nothing learned that shows: {beside} ({told})"
+            return _no_better(least, told, word)
         return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
     return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
 
@@ -89,6 +88,10 @@ def _constant(found: Mapping[str, Any], task: Task | None) -> tuple[str, float] 
     """(name, main metric) of the best constant answer, where it was measured."""
     scores = found.get("baselines", {}).get(task.chance, {}) if task is not None and task.chance else {}
     return (task.chance, scores[task.main]) if task is not None and task.main in scores else None
+
+
+def _no_better(least: tuple[str, float], told: str, word: Callable[[float], str]) -> str:
+    return f"nothing learned that shows: no better than the same answer for all, {least[0]} {word(least[1])} ({told})"
 
 
 def _better(mine: float, other: float, task: Task | None) -> bool:
@@ -107,14 +110,20 @@ def _gains(found: Mapping[str, Any], items: int, task: Task | None = None) -> li
     return gains
 
 
-def against(mine: float, other: float, items: int, task: Task, what: str) -> str:
+def against(
+    mine: float, other: float, items: int, task: Task, what: str, baselines: Mapping[str, Any] | None = None
+) -> str:
     """What a training on labels has brought, in a line.
 
     Args:
         mine, other: the main metric on `items` test items, of it and of the baseline.
         what: the baseline: "random weights", "training from scratch".
+        baselines: as in results.json; the best constant answer, where it is among them, has to be beaten, too.
     """
     told = f"{task.word(mine)} against {task.word(other)}"
+    least = _constant({"baselines": baselines or {}}, task)
+    if least and not _better(mine, least[1], task):
+        return _no_better(least, f"{what}: {told}", task.word)
     gain = (1 if task.higher else -1) * (mine - other)
     return f"above {what}: {told}" if gain > task.noise(other, items) else f"not above {what} ({told})"
 

@@ -13,7 +13,7 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
-from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
+from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.stages.common import (
     Embed,
@@ -120,7 +120,8 @@ def verdict_on(
     others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk)
     protocol = found.pop("protocol")
     words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
-    return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+    found |= {**metric_of(task), "baselines": others, "protocol": protocol, "verdict": words}
+    return found, train, test
 
 
 def naive_baselines(data: DataModule, task: Task, train: Features, test: Features) -> dict[str, Any]:
