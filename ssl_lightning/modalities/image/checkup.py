@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
@@ -30,7 +32,10 @@ CROWD = 60  # images of one hash that are compared with each other; more are pla
 
 @dataclass
 class Look:
-    """One image: its name, the split it is in, its height and width, what it is stored as, and what it is told by."""
+    """One image: its name, the split it is in, its height and width, what it is stored as, and what it is told by.
+
+    `digest` is of what is no file; of files all are compared.
+    """
 
     name: str
     split: str
@@ -65,7 +70,9 @@ def look(data: DataModule, seconds: float) -> list[Finding]:
     seen = f"{counted(len(found))} looked at" + (
         "" if len(found) + len(broken) == len(names) else f" of {len(names):,}"
     )
-    return [*_sizes(found, data, seen), *_modes(found, data), *_broken(broken, len(names)), *_twice(found)]
+    if len(found) + len(broken) < len(names):
+        seen += " (stage.seconds= for more)"
+    return [*_sizes(found, data, seen), *_modes(found, data), *_broken(broken, len(names)), *_twice(names, found)]
 
 
 def _files(data: Any) -> list[tuple[str | int, str]]:
@@ -84,28 +91,52 @@ def _files(data: Any) -> list[tuple[str | int, str]]:
 def _looked(data: Any, name: str | int, split: str) -> Look:
     if isinstance(name, int):
         pixels = (data.train_set if split == "train" else data.test_set).image(name).cpu()
-        mode, digest = "array", hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
-    else:
-        pixels, mode = decode(name, data.channels, data.value_range), _mode(name)
-        with open(name, "rb") as file:
-            digest = hashlib.file_digest(file, "blake2b").digest()
+        digest = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+        size = (pixels.shape[0], pixels.shape[1])
+        return Look(f"image {name} of {split}", split, size, "array", digest, _thumbnail(pixels))
+    mode, size, quick = _header(name)
+    pixels = quick if quick is not None and data.channels == 3 else decode(name, data.channels, data.value_range)
+    size = size or (pixels.shape[0], pixels.shape[1])
+    return Look(name, split, size, mode, b"", _thumbnail(pixels))
+
+
+def _header(path: str) -> tuple[str, tuple[int, int] | None, torch.Tensor | None]:
+    """(the word for what it is stored as, height and width, the pixels of a JPEG at an eighth of its size or more)."""
+    try:
+        with opened(path) as image:
+            words = {"L": "grey", "1": "grey", "P": "palette"}
+            mode, size = words.get(image.mode, image.mode), (image.height, image.width)
+            if image.format != "JPEG":
+                return "more than 8 bits" if is_deep(path) else mode, size, None
+            image.draft("RGB", (4 * SIDE, 4 * SIDE))  # whole in its entropy coding: a truncated file fails
+            return mode, size, torch.from_numpy(np.array(image.convert("RGB")))
+    except UnidentifiedImageError:  # an array, or a file beyond PIL
+        return "array", None, None
+
+
+def _thumbnail(pixels: torch.Tensor) -> np.ndarray:
     x = pixels.permute(2, 0, 1)[None].float()
     small = torch.nn.functional.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     shown = small[..., :3] if small.shape[2] >= 3 else small[..., :1].expand(-1, -1, 3)
-    word = f"image {name} of {split}" if isinstance(name, int) else name
-    return Look(word, split, (pixels.shape[0], pixels.shape[1]), mode, digest, shown.contiguous().numpy())
+    return shown.contiguous().numpy()
 
 
-def _mode(path: str) -> str:
-    try:
-        with opened(path) as image:
-            return (
-                "more than 8 bits"
-                if is_deep(path)
-                else {"L": "grey", "1": "grey", "P": "palette"}.get(image.mode, image.mode)
-            )
-    except BROKEN:  # an array, or a file beyond PIL
-        return "array"
+def _exact_copies(names: Sequence[tuple[str | int, str]], found: Sequence[Look]) -> list[list[tuple[str, str]]]:
+    """Groups of (name, split) that are the same: of files all of them, told by their sizes first."""
+    same = defaultdict[Any, list[tuple[str, str]]](list)
+    for look in found:
+        if look.digest:
+            same[look.digest].append((look.name, look.split))
+    sizes = defaultdict[int, list[tuple[str, str]]](list)
+    for name, split in names:
+        if isinstance(name, str):
+            with contextlib.suppress(OSError):
+                sizes[os.stat(name).st_size].append((name, split))
+    for files in sizes.values():
+        for name, split in files if len(files) > 1 else ():
+            with contextlib.suppress(OSError), open(name, "rb") as file:
+                same[hashlib.file_digest(file, "blake2b").digest()].append((name, split))
+    return [group for group in same.values() if len(group) > 1]
 
 
 def _sizes(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
@@ -156,16 +187,14 @@ def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
 # ---- images that are there twice ------------------------------------------------------------------------------------
 
 
-def _twice(found: Sequence[Look]) -> Iterator[Finding]:
-    same = defaultdict[bytes, list[Look]](list)
-    for look in found:
-        same[look.digest].append(look)
-    copies = [looks for looks in same.values() if len(looks) > 1]
-    near = near_copies([looks[0] for looks in same.values()])
+def _twice(names: Sequence[tuple[str | int, str]], found: Sequence[Look]) -> Iterator[Finding]:
+    copies = _exact_copies(names, found)
+    again = {name for group in copies for name, _ in group[1:]}
+    near = [[(x.name, x.split) for x in pair] for pair in near_copies([x for x in found if x.name not in again])]
     yield from _leaks("the same file", copies)
     yield from _leaks("nearly the same image", near)
     if copies:
-        extra = sum(len(looks) - 1 for looks in copies)
+        extra = sum(len(group) - 1 for group in copies)
         what = f"{extra} exact cop{'y' if extra == 1 else 'ies'} of other images: {_pairs(copies, '=')}"
         yield Finding("data", "warn", what, "keep one of each: as negatives of each other they are wrong")
     if near:
@@ -175,16 +204,19 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("data", "ok", "no image is there twice, nor nearly")
 
 
-def _pairs(groups: Sequence[Sequence[Look]], sign: str) -> str:
-    return named([f"{group[0].name} {sign} {group[1].name}" for group in groups])
+def _pairs(groups: Sequence[Sequence[tuple[str, str]]], sign: str) -> str:
+    return named([f"{group[0][0]} {sign} {group[1][0]}" for group in groups])
 
 
-def _leaks(what: str, groups: Sequence[Sequence[Look]]) -> Iterator[Finding]:
+def _leaks(what: str, groups: Sequence[Sequence[tuple[str, str]]]) -> Iterator[Finding]:
     """Images of the evaluation split that are trained on, too."""
-    leaks = [group for group in groups if {"train", "test"} <= {look.split for look in group}]
+    leaks = [
+        [next(x for x in group if x[1] == split) for split in ("train", "test")]
+        for group in groups
+        if {"train", "test"} <= {split for _, split in group}
+    ]
     if leaks:
-        pairs = [sorted(group, key=lambda look: look.split) for group in leaks]
-        told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(pairs, '=')}"
+        told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(leaks, '=')}"
         yield Finding("data", "bad", told, "results flatter; remove them from one side")
 
 
