@@ -1,5 +1,11 @@
-"""Every command of README and docs/ is composed and checked; those whose data is built in are run, shrunk, in order."""
+"""Every command of README and docs/ is composed and checked; those whose data is built in are run, shrunk, in order
+(those of docs/methods/ are only composed: tests/methods/ trains each method).
 
+A block of Python is run as it stands, where a run of the demo lies, unless its first line begins with `# fragment`:
+that is only parsed. A block that begins with `# my_...` is that file. Pages with a test of their own are in OWN_TEST.
+"""
+
+import ast
 import re
 import shlex
 import warnings
@@ -12,6 +18,7 @@ import wandb
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import ssl_lightning
 from ssl_lightning import __main__
 from ssl_lightning.cli import run as build
 from ssl_lightning.cli.arguments import parse
@@ -20,7 +27,9 @@ from tests.methods.harness import needs_vit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "log")]
+PATHS = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.stem != "log")]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PATHS}
+OWN_TEST = ("docs/weights.md", "docs/python.md")  # below, and tests/test_api*.py
 
 
 def commands(page: str) -> list[list[str]]:
@@ -28,29 +37,92 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[3:] for line in bash.splitlines() if line.startswith("python -m ssl_l")]
 
 
-COMMANDS = [words for page in PAGES for words in commands(page)]
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
+
+
+COMMANDS = list({tuple(words): words for page in PAGES.values() for words in commands(page)}.values())
 ELSEWHERE = ("data=cifar10", "experiment=", "data.root=DIR/")  # on data that the reader has to get
-RUNNABLE = [words for words in COMMANDS if not any(word.startswith(ELSEWHERE) for word in words)]
+RUNNABLE = {  # page -> its commands in order, but sweeps (tests/cli/test_sweep.py) and methods (tests/methods/)
+    path: [words for words in commands(page) if not any(word == "-m" or word.startswith(ELSEWHERE) for word in words)]
+    for path, page in PAGES.items()
+    if not path.startswith("docs/methods/")
+}
+RUNNABLE = {path: words for path, words in RUNNABLE.items() if words}
 
 
 def shrunk(words: list[str]) -> list[str]:
     """The command with little data and one epoch; what else the README itself sets is left as it stands."""
     asked = {word.lstrip("+~").split("=")[0] for word in words}
     trains = "stage" not in asked
+    if "stage=export" in words:  # reads no item
+        return words
     extra = ["data.batch_size=16", "data.num_workers=0"]  # a worker takes longer to start than to read these
     if trains and "data" not in asked:  # a stage takes the data of its run
         extra += ["data.size=96", "data.test_size=48"]
-    if "ckpt" not in asked:
+    if not {"ckpt", "backbone"} & asked:
         method = next((word.removeprefix("method=") for word in words if word.startswith("method=")), "simclr")
         extra += ["backbone.dim=16", "backbone.heads=2"] if needs_vit(method) else ["backbone.width=8"]
     extra = [word for word in extra if word.split("=")[0] not in asked]
+    if (trains and "trainer.max_epochs" not in asked) or int(_value(words, "trainer.max_epochs")) > 3:
+        extra += ["trainer.max_epochs=1"]
     if trains:
-        extra += ["trainer.max_epochs=1", f"stage.judge={str(words in commands(README)).lower()}"]
+        extra += [f"stage.judge={str(words in commands(README)).lower()}"]
     return [*words, *extra, *(["stage.epochs=1"] if "stage=finetune" in words else [])]
 
 
+def _value(words: list[str], key: str) -> str:
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{key}=")), "0")
+
+
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) >= 10
+    assert len(COMMANDS) >= 100
+    assert sum(map(len, RUNNABLE.values())) >= 30
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_lines_of_bash_are_ours_or_of_known_tools(path: str) -> None:
+    """What the tests do not look at is a line that nobody has tried."""
+    for block in re.findall(r"^```bash\n(.*?)^```", PAGES[path], flags=re.S | re.M):
+        for line in filter(None, map(str.strip, block.splitlines())):
+            assert line.startswith(("python -m ssl_lightning", "python -m benchmarks", "source ", "#")), line
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_python_parses(path: str) -> None:
+    for block in blocks(PAGES[path]):
+        ast.parse(block)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
+def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["ssl_lightning"])
+    assert __main__.main(shrunk([])) == 0
+    found = [(path, block) for path, page in PAGES.items() if path not in OWN_TEST for block in blocks(page)]
+    run = [(path, block) for path, block in found if not block.startswith(("# fragment", "# my_"))]
+    assert len(run) >= 2
+    for path, block in run:
+        if hasattr(ssl_lightning, "pretrain") or "sl." not in block:
+            exec(compile(shortened(block), path, "exec"), {"__name__": "__reader__"})
+
+
+SHORTER = {
+    "epochs=50": "epochs=1, batch_size=16, overrides=['data.image_size=32', 'data.num_workers=0', 'backbone.width=8', "
+    "'method.projector.out_dim=64', 'stage.judge=false']",
+    "sl.finetune(run)": "sl.finetune(run, epochs=1, batch_size=16, overrides=['data.num_workers=0'])",
+}
+
+
+def shortened(block: str) -> str:
+    """The README's six lines in seconds; that each is there is asked below."""
+    for long, short in SHORTER.items():
+        block = block.replace(long, short)
+    return block
+
+
+def test_the_six_lines_are_as_they_are_shortened() -> None:
+    assert all(long in README for long in SHORTER)
 
 
 @pytest.fixture
@@ -80,17 +152,20 @@ def test_command_composes(words: list[str], folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
-def test_commands_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in RUNNABLE:
-        if "-m" not in words:  # a sweep starts processes of its own; tests/cli/test_sweep.py runs some
-            monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
-            assert __main__.main(shrunk(words)) == 0, " ".join(words)
+@pytest.mark.parametrize("path", RUNNABLE)
+def test_commands_run_in_order(path: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page can be followed from its first line to its last, in an empty folder with photos."""
+    for words in RUNNABLE[path]:
+        monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
+        assert __main__.main(shrunk(words)) == 0, " ".join(words)
     wandb.finish()  # in a process of its own the end of the process does that
-    assert (folder / "runs" / "simclr-shapes" / "results.json").is_file()
+    assert list((folder / "runs").glob("*/results.json"))
 
 
-def test_the_two_lines_are_as_written() -> None:
-    assert 'backbone = load_backbone("runs/simclr-shapes")' in README
+def test_readme_is_short() -> None:
+    """What is not code: 700 words."""
+    text = re.sub(r"^```.*?^```|^    .*?$", "", README, flags=re.S | re.M)
+    assert len(text.split()) <= 700
 
 
 def test_the_code_of_docs_runs(folder: Path) -> None:

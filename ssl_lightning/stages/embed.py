@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import barrier, is_main, world_size
 from ssl_lightning.core.files import atomic
 from ssl_lightning.core.protocols import out_dim
@@ -18,7 +19,9 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.judge import quality
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,
@@ -63,23 +66,30 @@ def run(
     if task is not None:
         data.read_labels(task.reads)
     judged.backbone.to(device)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
 
     files, counts, measured, words = [], {}, {}, ""
+    seen: dict[str, Features] = {}
     for name in dict.fromkeys(splits):
         paths, parts = [run.path / f"features_{name}.{kind}" for kind in formats], dict[str, Sample]()
         with written(paths) as written_to:
             for split in ("train", "test") if name == "all" else (name,):
                 source = data.probe_set if split == "train" else data.test_set
                 sample = parts[split] = Sample(len(source))
-                for features in in_parts(judged.backbone, data.eval_loader(split), device, data.batch_size):
-                    need_finite((split, features), noun=data.noun)
-                    sample.add(features)
-                    for file in written_to:
-                        file.add(features, source, split)
+                progress.say(f"features of {len(source):,} {split} {data.noun}s")
+                with progress.phase(f"{split} {data.noun}s"):
+                    for features in in_parts(judged.backbone, data.eval_loader(split), device, data.batch_size):
+                        need_finite((split, features), noun=data.noun)
+                        sample.add(features)
+                        for file in written_to:
+                            file.add(features, source, split)
+                seen[split] = sample.features()
         files += [str(path) for path in paths]
         counts[name], kept = sum(part.count for part in parts.values()), sample.features()
         measured = quality(kept, seed=data.seed)
         words = verdict.of({}, kept.x, partial(data.naive_features, split, kept.indices), data.noun)
+    if "test" in seen:
+        Keeper(run.path, data, judged.backbone, run.overrides)(seen.get("train"), seen["test"])
     barrier()
     return report(
         judged, watch,

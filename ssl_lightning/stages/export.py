@@ -18,7 +18,7 @@ from ssl_lightning.modalities.feeding import NoTransform, transform_of
 from ssl_lightning.runs.card import TIMM_OURS
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder, find_run
-from ssl_lightning.stages import export_hf, export_onnx
+from ssl_lightning.stages import export_hf, export_onnx, opening
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
 OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew
@@ -41,6 +41,7 @@ def run(
     watch = Stopwatch()
     if "onnx" in formats:
         export_onnx.need_packages()
+    opening.of_backbone(judged.backbone, judged.method, None, None)
     node = judged.card["backbone"]
     card = data.card()
     card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}
