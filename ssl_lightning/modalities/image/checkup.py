@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -27,6 +27,7 @@ from ssl_lightning.modalities.image.pixels import is_deep, opened
 MOST = 20_000  # images that are looked at, evenly spread
 SIDE = 16  # of the thumbnails that are compared
 BITS, APART = 3, 4.0  # of 64 that may differ in the hash, and levels of 255 by which thumbnails may, in near copies
+Item = tuple[str, str]  # its name and its split
 CROWD = 60  # images of one hash that are compared with each other; more are plain surfaces
 
 
@@ -72,7 +73,10 @@ def look(data: DataModule, seconds: float) -> list[Finding]:
     )
     if len(found) + len(broken) < len(names):
         seen += " (stage.seconds= for more)"
-    return [*_sizes(found, data, seen), *_modes(found, data), *_broken(broken, len(names)), *_twice(names, found)]
+    files = [(name, split) for name, split in names if isinstance(name, str)]
+    short = _within(str(getattr(data, "root", None) or "."))
+    lines = [*_sizes(found, data, seen), *_modes(found, data), *_broken(list(map(short, broken)), len(names))]
+    return [*lines, *_twice(files, found, short)]
 
 
 def _files(data: Any) -> list[tuple[str | int, str]]:
@@ -92,12 +96,12 @@ def _looked(data: Any, name: str | int, split: str) -> Look:
     if isinstance(name, int):
         pixels = (data.train_set if split == "train" else data.test_set).image(name).cpu()
         digest = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
-        size = (pixels.shape[0], pixels.shape[1])
-        return Look(f"image {name} of {split}", split, size, "array", digest, _thumbnail(pixels))
+        shape = (pixels.shape[0], pixels.shape[1])
+        return Look(f"image {name} of {split}", split, shape, "array", digest, _thumbnail(pixels))
     mode, size, quick = _header(name)
     pixels = quick if quick is not None and data.channels == 3 else decode(name, data.channels, data.value_range)
-    size = size or (pixels.shape[0], pixels.shape[1])
-    return Look(name, split, size, mode, b"", _thumbnail(pixels))
+    sides = size or (pixels.shape[0], pixels.shape[1])
+    return Look(name, split, sides, mode, b"", _thumbnail(pixels))
 
 
 def _header(path: str) -> tuple[str, tuple[int, int] | None, torch.Tensor | None]:
@@ -121,17 +125,16 @@ def _thumbnail(pixels: torch.Tensor) -> np.ndarray:
     return shown.contiguous().numpy()
 
 
-def _exact_copies(names: Sequence[tuple[str | int, str]], found: Sequence[Look]) -> list[list[tuple[str, str]]]:
-    """Groups of (name, split) that are the same: of files all of them, told by their sizes first."""
-    same = defaultdict[Any, list[tuple[str, str]]](list)
+def _exact_copies(paths: Sequence[Item], found: Sequence[Look]) -> list[list[Item]]:
+    """Groups of items that are the same: of files all of them, told by their sizes first."""
+    same = defaultdict[Any, list[Item]](list)
     for look in found:
         if look.digest:
             same[look.digest].append((look.name, look.split))
-    sizes = defaultdict[int, list[tuple[str, str]]](list)
-    for name, split in names:
-        if isinstance(name, str):
-            with contextlib.suppress(OSError):
-                sizes[os.stat(name).st_size].append((name, split))
+    sizes = defaultdict[int, list[Item]](list)
+    for name, split in paths:
+        with contextlib.suppress(OSError):
+            sizes[os.stat(name).st_size].append((name, split))
     for files in sizes.values():
         for name, split in files if len(files) > 1 else ():
             with contextlib.suppress(OSError), open(name, "rb") as file:
@@ -187,10 +190,17 @@ def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
 # ---- images that are there twice ------------------------------------------------------------------------------------
 
 
-def _twice(names: Sequence[tuple[str | int, str]], found: Sequence[Look]) -> Iterator[Finding]:
-    copies = _exact_copies(names, found)
+def _within(root: str) -> Callable[[str], str]:
+    """A path as it is under the folder of the data."""
+    inside = f"{os.path.abspath(os.path.expanduser(root))}/"
+    return lambda path: path.removeprefix(inside)
+
+
+def _twice(files: Sequence[Item], found: Sequence[Look], short: Callable[[str], str]) -> Iterator[Finding]:
+    copies = _exact_copies(files, found)
     again = {name for group in copies for name, _ in group[1:]}
     near = [[(x.name, x.split) for x in pair] for pair in near_copies([x for x in found if x.name not in again])]
+    copies, near = ([[(short(name), split) for name, split in group] for group in some] for some in (copies, near))
     yield from _leaks("the same file", copies)
     yield from _leaks("nearly the same image", near)
     if copies:
@@ -204,11 +214,11 @@ def _twice(names: Sequence[tuple[str | int, str]], found: Sequence[Look]) -> Ite
         yield Finding("data", "ok", "no image is there twice, nor nearly")
 
 
-def _pairs(groups: Sequence[Sequence[tuple[str, str]]], sign: str) -> str:
+def _pairs(groups: Sequence[Sequence[Item]], sign: str) -> str:
     return named([f"{group[0][0]} {sign} {group[1][0]}" for group in groups])
 
 
-def _leaks(what: str, groups: Sequence[Sequence[tuple[str, str]]]) -> Iterator[Finding]:
+def _leaks(what: str, groups: Sequence[Sequence[Item]]) -> Iterator[Finding]:
     """Images of the evaluation split that are trained on, too."""
     leaks = [
         [next(x for x in group if x[1] == split) for split in ("train", "test")]
