@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from ssl_lightning.cli import ranks, slips, typed
+from ssl_lightning.cli import photos, ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
@@ -177,7 +177,13 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            why = photos.lines(config.choices, config.values, config.overrides)
+            notes = [
+                *why,
+                *config.said,
+                *ranges.notes(config.values, config.names),
+                *([folder.said] if folder.said else []),
+            ]
             print(*(f"{note}\n" for note in notes), sep="", end="")
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked

@@ -181,7 +181,7 @@ def _cost(
     """A few real steps, and what the whole run takes by them: time, memory, disk."""
     timer = Timer(seconds)
     batches = max(1, min(plan.steps or 1, WARM_UP + STEPS))
-    short = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": batches, "limit_val_batches": 0}
+    short: dict[str, Any] = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": batches, "limit_val_batches": 0}
     fit = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False, **short)
     fit.callbacks.append(timer)  # type: ignore[attr-defined]  # alone: a signal is to save nothing
     try:
