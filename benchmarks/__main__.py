@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-NO_TIMES = ("identical", "digit_strings")  # they measure no time; run by hand
+NO_TIMES = ("identical", "digit_strings", "sick_runs")  # they measure no time; run by hand
 
 
 def main(names: list[str]) -> None:

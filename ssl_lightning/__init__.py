@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ssl_lightning.config import shims
 
 if TYPE_CHECKING:
+    from ssl_lightning.api import embed as embed
+    from ssl_lightning.api import evaluate as evaluate
+    from ssl_lightning.api import finetune as finetune
     from ssl_lightning.api import load_backbone as load_backbone
+    from ssl_lightning.api import load_run as load_run
+    from ssl_lightning.api import pretrain as pretrain
     from ssl_lightning.core.batch import Batch as Batch
     from ssl_lightning.core.batch import Padded as Padded
     from ssl_lightning.core.batch import chunk as chunk
@@ -29,14 +34,18 @@ if TYPE_CHECKING:
     from ssl_lightning.methods.base import StepOutput as StepOutput
     from ssl_lightning.runs.checkpoint import load_weights as load_weights
     from ssl_lightning.runs.checkpoint import save_backbone as save_backbone
+    from ssl_lightning.runs.embedded import Embedded as Embedded
+    from ssl_lightning.runs.opened import Run as Run
 
 # Each public name and the module that it stands in; tests/test_surface.py holds it and the imports above together.
 _HOMES = {
     "Batch": "core.batch",
     "DataModule": "data.base",
+    "Embedded": "runs.embedded",
     "Encoder": "core.protocols",
     "MapEncoder": "core.protocols",
     "Padded": "core.batch",
+    "Run": "runs.opened",
     "SSLMethod": "methods.base",
     "StepOutput": "methods.base",
     "Task": "core.task",
@@ -45,9 +54,14 @@ _HOMES = {
     "Views": "data.plan",
     "chunk": "core.batch",
     "concat": "core.batch",
+    "embed": "api",
+    "evaluate": "api",
+    "finetune": "api",
     "gather": "core.distributed",
     "load_backbone": "api",
+    "load_run": "api",
     "load_weights": "runs.checkpoint",
+    "pretrain": "api",
     "save_backbone": "runs.checkpoint",
 }
 __all__ = ["__version__", *_HOMES]

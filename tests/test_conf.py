@@ -14,7 +14,8 @@ from ssl_lightning.runs.folder import RunFolder
 from tests.methods.harness import needs_vit
 
 CONF = Path(__file__).parents[1] / "conf"
-OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*.yaml") if path.parent != CONF)
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF and not path.stem.startswith("_"))
+OPTIONS = sorted(f"{path.parent.relative_to(CONF)}={path.stem}" for path in FILES)
 # An option that is a choice inside one method goes with that method.
 METHOD_OF = {"masked_pixels": "mae", "sup_con": "supcon", "sig_reg": "lejepa", "w_mse": "wmse", "info_nce": "moco"}
 METHOD_OF |= {name: name for name in ("byol", "barlow_twins", "vicreg", "tico", "ressl", "swav", "dino", "msn", "cpc")}

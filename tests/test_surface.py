@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ssl_lightning
 from ssl_lightning.cli.compose import Settings
@@ -15,8 +16,25 @@ from ssl_lightning.config import aliases, signatures
 
 CONF = Path(__file__).parents[1] / "conf"
 
-PUBLIC = """Batch DataModule Encoder MapEncoder Padded SSLMethod StepOutput Task TokenEncoder UserError Views
-__version__ chunk concat gather load_backbone load_weights save_backbone"""
+PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Padded Run SSLMethod StepOutput Task TokenEncoder UserError
+Views __version__ chunk concat embed evaluate finetune gather load_backbone load_run load_weights pretrain
+save_backbone"""
+# What one's own code builds from, each importable from its room.
+ROOMS = {
+    "methods": """BYOL BarlowTwins CPC Colorization DINO Data2Vec DeepClusterV2 DenseCL IBOT IJEPA Jigsaw LeJEPA MAE MSN
+        MoCo MoCoV3 NNCLR ReSSL RelativePosition Rotation SSLMethod SimCLR SimMIM SimSiam SupCon SwAV TiCo""",
+    "losses": """BYOLLoss BarlowTwinsLoss CPCLoss ColorLoss DCL DINOLoss HardNegative InfoNCE KoLeo MSNLoss
+        MaskedPatchLoss MaskedPixelLoss NTXent ReSSLLoss SIGReg SupConLoss SwAVLoss TiCoLoss VICRegLoss WMSELoss""",
+    "models": """ConvNetSmall DINOHead GRUContext InContext MAEDecoder MLP MelConvNet MelViT ResNet RowContext
+        TokenPredictor Transformer1d TransformerContext ViT WaveConvNet timm_backbone""",
+    "parts": """Center ColorBins EMATeacher Queue SinkhornCenter Teacher block_mask cut_tiles patchify spherical_kmeans
+        unpatchify""",
+    "optim": "Constant LARS OptimizerRecipe WarmupCosine",
+    "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView STL10 Shapes View
+        Views""",
+    "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView LogMel
+        Tones""",
+}
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
@@ -64,6 +82,35 @@ def test_types_and_configs_are_told_of_the_same_names() -> None:
     assert found[0] == "ssl_lightning.methods.base"
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_code_of_ones_own_builds_from(room: str) -> None:
+    package = importlib.import_module(f"ssl_lightning.{room}")
+    assert set(ROOMS[room].split()) == set(package.__all__)  # a new one is added here
+    assert set(package.__all__) <= set(dir(package))
+    told = {}
+    for node in ast.walk(ast.parse(Path(str(package.__file__)).read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"ssl_lightning.{room}."):
+            told |= {alias.name: node.module for alias in node.names}
+    assert told == {name: f"ssl_lightning.{room}.{home}" for name, home in package._HOMES.items()}
+    for name, home in told.items():
+        assert getattr(package, name) is getattr(importlib.import_module(home), name)
+        assert getattr(package, name).__module__.startswith(f"ssl_lightning.{room}."), f"{name} is at home elsewhere"
+        assert not (Path(str(package.__file__)).parent / f"{name}.py").exists(), f"{name} is a module, too"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_every_class_of_a_method_and_of_a_loss_is_one_of_them() -> None:
+    for group, key in (("method", "_target_"), ("method", "loss")):
+        for file in sorted((CONF / group).glob("*.yaml")):
+            node = yaml.safe_load(file.read_text())
+            node = node.get(group, node)
+            target = node.get(key) if key == "_target_" else (node.get("loss") or {}).get("_target_")
+            if target and not target.startswith("torch."):
+                room, _, name = target.removeprefix("ssl_lightning.").partition(".")
+                assert name.rpartition(".")[2] in ROOMS[room].split(), f"{file.name}: {target}"
+
+
 def test_a_public_name_is_no_module_and_never_was_one() -> None:
     """Importing a module puts it into the package, in the place of whatever has its name."""
     rooms = {path.stem for path in Path(ssl_lightning.__file__).parent.iterdir()}
@@ -74,7 +121,9 @@ def test_a_public_name_is_no_module_and_never_was_one() -> None:
 def test_importing_the_package_and_listing_it_loads_nothing_heavy() -> None:
     code = """
 import sys, ssl_lightning
-dir(ssl_lightning), ssl_lightning.UserError
+from ssl_lightning import losses, methods, modalities, models, optim, parts
+import ssl_lightning.modalities.image, ssl_lightning.modalities.audio
+dir(ssl_lightning), dir(methods), dir(losses), ssl_lightning.UserError
 print(*(name for name in ("torch", "lightning", "numpy", "hydra", "yaml") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,12 +12,25 @@ from ssl_lightning.callbacks.watcher import Watcher
 from ssl_lightning.core.batch import concat
 from ssl_lightning.core.watched import QUERIES, Pictured
 
+# What the columns of a method's picture are called; of another one the first is the item, and the rest are counted.
+COLUMNS = {
+    "reconstruction": ("original", "masked", "reconstruction"),
+    "colorization": ("original", "grey", "colorized"),
+    "jigsaw": ("original", "puzzle", "solved"),
+    "patch_pca": ("original", "patch tokens"),
+}
+TITLES = {
+    "attention": "Where the class token looks",
+    "patch_pca": "Patch tokens, their three main directions as colours",
+}
+
 
 class MethodPictures(Watcher):
     """Saves `<run_path>/<name>.png` for each picture of the method at every validation.
 
-    Each row is an image, each column what the method says of it. The images are spread over the test split, which is
-    often sorted by class. Methods without `pictures` are left alone.
+    Each column is an image, each row what the method says of it. The images are spread over the test split, which is
+    often sorted by class. Those of some epochs (1, 2, 5, 10, 20, 50, ...) stay in `pictures/epoch_<n>/`. Methods
+    without `pictures` are left alone.
 
     Args:
         run_path: the run's folder.
@@ -56,9 +69,24 @@ class MethodPictures(Watcher):
                 indices=torch.cat([piece.indices for piece in self._found]),
             )
             self._found.clear()
-            pictures = pl_module.pictures(few)
+            pictures, epoch = pl_module.pictures(few), trainer.current_epoch + 1
             for name, columns in pictures.items() if _are_images(few.views) else ():
-                show(columns, self.folder / f"{name}.png", trainer, self.rows)
+                path, dated = self.folder / f"{name}.png", self.folder / f"pictures/epoch_{epoch:03d}/{name}.png"
+                title = f"{TITLES.get(name, name.replace('_', ' ').capitalize())}, epoch {epoch}"
+                kept = dated if is_kept(epoch) else None
+                show(columns, path, trainer, self.rows, title, names_of(name, len(columns)), few.labels, kept)
+
+
+def is_kept(epoch: int) -> bool:
+    """Is this one of the epochs 1, 2, 5, 10, 20, 50, ...?"""
+    return str(epoch).rstrip("0") in ("1", "2", "5")
+
+
+def names_of(picture: str, count: int) -> list[str]:
+    """What the columns of a picture are called."""
+    known = COLUMNS.get(picture, ("original",))
+    word = "head" if picture == "attention" else picture.replace("_", " ")
+    return [known[i] if i < len(known) else f"{word} {i}" for i in range(count)]
 
 
 def _are_images(views: list[Any]) -> bool:

@@ -9,13 +9,10 @@ from rich.console import Console
 from torch import Tensor
 
 from ssl_lightning.callbacks.labels import noun_of
+from ssl_lightning.core import progress
+from ssl_lightning.core.words import clock
 
-
-def clock(seconds: float) -> str:
-    """12 -> '0:12', 3700 -> '1:01:40'."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+FIRST_SECONDS = 5.0  # without a terminal the first line comes no later than this: it tells the time left
 
 
 class Progress(Callback):
@@ -34,6 +31,7 @@ class Progress(Callback):
         self._task = rich_progress.TaskID(0)
         self._loss: Tensor | None = None
         self._began = self._next = self._epoch_began = self._paused_at = 0.0
+        self._timed = 0.0  # when the first batch of this process was done: what came before it is seldom like the rest
         self._batches = self._epoch_images = 0  # batches since the start of this process; images of this epoch
 
     # ---- start and end
@@ -42,6 +40,7 @@ class Progress(Callback):
         self._began = time.perf_counter()
         self._batches = 0
         self._start_epoch()
+        self._next = min(self._next, self._began + FIRST_SECONDS)
         if not trainer.is_global_zero or not self.console.is_terminal:
             return
         self._bar = rich_progress.Progress(
@@ -70,7 +69,10 @@ class Progress(Callback):
     # ---- steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        first = self._next
         self._start_epoch()
+        if not self._batches:
+            self._next = min(self._next, first)
 
     def _start_epoch(self) -> None:
         self._epoch_images, self._epoch_began = 0, time.perf_counter()
@@ -83,6 +85,8 @@ class Progress(Callback):
         self._epoch_images += len(batch.labels)
         self._loss = outputs["loss"]
         now = time.perf_counter()
+        if self._batches == 1:
+            self._timed = now
         if now < self._next or not trainer.is_global_zero:
             return
         if self._bar:
@@ -92,6 +96,7 @@ class Progress(Callback):
             self._next = now + self.line_seconds
             batches = f"{batch_idx + 1}/{trainer.num_training_batches}"
             print(f"{self._epoch(trainer)}  {batches}  {self._text(trainer)}", flush=True)
+            progress.note()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused_at = time.perf_counter()
@@ -102,13 +107,20 @@ class Progress(Callback):
         self._epoch_began += time.perf_counter() - self._paused_at
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or self._loss is None:
+        if not trainer.is_global_zero or self._loss is None or self._passes(trainer):
             return
         line = f"{self._epoch(trainer)}  {self._text(trainer)}"
         if self._bar:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)
+        progress.note()
+
+    @staticmethod
+    def _passes(trainer: Trainer) -> bool:
+        """Of a training with a title, one of several short ones, only epochs with a validation get a line."""
+        done, every = trainer.current_epoch + 1, trainer.check_val_every_n_epoch or 1
+        return bool(_title(trainer) and done % every and done != trainer.max_epochs)
 
     # ---- words
 
@@ -126,7 +138,8 @@ class Progress(Callback):
 
     def _epoch(self, trainer: Trainer) -> str:
         last = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
-        return f"epoch {trainer.current_epoch + 1}{last}"
+        title = _title(trainer)
+        return f"{title + '  ' if title else ''}epoch {trainer.current_epoch + 1}{last}"
 
     def _text(self, trainer: Trainer) -> str:
         assert self._loss is not None
@@ -136,10 +149,15 @@ class Progress(Callback):
         for name, metric in (("kNN", "val/knn_top1"), ("probe", "val/probe_top1")):
             if metric in trainer.callback_metrics:
                 words.append(f"{name} {100 * trainer.callback_metrics[metric].item():.1f} %")
+        words += getattr(trainer.lightning_module, "progress_words", list)()
         words.append(f"{speed:,.0f} {noun_of(trainer)}s/s")
         steps_left = trainer.estimated_stepping_batches - trainer.global_step
         if 0 < steps_left < float("inf") and self._batches:
-            words.append(
-                f"{clock((now - self._began) / self._batches * steps_left * trainer.accumulate_grad_batches)} left"
-            )
+            since, batches = (self._timed, self._batches - 1) if self._batches > 1 else (self._began, 1)
+            words.append(f"{clock((now - since) / batches * steps_left * trainer.accumulate_grad_batches)} left")
         return "  ".join(words)
+
+
+def _title(trainer: Trainer) -> str:
+    """What a stage of several trainings calls this one."""
+    return str(getattr(trainer.lightning_module, "title", ""))

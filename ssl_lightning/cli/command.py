@@ -6,9 +6,10 @@ import sys
 
 from ssl_lightning.cli import compose as composing
 from ssl_lightning.cli.arguments import Arguments
-from ssl_lightning.cli.compose import compose
+from ssl_lightning.cli.compose import Config, compose
 from ssl_lightning.core import launch, secrets
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.launch import Launch
 from ssl_lightning.core.signals import WATCH
 
 
@@ -20,13 +21,7 @@ def main(asked: Arguments) -> int:
     place = launch.here()
     WATCH.quiet = not place.is_main
     try:
-        config = compose(asked.overrides, asked.config_dir)
-        from ssl_lightning.cli import run as build
-        from ssl_lightning.core import missing
-
-        missing.check()
-        build.check(config)
-        place, config = build.settle(place, config)
+        place, config = begun(place, asked)
     except UserError as error:
         # Rank 0 has read the same command line, and has most likely found the same.
         if place.rank > 0 and not isinstance(error, launch.Misplaced):
@@ -35,6 +30,7 @@ def main(asked: Arguments) -> int:
             return crew.last_word(place, f"error: {error}")
         raise
     from ssl_lightning.cli import ranks
+    from ssl_lightning.cli import run as build
 
     with WATCH:
         try:
@@ -48,6 +44,17 @@ def main(asked: Arguments) -> int:
             print(text, file=sys.stderr)
             return code
     return 0
+
+
+def begun(place: Launch, asked: Arguments) -> tuple[Launch, Config]:
+    """Compose and check what was asked for: this process' place, and the config. Raises UserError."""
+    config = compose(asked.overrides, asked.config_dir)
+    from ssl_lightning.cli import run as build
+    from ssl_lightning.core import missing
+
+    missing.check()
+    build.check(config)
+    return build.settle(place, config)
 
 
 def show_config(asked: Arguments) -> str:

@@ -280,8 +280,8 @@ def _place(name: Any, runs_dir: str, ckpt: str | None, choices: dict[str, Any]) 
         name = str(name)
     elif run is not None:
         base, name = run, f"{stage}-{data}{end}"
-    elif stage == "pretrain":
-        name = f"{method}-{data}{end}"
+    elif stage in ("pretrain", "compare"):
+        name = f"{method}-{data}{end}" if stage == "pretrain" else f"{stage}{end}"
     else:  # weights from elsewhere, or none at all
         ckpt = secrets.hide(ckpt) if ckpt else None
         source = re.sub(r"[^\w.-]+", "-", Path(ckpt).stem if ckpt and ":" not in ckpt else ckpt or str(method))

@@ -92,6 +92,7 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        _check_options(overrides)
         start = len(FileConfigSource.read)
         overrides = [*overrides, *self._picked(config_name, overrides, run_mode)]
         found = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
@@ -143,6 +144,14 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _check_options(overrides: Sequence[str]) -> None:
+    """What other yamls begin with, `data/_loader`, is not chosen itself."""
+    for word in overrides:
+        group, _, option = word.lstrip("+").partition("=")
+        if option.startswith("_") and group in dict(help.GROUPS):
+            raise UserError(f"there is no {group}={option}. There are: {', '.join(help.options(group))}.")
 
 
 def _of_hydra(override: Override) -> bool:

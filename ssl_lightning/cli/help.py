@@ -57,12 +57,12 @@ def conf_dir() -> Path:
 
 
 def options(group: str, folders: tuple[Path, ...] = ()) -> list[str]:
-    """The names that may stand after `group=`."""
+    """The names that may stand after `group=` (`_loader` and the like are for other yamls to begin with)."""
     found = set()
     for folder in (conf_dir(), *folders):
         root = folder / group  # recipes are filed in folders; elsewhere a folder is a group of its own (method/loss)
         files = root.rglob("*.yaml") if group == "experiment" else root.glob("*.yaml")
-        found |= {file.relative_to(root).with_suffix("").as_posix() for file in files}
+        found |= {file.relative_to(root).with_suffix("").as_posix() for file in files if file.stem[0] != "_"}
     return sorted(found)
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from ssl_lightning.cli import ranks, slips, typed
@@ -16,7 +17,7 @@ from ssl_lightning.config import instantiate as building
 from ssl_lightning.config import ranges
 from ssl_lightning.config.allowed import PLACES, shown
 from ssl_lightning.core import crew as crews
-from ssl_lightning.core import launch, missing, one_line
+from ssl_lightning.core import launch, missing, one_line, progress
 from ssl_lightning.core.errors import Interrupted, UserError
 from ssl_lightning.core.launch import Launch, is_main_process
 from ssl_lightning.core.signals import WATCH, status, words
@@ -24,6 +25,7 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
+MADE_ANEW = ("ssl_lightning.stages.compare.run",)  # stages whose results hold as long as what they read stays as it is
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -51,10 +53,10 @@ def settle(place: Launch, config: Config) -> tuple[Launch, Config]:
     return place, replace(config, values={**config.values, "trainer": trainer}, shown=shown)
 
 
-def interrupted(config: Config, error: BaseException) -> tuple[int, str]:
-    """The exit status of a run that a signal has stopped, and the line that says how to go on."""
+def interrupted(config: Config, error: BaseException, again: str | None = None) -> tuple[int, str]:
+    """The exit status of a run that a signal has stopped, and the line that says how to go on, see `signals.words`."""
     saved = RunFolder(config.path).saved
-    text = words(f"its state is in {saved}" if saved else "nothing was saved yet")
+    text = words(f"its state is in {saved}" if saved else "nothing was saved yet", again)
     if isinstance(error, Exception):  # a consequence: the signal may have ended a data worker, too
         text = f"after signal {WATCH.told}: {type(error).__name__}: {error}\n{text}"
     return error.code if isinstance(error, Interrupted) else status(WATCH.told or signal.SIGINT), text
@@ -130,11 +132,12 @@ def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
 # ---- the run -------------------------------------------------------------------------------------------------------
 
 
-def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
+def run(config: Config, command: Sequence[str] | None = None, tables: bool = True) -> dict[str, Any]:
     """Do what the config says in its run folder, or say that it has been done; returns the results.
 
     Where the config asks for several processes and no launcher has started them, this one starts them, each with
-    `command` (by default the command line of this process), waits, and raises `Ended` if they fail.
+    `command` (by default the command line of this process), waits, and raises `Ended` if they fail. `tables`: print
+    the results, too.
     """
     place, config = settle(launch.here(), config)
     trainer = config.values["trainer"]
@@ -144,28 +147,32 @@ def run(config: Config, command: Sequence[str] | None = None) -> dict[str, Any]:
         if code:
             raise Ended(code)
         return RunFolder(config.path).results() or {}
+    flags = [flag for pair in pairwise(command or ()) if pair[0] == "--config-dir" for flag in pair]
+    flags += [word for word in command or () if word.startswith("--config-dir=")]
     with WATCH:
         if place.world == 1:
-            return _work(config, None)
+            return _work(config, None, flags, tables)
         with crews.join(place).at_work(lambda error: interrupted(config, error)) as crew:
-            return _work(config, crew)
+            return _work(config, crew, flags, tables)
 
 
-def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
+def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables: bool) -> dict[str, Any]:
     """The run itself, in each of its processes. Rank 0 decides whether there is anything to do, and from where."""
-    from ssl_lightning.cli import table
+    from ssl_lightning.cli import summary
 
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
+        if config.values["stage"]["_target_"] in MADE_ANEW:
+            folder.forget_results(config.stored)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
-            if is_main_process():
+            if is_main_process() and tables:
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
-                table.show_results(results, str(folder.path))
+                summary.show(results, folder.path, config.overrides, flags)
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
@@ -183,9 +190,13 @@ def _work(config: Config, crew: crews.Crew | None) -> dict[str, Any]:
         results = _call_stage(
             replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
         )
+        from ssl_lightning.reports import pages
+
+        pages.note_health(folder.path, results)
         folder.write_results(results)
-        if is_main_process():
-            table.show_results(results, str(folder.path))
+        pages.write_quietly(folder.path)
+        if is_main_process() and tables:
+            summary.show(results, folder.path, config.overrides, flags)
     return results
 
 
@@ -196,6 +207,11 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
 
         stage = building.load(node["_target_"], settings.trusted_packages, PLACES["stage"])
         seed_everything(settings.seed, workers=True, verbose=False)
+        shown, callbacks = (
+            config.values["trainer"].get("enable_progress_bar", True),
+            config.values.get("callbacks") or {},
+        )
+        progress.watched(bool(shown and callbacks.get("progress")))
         parts = Parts(config, folder)
         if crew is not None:
             parts.trainer.begin_talk(crew, settings.rank_timeout)

@@ -144,7 +144,8 @@ def _has(group: str, option: str, rest: str, folders: tuple[Path, ...], depth: i
             return False
         if not isinstance(node, dict):
             return False
-        bases = [b for b in node.get("defaults") or [] if isinstance(b, str) and not b.startswith(("_", "/"))]
+        bases = [base for base in node.get("defaults") or [] if isinstance(base, str)]
+        bases = [base.removeprefix(f"/{group}/").partition("@")[0] for base in bases]
         if text.startswith("# @package _global_"):
             node = node.get(group) or {}
         elif group in node and group in ("method",):

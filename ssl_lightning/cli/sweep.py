@@ -25,7 +25,7 @@ from ssl_lightning.cli import config_loader, help, ledger, words
 from ssl_lightning.cli import run as build
 from ssl_lightning.cli.arguments import Arguments
 from ssl_lightning.cli.compose import Config, compose
-from ssl_lightning.core import secrets
+from ssl_lightning.core import one_line, secrets
 from ssl_lightning.core.errors import Interrupted, UserError
 from ssl_lightning.core.signals import CTRL_C, WATCH, announce, status, status_of_process
 from ssl_lightning.runs import places
@@ -46,10 +46,24 @@ def main(asked: Arguments, start: Start | None = None) -> int:
         announce("finished jobs are kept")
         return stop.code if isinstance(stop, Interrupted) else CTRL_C
     sweep.ledger.show()
+    show_page(sweep.path)
     failed = [row["job"] for row in sweep.ledger.rows if row["status"] != "done"]
     if failed:
         print(f"failed: {'; '.join(failed)}. The same command tries these again.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def show_page(folder: Path) -> None:
+    """Write the page that compares the jobs. Without it a sweep is as good as before."""
+    try:
+        from ssl_lightning.reports import compare
+
+        page = compare.of_sweep(folder)
+    except Exception as error:
+        print(f"compare.html was not written: {one_line.text(error)}", file=sys.stderr)
+        return
+    if page is not None:
+        print(f"page: {page}")
 
 
 def run_process(command: list[str]) -> int:

@@ -30,12 +30,12 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.launch import Launch, is_main_process
 
 # Lightning announces at each start what hardware it found and which ranks there are; our lines say what matters.
-for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed"):
-    logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-
+CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
 # Affairs of Lightning's own: torch's changes, and a log interval that our own callbacks go by.
-warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
-warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+UNHELPFUL = (
+    r"The number of training batches .* is smaller than the logging interval",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
 
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace
 
@@ -49,6 +49,14 @@ HOOKS_OF_A_STEP = (
 )
 
 _NOTHING = nullcontext()
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says of itself. At the start of each run: a caller from Python gets its own back."""
+    for name in CHATTY:
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for message in UNHELPFUL:
+        warnings.filterwarnings("ignore", message=message)
 
 
 class NoProfiler(PassThroughProfiler):
@@ -141,6 +149,7 @@ class TrainerFactory:
     """
 
     def __init__(self, config: Mapping[str, Any], run_path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        quieten_lightning()
         self.config, self.run_path, self.earlier = config, run_path, list(earlier)
         self.trusted = tuple(config.get("trusted_packages") or ())
         self.loggers: list[Logger] = []  # of the newest trainer

@@ -167,7 +167,9 @@ def announce(where: str) -> None:
     print(words(where), file=sys.stderr)
 
 
-def words(where: str) -> str:
-    """The line that says that a run was stopped, what is kept, and how to go on."""
-    again = shlex.join(secrets.mask_words(word for word in sys.argv[1:] if not word.startswith("resume=")))
-    return f"interrupted; {where}. Go on with: {program()} {again}".rstrip()
+def words(where: str, again: str | None = None) -> str:
+    """The line that says that a run was stopped, what is kept, and how to go on (`again`; None: this command line)."""
+    if again is not None:
+        return f"interrupted; {where}. {again}"
+    line = shlex.join(secrets.mask_words(word for word in sys.argv[1:] if not word.startswith("resume=")))
+    return f"interrupted; {where}. Go on with: {program()} {line}".rstrip()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_lightning.core import distributed
 from ssl_lightning.core.errors import UserError, plain
+from ssl_lightning.core.words import counted as counted
 
 BROKEN_LIMIT = 0.01  # share of a whole set's files that may be broken; one may be in any case
 
@@ -26,11 +27,6 @@ def named(names: Iterable[str], most: int = 3) -> str:
     found = [name if len(name) <= 120 else f"{name[:117]}..." for name in names]
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return f"{', '.join(found[:most])}{more}"
-
-
-def counted(count: int, word: str = "image") -> str:
-    """`1 image`, `2 images`."""
-    return f"{count} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
 
 
 class WholeSet:

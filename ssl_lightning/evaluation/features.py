@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import known
@@ -63,7 +64,7 @@ def extract(
     device = torch.device(device)
     x, labels, indices = [], [], []
     with evaluating(embed), torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        for batch in loader:
+        for batch in progress.steps(loader):
             x.append(embed(batch.views[0].to(device, non_blocking=True)).float().cpu())
             labels.append(batch.labels.cpu())
             indices.append(batch.indices.cpu())

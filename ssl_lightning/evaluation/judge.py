@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
@@ -224,7 +225,8 @@ def _knn(
     """By votes for classes; otherwise by the mean of the neighbours' targets, weighted alike."""
     bank, bank_labels, queries, labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
     k = min(k, len(train))
-    if task.reads == CLASSES:
-        return {"top1": knn_top1(bank, bank_labels, queries, labels, k, temperature, chunk)}
-    means = knn_average(bank, bank_labels, queries, k, temperature, chunk)
+    with progress.phase("kNN"):
+        if task.reads == CLASSES:
+            return {"top1": knn_top1(bank, bank_labels, queries, labels, k, temperature, chunk)}
+        means = knn_average(bank, bank_labels, queries, k, temperature, chunk)
     return task.to(device).measure(task.outputs_of(means), labels)

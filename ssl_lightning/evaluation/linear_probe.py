@@ -12,6 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import Task
 
@@ -146,7 +147,7 @@ def train_probes(
     generator = torch.Generator().manual_seed(settings.seed)
     total = settings.epochs * math.ceil(count / settings.batch_size)
     step = 0
-    for _ in range(settings.epochs):
+    for _ in progress.steps(range(settings.epochs), f"linear probe, {probes} setting{'s' * (probes > 1)}"):
         for rows in torch.randperm(count, generator=generator).to(x.device).split(settings.batch_size):
             batch, target = x[rows], labels[rows]  # (B, D), (B, ...)
             outputs = torch.addmm(bias, batch, weight).view(len(rows), probes, width)

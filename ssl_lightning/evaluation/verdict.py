@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from ssl_lightning.core.task import Task
+from ssl_lightning.core.words import named_baseline
 from ssl_lightning.evaluation.quality import effective_rank, feature_std
 
 ADVICE = {
@@ -16,6 +18,9 @@ ADVICE = {
     "dimensional": "make the views differ more, lower temperature or optimizer.base_lr, or enlarge the batch",
 }
 ALIKE = 1e-3  # of pixels in [0, 1]: images that differ by less are the same to the eye and to a network
+LONGER = "train longer (raise trainer.max_epochs)"
+LOSS = "train/loss in metrics.csv"
+NOT_NAIVE = ("random_init", "start", "from_scratch")  # baselines that are networks
 STILL = 1e-6  # share of its length by which a network has turned; a run of a few steps turns it by thousandths
 
 
@@ -32,12 +37,12 @@ def diagnose(
 
 
 def not_finite(x: Tensor, split: str, noun: str = "image") -> str:
-    """A line where features (N, D) hold NaN or infinity, else ""."""
+    """A sentence where features (N, D) hold NaN or infinity, else ""."""
     bad = ~x.isfinite().all(dim=1)
     if not bad.any():
         return ""
-    fix = "look at its loss and gradients in metrics.csv, lower the rate, and check data.mean and data.std"
-    return f"no verdict: the features of {int(bad.sum())} of {len(x)} {split} {noun}s are not finite; {fix}"
+    fix = "lower optimizer.base_lr, check data.mean and data.std, and look at the loss in metrics.csv"
+    return f"No verdict: the features of {int(bad.sum())} of {len(x)} {split} {noun}s are not finite; {fix}."
 
 
 def of(
@@ -47,7 +52,7 @@ def of(
     noun: str = "image",
     task: Task | None = None,
 ) -> str:
-    """What results say, in a line.
+    """What results say, in a sentence or two.
 
     Args:
         found: `knn_top1`, `linear_top1` and `baselines` as in results.json, or none of these.
@@ -58,27 +63,57 @@ def of(
         task: whose main metric is told; None: top-1 of classes.
     """
     if len(x) < 2:
-        return f"no verdict: there is one test {noun}"
+        return f"No verdict: there is only one test {noun}."
     std, rank = feature_std(x), effective_rank(x)
-    kind, gains = diagnose(std, rank), _gains(found, len(x), task)
+    kind, scores = diagnose(std, rank), _Scores(found, len(x), task)
     if kind and naive is not None and _are_alike(naive()):
-        return f"no verdict: the test {noun}s are all alike"
+        return f"No verdict: the test {noun}s are all alike."
     what = {
         "complete": f"all {noun}s get nearly the same features (spread {std:.3f}, where 1 is uniform)",
         "dimensional": f"the features vary along few directions (effective rank {rank:.1f} of {x.shape[1]})",
     }.get(kind, "")
-    if kind and not any(gain > 0 for *_, gain in gains):
-        return f"collapsed: {what}; {ADVICE[kind]}"
-    if not gains:
-        return f"no collapse: the {noun}s get different features; labels would tell what these are worth"
-    word = _percent if task is None else task.word
-    told = ", ".join(f"{name} {word(mine)} against {word(random)}" for name, mine, random, _ in gains)
-    if any(gain > 0 for *_, gain in gains):
-        if (least := _constant(found, task)) and not any(_better(mine, least[1], task) for _, mine, *_ in gains):
-            beside = f"no better than the same answer for all, {least[0]} {word(least[1])}"
-            return f"nothing learned that shows: {beside} ({told})"
-        return f"above random weights: {told}" + (f"; yet {what}" if kind else "")
-    return f"nothing learned that shows: not above random weights ({told}); train longer, or look at metrics.csv"
+    random = scores.against("random_init")
+    if kind and not random.better:
+        return f"Collapsed: {what}. To prevent it, {ADVICE[kind]}."
+    if not random.told:
+        worth = "How useful they are is measured with labels, by stage=knn and stage=linear."
+        return f"No collapse: the {noun}s get different features. {worth}"
+    constant = _constant(found, task)
+    if random.better and constant and not any(_better(mine, constant[1], task) for mine in scores.mine.values()):
+        beside = f"{named_baseline(constant[0])}: {scores.word(constant[1])}"
+        return f"Nothing useful learned: no better than giving every {noun} the same answer ({beside}; {random.told})."
+    if random.better:
+        return _above_random(scores, random) + _since_start(scores) + (f" Yet {what}." if kind else "")
+    if random.worse:
+        fix = f"training has made them worse; lower optimizer.base_lr, and look at the views and at {LOSS}"
+        return f"Random weights beat these features ({random.told}): {fix}."
+    chance = f"the difference is within chance for {len(x)} test {noun}s"
+    return f"No better than random weights ({random.told}; {chance}): {LONGER}, or look at {LOSS}."
+
+
+def _above_random(scores: "_Scores", random: "_Compared") -> str:
+    """Of features that beat random weights: whether they beat the naive ones, too."""
+    head = f"These features beat random weights ({random.told})"
+    name = next((key for key in scores.baselines if key not in (*NOT_NAIVE, scores.chance)), "")
+    naive = scores.against(name)
+    if not naive.told:
+        return f"{head}."
+    called = named_baseline(name)
+    if naive.better:
+        return f"{head} and {called} ({naive.told})."
+    if naive.worse:
+        beaten = f"Random weights do worse ({random.told})."
+        return f"{called.capitalize()} beat these features ({naive.told}): {LONGER}. {beaten}"
+    return f"{head}, but are no better than {called} ({naive.told}): {LONGER}."
+
+
+def _since_start(scores: "_Scores") -> str:
+    """Of a training that began with given weights: what it has added to these."""
+    start = scores.against("start")
+    if not start.told:
+        return ""
+    how = "Better than" if start.better else "Worse than" if start.worse else "No better than"
+    return f" {how} {named_baseline('start')} ({start.told})."
 
 
 def _are_alike(naive: Tensor) -> bool:
@@ -95,28 +130,57 @@ def _better(mine: float, other: float, task: Task | None) -> bool:
     return mine > other if task is None or task.higher else mine < other
 
 
-def _gains(found: Mapping[str, Any], items: int, task: Task | None = None) -> list[tuple[str, float, float, float]]:
-    """(measure, its value, that of random weights, how far it lies above the noise of so many items)."""
-    random, gains = found.get("baselines", {}).get("random_init", {}), []
-    main, sign = ("top1", 1) if task is None else (task.main, 1 if task.higher else -1)
-    for kind, name in (("knn", "kNN"), ("linear", "linear")):
-        mine, other = found.get(f"{kind}_{main}"), random.get(f"{kind}_{main}")
-        if mine is not None and other is not None:
-            noise = share_noise(other, items) if task is None else task.noise(other, items)
-            gains.append((name, mine, other, sign * (mine - other) - noise))
-    return gains
+@dataclass(frozen=True)
+class _Compared:
+    """Features beside one baseline: the figures in words, and whether any is beyond chance."""
+
+    told: str
+    better: bool  # some measure is, beyond chance
+    worse: bool  # some is worse beyond chance, and none better
+
+
+class _Scores:
+    """The main metric of what was measured, kNN and linear probe, and of the baselines."""
+
+    def __init__(self, found: Mapping[str, Any], items: int, task: Task | None) -> None:
+        self.items, self.task = items, task
+        self.main, self.chance = ("top1", "") if task is None else (task.main, task.chance)
+        self.word = _percent if task is None else task.word
+        self.baselines = found.get("baselines", {})
+        self.mine = self._of(found)
+
+    def _of(self, scores: Mapping[str, Any]) -> dict[str, float]:
+        named = {name: scores.get(f"{kind}_{self.main}") for kind, name in (("knn", "kNN"), ("linear", "linear"))}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def against(self, baseline: str) -> _Compared:
+        """What was measured of both."""
+        other = self._of(self.baselines.get(baseline, {}))
+        both = {name: (self.mine[name], other[name]) for name in self.mine if name in other}
+        told = ", ".join(f"{name} {self.word(mine)} against {self.word(its)}" for name, (mine, its) in both.items())
+        sign = 1 if self.task is None or self.task.higher else -1
+        gains = [(sign * (mine - its), self._noise(its)) for mine, its in both.values()]
+        better = any(gain > noise for gain, noise in gains)
+        return _Compared(told, better, not better and any(gain < -noise for gain, noise in gains))
+
+    def _noise(self, other: float) -> float:
+        return share_noise(other, self.items) if self.task is None else self.task.noise(other, self.items)
 
 
 def against(mine: float, other: float, items: int, task: Task, what: str) -> str:
-    """What a training on labels has brought, in a line.
+    """What a training on labels has brought, in a sentence.
 
     Args:
         mine, other: the main metric on `items` test items, of it and of the baseline.
         what: the baseline: "random weights", "training from scratch".
     """
     told = f"{task.word(mine)} against {task.word(other)}"
-    gain = (1 if task.higher else -1) * (mine - other)
-    return f"above {what}: {told}" if gain > task.noise(other, items) else f"not above {what} ({told})"
+    gain, noise = (1 if task.higher else -1) * (mine - other), task.noise(other, items)
+    if gain > noise:
+        return f"Better than {what}: {told}."
+    if gain < -noise:
+        return f"Worse than {what}: {told}."
+    return f"No better than {what}: {told}, a difference within chance for {items} test items."
 
 
 def share_noise(share: float, items: int) -> float:
@@ -129,7 +193,7 @@ def _percent(share: float) -> str:
 
 
 def of_weights(network: nn.Module, begun: nn.Module) -> str:
-    """A line where a trained network holds what is no number, or has not moved from where it began; else "".
+    """A sentence where a trained network holds what is no number, or has not moved from where it began; else "".
 
     A shrinking of all weights alike, which weight decay makes without any gradient, is no movement.
     """
@@ -137,7 +201,7 @@ def of_weights(network: nn.Module, begun: nn.Module) -> str:
     product = mine = other = 0.0
     for name, value in chain(network.named_parameters(), network.named_buffers()):
         if value.is_floating_point() and not value.isfinite().all():
-            return f"no verdict: the trained weights are not finite ('{name}'); lower optimizer.base_lr"
+            return f"No verdict: the trained weights are not finite ('{name}'); lower optimizer.base_lr."
     for name, value in network.named_parameters():
         if name not in old or old[name].shape != value.shape:  # a strategy holds it in another form
             return ""
@@ -150,6 +214,6 @@ def of_weights(network: nn.Module, begun: nn.Module) -> str:
     if turned >= STILL:
         return ""
     return (
-        f"the weights have not moved (turned by {turned:.0e} of their length): the gradients were zero or not finite, "
-        "or the rate far too small; look at train/grad_norm in metrics.csv"
+        f"The weights have not moved (they turned by {turned:.0e} of their length): the gradients were zero or not "
+        "finite, or the learning rate far too small; look at train/grad_norm in metrics.csv."
     )

@@ -20,6 +20,7 @@ FREE = (
     devices.KEPT,
     "logger",
     "callbacks.progress",
+    "callbacks.page",
     "data.num_workers",
     "data.worker_timeout",
     "trainer.enable_progress_bar",

@@ -180,6 +180,15 @@ class RunFolder:
                 text = json.dumps(numbers_or_null(secrets.mask(dict(results))), indent=2, default=_plain)
                 self._write("results.json", text + "\n")
 
+    def forget_results(self, config: Mapping[str, Any]) -> None:
+        """Let a stage that is done be done again in this folder; only where the folder is that stage's own."""
+        stage, stored = (node.get("stage") for node in (config, self._stored()))
+        same = (
+            isinstance(stage, Mapping) and isinstance(stored, Mapping) and stage["_target_"] == stored.get("_target_")
+        )
+        if is_main_process() and same:
+            (self.path / "results.json").unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second command out of the folder while this one runs (its own child processes excepted)."""

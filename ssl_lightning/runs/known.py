@@ -22,7 +22,8 @@ from ssl_lightning.runs.places import find_run
 # What the network expects of an image, whatever the data.
 OF_THE_NETWORK = (*card.INPUT, "in_channels")
 
-NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality")  # of what a card says
+# Of what a card says; `seconds` are of its files, and of data that are made those of each clip.
+NO_KEYS_OF_DATA = ("backbone", "out_dim", "method", "data", "modality", "seconds")
 
 
 def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, ...]:

@@ -15,11 +15,13 @@ from ssl_lightning.core.errors import UserError
 
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
 FILES = (
-    r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt",
+    r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
     r"features_\w+\.(npz|parquet)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
+    r"compare\.(html|csv)",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )
-FOLDERS = r"checkpoints|wandb|tensorboard|lightning_logs|finetune|from_scratch|linear|random_init|raw_pixels|\.submitit"
+FOLDERS = r"checkpoints|pictures|wandb|tensorboard|lightning_logs|\.submitit"
+FOLDERS += r"|finetune|from_scratch|linear|random_init|raw_pixels"
 WEIGHTS = ("checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "backbone.safetensors", "results.json")
 KEPT = ("*.ckpt", "*.safetensors", "results.json", "features_*")  # what no refused command leaves
 HEADER = "# ssl_lightning made this folder for a run.\n"  # the first line of config.yaml
@@ -186,7 +188,7 @@ def _belongs(entry: Path) -> bool:
 
 def _passing(entry: Path) -> bool:
     """Does the name say that a write was cut short, or that a process works beside?"""
-    return re.fullmatch(FILES[2], entry.name) is not None
+    return re.fullmatch(FILES[-1], entry.name) is not None
 
 
 def _stays(entry: Path, folder: Path) -> bool:

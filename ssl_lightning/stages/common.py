@@ -13,8 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from ssl_lightning.callbacks.step_logger import peak_memory_mb
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import gather_rows, is_main, world_size
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.words import named_baseline
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.evaluation import verdict
@@ -155,11 +157,16 @@ def device_of(trainer: MakeTrainer) -> torch.device:
 # ---- features ------------------------------------------------------------------------------------------------------
 
 
-def split_features(embed: Embed, data: DataModule, device: torch.device) -> tuple[Features, Features]:
-    """Features of the training images whose labels may be used, and of all test images."""
+def split_features(
+    embed: Embed, data: DataModule, device: torch.device, of: str = "the network"
+) -> tuple[Features, Features]:
+    """Features of the training images whose labels may be used, and of all test images. `of`: whose they are."""
     rows = data.labelled_indices("train")
     loaders = data.eval_loader("train", rows), data.eval_loader("test")
-    found = extract(embed, loaders[0], device), extract(embed, loaders[1], device)
+    with progress.phase(f"features of {of}, {len(rows):,} training {data.noun}s"):
+        train = extract(embed, loaders[0], device)
+    with progress.phase(f"features of {of}, {len(data.test_set):,} test {data.noun}s"):
+        found = train, extract(embed, loaders[1], device)
     data.teardown("predict")  # ends the loaders' processes
     return found
 
@@ -168,7 +175,8 @@ def split_random_features(backbone: nn.Module, data: DataModule, device: torch.d
     """The same for a backbone with random weights, its BatchNorm statistics calibrated on training images."""
     rows = data.labelled_indices("train")
     loaders = data.eval_loader("train", rows), data.eval_loader("test")
-    found = random_features(backbone, calibration_batches(data), *loaders, device)
+    with progress.phase("features of random weights"):
+        found = random_features(backbone, calibration_batches(data), *loaders, device)
     data.teardown("predict")
     return found
 
@@ -181,7 +189,8 @@ def calibration_batches(data: DataModule) -> Iterator[Any]:
 
 def naive_features(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:
     """The naive baseline of exactly the items these features are of (a broken file has none): (N, P) and (M, P)."""
-    return data.naive_features("train", train.indices), data.naive_features("test", test.indices)
+    with progress.phase(named_baseline(data.naive_name)):
+        return data.naive_features("train", train.indices), data.naive_features("test", test.indices)
 
 
 def positive_pairs(

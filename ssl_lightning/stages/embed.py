@@ -1,23 +1,27 @@
 """stage=embed: the features of every item, with its label and path, in files for your own code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from ssl_lightning.core.distributed import barrier, is_main
-from ssl_lightning.core.errors import UserError
+from ssl_lightning.core import progress
+from ssl_lightning.core.distributed import barrier, is_main, world_size
+from ssl_lightning.core.files import atomic
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.items import ItemSet
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, extract
+from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.judge import quality
-from ssl_lightning.runs.checkpoint import save_atomic
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,
@@ -28,8 +32,11 @@ from ssl_lightning.stages.common import (
     report,
     same_items,
 )
+from ssl_lightning.stages.feature_files import FILES, FeatureFile, need_pyarrow
 
 Split = Literal["train", "test"]
+ROWS = 8192  # of a part: what is in memory at a time where parquet alone is written, by one process
+MEASURED = 50_000  # about so many rows are measured of a larger split
 
 
 def run(
@@ -37,16 +44,20 @@ def run(
     data: DataModule,
     trainer: MakeTrainer,
     run: RunFolder,
-    splits: Sequence[Split] = ("train", "test"),
+    splits: Sequence[Literal["train", "test", "all"]] = ("train", "test"),
     formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
     task: Task | None = None,
 ) -> dict[str, Any]:
     """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
 
-    An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `classes`, and `paths` where there are files;
-    where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and `target_names`, too.
-    A parquet table has the columns features, label, index, class and path, and one for each target: `target_label` is
-    one that is named as one of these.
+    An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `split` (N,), `classes`, and `paths` where
+    there are files; where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and
+    `target_names`, too. A parquet table has the columns index, label, class, path, split and features (a list of D
+    float32), and one for each target: `target_label` is one that is named as one of these. It is written in groups of
+    about 8,192 rows: a folder may be larger than the memory.
+
+    Args:
+        splits: "all" puts both into one file, `features_all`, the training items first.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
@@ -55,19 +66,30 @@ def run(
     if task is not None:
         data.read_labels(task.reads)
     judged.backbone.to(device)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
 
     files, counts, measured, words = [], {}, {}, ""
-    for split in splits:
-        source = data.probe_set if split == "train" else data.test_set
-        features = extract(judged.backbone, data.eval_loader(split), device)
-        need_finite((split, features), noun=data.noun)
-        for kind in formats:
-            path = run.path / f"features_{split}.{kind}"
-            if is_main():
-                (write_npz if kind == "npz" else write_parquet)(path, features, source)
-            files.append(str(path))
-        counts[split], measured = len(features), quality(features, seed=data.seed)
-        words = verdict.of({}, features.x, partial(data.naive_features, split, features.indices), data.noun)
+    seen: dict[str, Features] = {}
+    for name in dict.fromkeys(splits):
+        paths, parts = [run.path / f"features_{name}.{kind}" for kind in formats], dict[str, Sample]()
+        with written(paths) as written_to:
+            for split in ("train", "test") if name == "all" else (name,):
+                source = data.probe_set if split == "train" else data.test_set
+                sample = parts[split] = Sample(len(source))
+                progress.say(f"features of {len(source):,} {split} {data.noun}s")
+                with progress.phase(f"{split} {data.noun}s"):
+                    for features in in_parts(judged.backbone, data.eval_loader(split), device, data.batch_size):
+                        need_finite((split, features), noun=data.noun)
+                        sample.add(features)
+                        for file in written_to:
+                            file.add(features, source, split)
+                seen[split] = sample.features()
+        files += [str(path) for path in paths]
+        counts[name], kept = sum(part.count for part in parts.values()), sample.features()
+        measured = quality(kept, seed=data.seed)
+        words = verdict.of({}, kept.x, partial(data.naive_features, split, kept.indices), data.noun)
+    if "test" in seen:
+        Keeper(run.path, data, judged.backbone, run.overrides)(seen.get("train"), seen["test"])
     barrier()
     return report(
         judged, watch,
@@ -80,52 +102,47 @@ def run(
     )  # fmt: skip
 
 
-def write_npz(path: Path, features: Features, source: ItemSet) -> None:
-    """Plain arrays only, so that `np.load` needs no pickle."""
-    arrays = {
-        "features": features.x.numpy(),
-        "labels": source.labels[features.indices].numpy(),
-        "indices": features.indices.numpy(),
-        "classes": np.array(source.classes, dtype=np.str_),
-    }
-    if source.paths is not None:
-        arrays["paths"] = np.array([source.paths[i] for i in features.indices.tolist()], dtype=np.str_)
-    if source.targets is not None:
-        arrays["targets"] = source.targets[features.indices].numpy()
-        arrays["target_names"] = np.array(source.target_names, dtype=np.str_)
+class Sample:
+    """Some rows of a split of N, evenly spread, or all of them where there are few."""
 
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # given a name, numpy would append .npz to it
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+    def __init__(self, count: int) -> None:
+        self.every, self.count, self.kept = max(1, count // MEASURED), 0, list[Features]()
 
-    save_atomic(write, path)
+    def add(self, features: Features) -> None:
+        self.count += len(features)
+        rows = features.indices % self.every == 0
+        self.kept.append(Features(features.x[rows], features.labels[rows], features.indices[rows]))
+
+    def features(self) -> Features:
+        parts = ([part.x for part in self.kept], [part.labels for part in self.kept], [p.indices for p in self.kept])
+        x, labels, indices = (torch.cat(part) for part in parts)
+        return Features(x, labels, indices)
 
 
-def write_parquet(path: Path, features: Features, source: ItemSet) -> None:
-    """One row per item."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    labels, rows = source.labels[features.indices].tolist(), features.indices.tolist()
-    names = [source.classes[label] if 0 <= label < len(source.classes) else None for label in labels]
-    flat = pa.array(features.x.flatten().numpy())
-    columns = {
-        "index": pa.array(rows, pa.int64()),
-        "label": pa.array(labels, pa.int64()),
-        "class": pa.array(names, pa.string()),
-        "path": pa.array([source.paths[i] for i in rows] if source.paths else [None] * len(rows), pa.string()),
-        "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
-    }
-    if source.targets is not None:
-        titles = [f"target_{name}" if name in columns else name for name in source.target_names]
-        columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(titles)}
-    save_atomic(lambda temporary: pq.write_table(pa.table(columns), temporary), path)
+@contextmanager
+def written(paths: Sequence[Path]) -> Iterator[list[FeatureFile]]:
+    """Files that parts are added to: all whole at the end of the block, absent after an error; none but on rank 0."""
+    with ExitStack() as stack:
+        files = list[FeatureFile]()
+        for path in paths if is_main() else ():
+            files.append(FILES[path.suffix[1:]](stack.enter_context(atomic(path))))
+            stack.callback(files[-1].close)
+        yield files
+        for file in files:
+            file.finish()
 
 
-def need_pyarrow() -> None:
-    """Say so before any feature is computed."""
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError as error:
-        fix = "pip install 'ssl-lightning[parquet]', or stage.formats=[npz]"
-        raise UserError(f"parquet needs the package pyarrow; {fix}") from error
+def in_parts(
+    embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batch_size: int
+) -> Iterator[Features]:
+    """The features of a split by increasing index, about `ROWS` at a time; under several ranks all at once."""
+    if world_size() > 1:
+        yield extract(embed, loader, device)
+        return
+    batches, last = iter(loader), -1
+    for first in batches:
+        found = extract(embed, chain([first], islice(batches, max(1, ROWS // batch_size) - 1)), device)
+        new = found.indices > last  # a broken file was replaced by the next one, which the part before may have
+        last = max(last, int(found.indices.max()))
+        if bool(new.any()):
+            yield Features(found.x[new], found.labels[new], found.indices[new])

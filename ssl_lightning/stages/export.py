@@ -11,6 +11,7 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.runs.card import TIMM_OURS
 from ssl_lightning.runs.checkpoint import save_atomic, save_backbone
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 
 OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew
@@ -23,6 +24,7 @@ def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
     A weights file that has no card of its own gets the configured backbone and the data's normalisation.
     """
     watch = Stopwatch()
+    opening.of_backbone(judged.backbone, judged.method, None, None)
     node = judged.card["backbone"]
     card = data.card()
     card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}

@@ -1,17 +1,16 @@
 """The one way to a verdict: kNN and linear probe, and random weights and naive features under the same protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_lightning.core import ddp
+from ssl_lightning.core import ddp, progress
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
-from ssl_lightning.data.labelled import kind_of
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
 from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
@@ -46,7 +45,7 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     if task.stages and stage not in task.stages:
         raise UserError(f"{_named(task)} is of {_stages(task)}, and this is stage={stage}; choose another task=")
     data.read_labels(task.reads)
-    kind = kind_of(data.probe_set)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
     if not data.has_labels:
@@ -86,6 +85,9 @@ def _other_kind(data: DataModule, who: str, task: Task, kind: str) -> str:
 # ---- the verdict ---------------------------------------------------------------------------------------------------
 
 
+Keep = Callable[[Features | None, Features], None]  # is given the (train, test) features that were judged
+
+
 class NotFinite(UserError):
     """Features that are no numbers."""
 
@@ -102,6 +104,7 @@ def verdict_on(
     what: Sequence[str] = BOTH,
     naive_what: Sequence[str] = ("knn",),
     chunk: int | None = None,
+    keep: Keep | None = None,
 ) -> tuple[dict[str, Any], Features, Features]:
     """What features are worth beside random weights and naive features: (for results.json, train, test features).
 
@@ -109,10 +112,12 @@ def verdict_on(
         task: prepared.
         what, naive_what: of "knn" and "linear", for features and for naive ones.
         k, temperature, chunk: of the kNN.
+        keep: is given the features, for the page.
 
     Raises:
         NotFinite: the features are no numbers.
     """
+    _say_what(data, what)
     train, test = split_features(embed, data, device)
     need_finite(("train", train), ("test", test), noun=data.noun, error=NotFinite)
     found = judge(train, test, task, k, temperature, probe, device, what, chunk)
@@ -121,7 +126,16 @@ def verdict_on(
     others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk)
     protocol = found.pop("protocol")
     words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
+    if keep is not None:
+        keep(train, test)
     return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+
+
+def _say_what(data: DataModule, what: Sequence[str]) -> None:
+    """The first line of an evaluation."""
+    measured = " and ".join({"knn": "kNN", "linear": "linear probe"}[one] for one in what)
+    items = f"{len(data.labelled_indices('train')):,} training and {len(data.test_set):,} test {data.noun}s"
+    progress.say(f"evaluating: {measured} on {items}, and of baselines")
 
 
 def naive_baselines(data: DataModule, task: Task, train: Features, test: Features) -> dict[str, Any]:
@@ -141,13 +155,14 @@ def judge_backbone(
     probe: ProbeSettings | None = None,
     start: nn.Module | None = None,
     task: Task | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """The whole verdict: kNN, linear probe, both baselines under the same protocol, quality, and a verdict in words.
 
     `start`, the weights that a training began with where these were no random ones, are a baseline, too. Without labels
     only `quality` and the verdict can be told, and of features that are not finite the verdict alone. Every rank calls
     this and gets the same: the verdict on rank 0's network, the one that is saved, for ranks may have trained with
-    BatchNorm statistics of their own.
+    BatchNorm statistics of their own. `keep` is given the features, for the page.
     """
     module = module_of(embed)
     if module is not None:
@@ -157,32 +172,41 @@ def judge_backbone(
     pairs = positive_pairs(embed, data, device)
     if task.stages:
         say(f"No kNN and no linear probe: {_named(task)} is of {_stages(task)}.")
-        return _without_labels(embed, data, device, pairs)
-    kind = kind_of(data.probe_set)
+        return _without_labels(embed, data, device, pairs, keep)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
     if not data.has_labels or kind != task.reads:
-        return _without_labels(embed, data, device, pairs)
+        return _without_labels(embed, data, device, pairs, keep)
     try:
         prepared(task, data)
     except UserError as error:  # labels that nothing can be learned from do not end a training that needed none
         say(f"No kNN and no linear probe: {error}.")
-        return _without_labels(embed, data, device, pairs)
+        return _without_labels(embed, data, device, pairs, keep)
     try:
-        found, _, test = verdict_on(embed, random_backbone, data, task, device, k, temperature, probe)
+        found, _, test = verdict_on(embed, random_backbone, data, task, device, k, temperature, probe, keep=keep)
     except NotFinite as error:
         return {"verdict": str(error)}
     if start is not None:
-        begun = judge(*split_features(start, data, device), task, k, temperature, probe, device)
+        features = split_features(start, data, device, "the weights it began with")
+        begun = judge(*features, task, k, temperature, probe, device)
         found["baselines"]["start"] = told(begun, task)
     return {**found, "quality": quality(test, pairs, data.seed)}
 
 
 def _without_labels(
-    embed: Embed, data: DataModule, device: torch.device, pairs: tuple[Tensor, Tensor] | None
+    embed: Embed,
+    data: DataModule,
+    device: torch.device,
+    pairs: tuple[Tensor, Tensor] | None,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
-    alone = extract(embed, data.eval_loader("test"), device)
+    progress.say(f"evaluating: features of {len(data.test_set):,} test {data.noun}s, without labels")
+    with progress.phase("features"):
+        alone = extract(embed, data.eval_loader("test"), device)
     if bad := verdict.not_finite(alone.x, "test", data.noun):
         return {"verdict": bad}
     words = verdict.of({}, alone.x, lambda: data.naive_features("test", alone.indices), data.noun)
+    if keep is not None:
+        keep(None, alone)
     return {"quality": quality(alone, pairs, data.seed), "verdict": words}

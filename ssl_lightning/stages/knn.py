@@ -6,8 +6,11 @@ import torch
 
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.reports.keep import Keeper
+from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
-from ssl_lightning.stages.judging import need_labels, verdict_on
+from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 
 
@@ -15,6 +18,7 @@ def run(
     judged: Judged,
     data: DataModule,
     trainer: MakeTrainer,
+    run: RunFolder,
     k: int = 20,
     temperature: float = 0.07,
     chunk: int | None = None,
@@ -35,8 +39,10 @@ def run(
     same_items(judged, data)
     task = need_labels(data, "knn", task)
     others = data_of(probes, other_data, judged, "knn", task)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
     given = (k, temperature, chunk)
-    found = on_neighbours(judged, data, task, device, *given)
+    keep = Keeper(run.path, data, judged.backbone, run.overrides, k, temperature)
+    found = on_neighbours(judged, data, task, device, *given, keep)
     found |= measured(others, lambda other, its: on_neighbours(judged, other, its, device, *given))
     return report(judged, watch, **found)
 
@@ -49,7 +55,8 @@ def on_neighbours(
     k: int,
     temperature: float,
     chunk: int | None,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """The kNN of trained, random and naive features of these data."""
     backbone, random = judged.backbone.to(device), judged.random.to(device)
-    return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk)[0]
+    return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk, keep=keep)[0]

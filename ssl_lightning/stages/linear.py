@@ -21,7 +21,9 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.hooks import Pixels as Pixels
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -31,7 +33,7 @@ from ssl_lightning.stages.common import (
     report,
     same_items,
 )
-from ssl_lightning.stages.judging import need_labels, verdict_on
+from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 from ssl_lightning.stages.training import LabelledData, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
@@ -70,9 +72,11 @@ def run(
     others = data_of(probes, other_data, judged, "linear", task)
     if others and augmented:
         raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
+    device = device_of(trainer)
+    opening.of_backbone(judged.backbone, judged.method, data, device)
     if not augmented:
-        given = (device_of(trainer), probe or ProbeSettings(seed=seed))
-        found = on_features(judged, data, task, *given)
+        given = (device, probe or ProbeSettings(seed=seed))
+        found = on_features(judged, data, task, *given, Keeper(run.path, data, judged.backbone, run.overrides))
         found |= measured(others, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)
 
@@ -106,9 +110,16 @@ def run(
 
 
 def on_features(
-    judged: Judged, data: DataModule, task: Task, device: torch.device, probe: ProbeSettings
+    judged: Judged,
+    data: DataModule,
+    task: Task,
+    device: torch.device,
+    probe: ProbeSettings,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """Features once, then the grid."""
     backbone, random, only = judged.backbone.to(device), judged.random.to(device), ("linear",)
-    found, train, _ = verdict_on(backbone, random, data, task, device, probe=probe, what=only, naive_what=only)
+    found, train, _ = verdict_on(
+        backbone, random, data, task, device, probe=probe, what=only, naive_what=only, keep=keep
+    )
     return {**found, "labels": len(train)}

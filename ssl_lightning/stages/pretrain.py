@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from ssl_lightning.callbacks.page import Page
 from ssl_lightning.callbacks.throughput import Throughput
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.protocols import has_tokens
@@ -14,6 +15,7 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs import sharded
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder
@@ -27,6 +29,7 @@ from ssl_lightning.stages.common import (
     speed,
 )
 from ssl_lightning.stages.judging import judge_backbone
+from ssl_lightning.stages.opening import Opening
 
 
 def run(
@@ -64,7 +67,7 @@ def run(
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     make_fast(method, channels_last, compile)
-    fit, throughput = train(method, data, trainer, run)
+    fit, throughput = train(method, data, trainer, run, Opening(method_name, data_name))
     if is_main():
         card = {"method": method_name, "data": data_name, **data.card()}
         save_backbone(method.judged, judged_node(run.config), run.path, **card)
@@ -73,9 +76,10 @@ def run(
     if judge:
         embed, random = method.to(device).embed, (start.random if start else begun).to(device)
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
-        results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task)
+        keep = Keeper(run.path, data, method, run.overrides, k, temperature)
+        results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task, keep=keep)
     if still:
-        results["verdict"] = "; ".join([still, *([results["verdict"]] if "verdict" in results else [])])
+        results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
         **results,
         "epochs": fit.current_epoch,
@@ -106,9 +110,14 @@ def make_fast(method: SSLMethod, channels_last: bool, compile: bool) -> None:
         (blocks if has_tokens(network) and isinstance(blocks, nn.Sequential) else network).compile()
 
 
-def train(method: SSLMethod, data: DataModule, trainer: MakeTrainer, run: RunFolder) -> tuple[Trainer, Throughput]:
+def train(
+    method: SSLMethod, data: DataModule, trainer: MakeTrainer, run: RunFolder, opening: Opening
+) -> tuple[Trainer, Throughput]:
     """Train to the last epoch, from the run's checkpoint where there is one."""
     fit, throughput = trainer(), Throughput()
-    fit.callbacks.insert(0, throughput)  # type: ignore[attr-defined]
+    fit.callbacks[:0] = [opening, throughput]  # type: ignore[attr-defined]
+    for page in fit.callbacks:  # type: ignore[attr-defined]
+        if isinstance(page, Page):
+            page.command = run.overrides
     fit.fit(method, datamodule=data, ckpt_path=sharded.checked(run.checkpoint, fit.strategy), weights_only=True)
     return fit, throughput

@@ -14,6 +14,7 @@ from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
 from ssl_lightning.callbacks.throughput import Throughput
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import broadcast_object
 from ssl_lightning.core.launch import is_main_process
 from ssl_lightning.core.task import Task
@@ -100,7 +101,7 @@ def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
     rows = readable(data, data.labelled_indices("train"))
     if share == 0:
         return rows, rows[:0]
-    kept, held = split(strata(data.probe_set)[rows], share, data.seed)
+    kept, held = split(strata(data.probe_set, data.label_kind)[rows], share, data.seed)
     return rows[kept], rows[held]
 
 
@@ -179,11 +180,16 @@ def train_and_test(
     if begun and picks and best_is_lost(saving.path, best.path):
         begun = None
     begun = broadcast_object(begun)  # as rank 0 sees it
+    module.title = folder.name.replace("_", " ")
+    progress.say(
+        f"training: {module.title}, {len(data.rows):,} labels, {len(data.picking):,} to pick the checkpoint on"
+    )
     fitter.fit(module.train(), datamodule=data, ckpt_path=sharded.checked(begun, fitter.strategy), weights_only=True)
     # From the file even where it is the last state: BatchNorm's statistics may differ between ranks.
     module.load_state_dict(load(best.path if picks else saving.path)["state_dict"])
     device = fitter.strategy.root_device
-    outputs = extract(module.to(device), data.source.eval_loader("test"), device)
+    with progress.phase(f"testing {module.title}"):
+        outputs = extract(module.to(device), data.source.eval_loader("test"), device)
     need_finite(("test", outputs), noun=data.noun)
     scores = module.task.to("cpu").measure(outputs.x, outputs.labels)
     return Trained(scores, fitter.global_step, throughput.images, throughput.seconds)

@@ -66,6 +66,7 @@ class Finetuner(LightningModule):
         self._decayed: frozenset[str] | None = None  # of the backbone's parameters
         self._seen: list[Tensor] = []  # of a validation: (summed loss, items) of each batch
         self._metrics: Any = None  # of a validation
+        self.title = ""  # of this training, for the lines on its progress
         self.picking = (0.0, 0.0)  # of the last validation: (the main metric, -loss), the higher the better
 
     def setup(self, stage: str) -> None:
@@ -133,6 +134,12 @@ class Finetuner(LightningModule):
         score = score if isfinite(score) else self.task.worst
         self.log_dict({f"val/{self.task.main}": score, "val/loss": loss / items}, sync_dist=True)
         self.picking = (score if self.task.higher else -score, -loss / items)  # of equal ones the lower loss is better
+
+    def progress_words(self) -> list[str]:
+        """The main metric of the last validation, for a person."""
+        if self._metrics is None:
+            return []
+        return [f"picking split {self.task.word(self.picking[0] if self.task.higher else -self.picking[0])}"]
 
     def configure_optimizers(self) -> Any:
         steps = steps_of(self.trainer)

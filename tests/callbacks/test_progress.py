@@ -12,7 +12,8 @@ from lightning.pytorch import Callback
 from rich.console import Console
 
 from ssl_lightning.callbacks.online_knn import OnlineKNN
-from ssl_lightning.callbacks.progress import Progress, clock
+from ssl_lightning.callbacks.progress import Progress
+from ssl_lightning.core.words import clock
 from tests.callbacks.toy import ToyMethod, fit
 
 LINE = r"loss -?\d+\.\d{3}  kNN \d+\.\d %  [\d,]+ images/s"
@@ -66,6 +67,39 @@ def test_a_step_between_refreshes_neither_reads_the_loss_nor_prints(capsys: pyte
     for i in range(100):
         progress.on_train_batch_end(trainer, None, outputs, batch, i)  # type: ignore[arg-type]
     assert capsys.readouterr().out == ""
+
+
+def test_the_first_line_of_a_long_epoch_comes_soon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a step takes 2 seconds: after 6, and then every 30. The first step, which took 60, is not counted."""
+    now = [0.0]
+    monkeypatch.setattr("ssl_lightning.callbacks.progress.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            now[0] += 60 if now[0] == 0 else 2
+
+    progress = Progress()
+    fit(ToyMethod(), tmp_path, [Slow(), progress], max_epochs=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split("  ")[1] for line in lines] == ["1/5", lines[1].split("  ")[1]]
+    progress._batches, progress._timed, progress._loss = 3, 60.0, torch.zeros(())
+    now[0] = 64.0
+    trainer: Any = SimpleNamespace(
+        accumulate_grad_batches=1, callback_metrics={}, world_size=1, estimated_stepping_batches=13, global_step=3,
+        lightning_module=None,
+    )  # fmt: skip
+    assert progress._text(trainer).endswith("  0:20 left")  # 10 steps of 2 seconds
+
+
+def test_a_titled_training_tells_epochs_with_a_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = ToyMethod()
+    method.title, method.progress_words = "from scratch", lambda: ["picking split 50.0 %"]  # type: ignore[assignment]
+    fit(method, tmp_path, [Progress()], max_epochs=5, check_val_every_n_epoch=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert [line.split("  ")[:2] for line in lines] == [["from scratch", f"epoch {i}/5"] for i in (2, 4, 5)]
+    assert all("  picking split 50.0 %  " in line for line in lines)
 
 
 def test_clock() -> None:

@@ -15,7 +15,7 @@ from ssl_lightning.runs.folder import RunFolder
 
 CONF = Path(__file__).parents[2] / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
 
 
 def value(config: dict[str, Any], place: str) -> Any:

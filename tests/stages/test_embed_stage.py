@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ssl_lightning import load_backbone
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.stages import embed
@@ -47,15 +48,16 @@ def test_each_row_has_the_path_of_its_own_image(tmp_path: Path) -> None:
     """Not of the image in the row's place: where files are broken rows and images part."""
     data = TinyData()
     data.test_set.paths = [f"photos/{i}.jpg" for i in range(60)]
+    parquet = pytest.importorskip("pyarrow.parquet")
     rows = torch.tensor([2, 3, 7, 41])
     features = Features(torch.rand(4, 3), data.test_set.labels[rows], rows)
-    embed.write_npz(tmp_path / "some.npz", features, data.test_set)
+    with embed.written([tmp_path / "some.npz", tmp_path / "some.parquet"]) as files:
+        for file in files:
+            file.add(features, data.test_set, "test")
     wanted = ["photos/2.jpg", "photos/3.jpg", "photos/7.jpg", "photos/41.jpg"]
     content = np.load(tmp_path / "some.npz", allow_pickle=False)
     assert content["paths"].tolist() == wanted
     assert content["indices"].tolist() == rows.tolist()
-    parquet = pytest.importorskip("pyarrow.parquet")
-    embed.write_parquet(tmp_path / "some.parquet", features, data.test_set)
     table = parquet.read_table(tmp_path / "some.parquet")
     assert table["path"].to_pylist() == wanted
     assert table["class"].to_pylist() == [CLASSES[row % 3] for row in rows.tolist()]
@@ -83,3 +85,60 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"pip install 'ssl-lightning\[parquet\]'"):
         embed.need_pyarrow()
+
+
+def test_one_file_for_all_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    monkeypatch.setattr(embed, "ROWS", 32)
+    given = (judged(run), TinyData(labelled=False), a_trainer(tmp_path), folder)
+    found = embed.run(*given, splits=["all"], formats=["npz", "parquet"])
+    assert found["images"] == {"all": 150}
+    assert sorted(path.name for path in folder.path.iterdir()) == ["features_all.npz", "features_all.parquet"]
+    table = parquet.ParquetFile(folder.path / "features_all.parquet")
+    assert [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)] == [32, 32, 26, 32, 28]
+    content = np.load(folder.path / "features_all.npz", allow_pickle=False)
+    columns = table.read()
+    features = np.stack(columns["features"].to_numpy(zero_copy_only=False))
+    assert features.dtype == np.float32
+    assert np.array_equal(features, content["features"])
+    assert columns["split"].to_pylist() == content["split"].tolist() == ["train"] * 90 + ["test"] * 60
+    wanted = np.concatenate([expected(run, 90, 0), expected(run, 60, 1)])
+    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
+    assert set(columns["label"].to_pylist()) == {-1}
+    assert columns.column_names == ["index", "label", "class", "path", "split", "features"]
+
+
+def test_parts_are_measured_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "run")
+    whole = embed.run(judged(run), TinyData(), a_trainer(tmp_path), a_folder(tmp_path / "a"))
+    monkeypatch.setattr(embed, "ROWS", 32)
+    parts = embed.run(judged(run), TinyData(), a_trainer(tmp_path), a_folder(tmp_path / "b"))
+    assert (parts["quality"], parts["verdict"]) == (whole["quality"], whole["verdict"])
+
+
+def test_a_broken_file_between_two_parts_leaves_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "ROWS", 2)
+    batches = [a_batch([0, 1]), a_batch([2, 4]), a_batch([4, 5]), a_batch([6, 0])]  # 3 and 7 are broken
+    found = list(embed.in_parts(lambda x: x, batches, torch.device("cpu"), 2))
+    assert [part.indices.tolist() for part in found] == [[0, 1], [2, 4], [5], [6]]
+    assert torch.cat([part.x for part in found]).flatten().tolist() == [0, 1, 2, 4, 5, 6]
+
+
+def a_batch(rows: list[int]) -> Batch:
+    indices = torch.tensor(rows)
+    return Batch([indices.float().unsqueeze(1)], indices, indices)
+
+
+def test_an_error_leaves_no_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+
+    def halfway() -> None:
+        with embed.written([tmp_path / "a.npz", tmp_path / "a.parquet"]) as files:
+            for file in files:
+                file.add(Features(torch.rand(2, 3), torch.zeros(2), torch.arange(2)), TinyData().test_set, "test")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        halfway()
+    assert not list(tmp_path.iterdir())

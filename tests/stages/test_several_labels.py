@@ -108,7 +108,8 @@ def test_a_target_named_as_a_column_of_the_table_leaves_that_column(tmp_path: Pa
     parquet = pytest.importorskip("pyarrow.parquet")
     source = Several().probe_set
     source = source.with_targets(source.targets, ("features", "label", "red"))
-    embed.write_parquet(tmp_path / "a.parquet", Features(torch.ones(20, 4), source.labels, torch.arange(20)), source)
+    with embed.written([tmp_path / "a.parquet"]) as files:
+        files[0].add(Features(torch.ones(20, 4), source.labels, torch.arange(20)), source, "train")
     table = parquet.read_table(tmp_path / "a.parquet")
     assert table["features"][0].as_py() == [1.0] * 4
     assert table["label"].to_pylist() == [-1] * 20

@@ -54,6 +54,9 @@ class Audio(AudioDataModule):
             seed=self.seed,
         )
 
+    def card(self) -> dict[str, Any]:
+        return super().card() | {"seconds": self.recordings.seconds}
+
     def load(self) -> Loaded:
         train, test, probe = replace(self.recordings, reads=self.label_kind).load()
         return (train, test) if probe is train else (train, test, probe)

@@ -131,6 +131,13 @@ def _is_deep(image: Image.Image) -> bool:
     return ";16" in str(rawmode)
 
 
+def of_pil(image: Image.Image, channels: int = 3) -> np.ndarray:
+    """What an opened picture holds, (H, W, C), the right way up. PIL has dropped what a channel of colours has beyond 8
+    bits; a path keeps it. Raises one of `BROKEN` where the picture is truncated."""
+    found = np.array(image)[..., None] if _is_grey(image) else _bytes_of(image, channels)
+    return turned(found.astype(found.dtype.newbyteorder("=")), _orientation(image))
+
+
 def _of_picture(image: Image.Image, file: BinaryIO, channels: int) -> tuple[np.ndarray, bool]:
     if not _is_grey(image) and _is_deep(image) and image.format in ("PNG", "PPM"):
         found, alpha = _deep_png(image, file) if image.format == "PNG" else (_deep_ppm(image, file), False)

@@ -1,0 +1,103 @@
+"""What a stage works on, said before it begins: network, data, device, length. Nothing is read for it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from ssl_lightning.core import distributed, progress
+from ssl_lightning.core.errors import plain
+from ssl_lightning.core.words import counted
+from ssl_lightning.data.base import DataModule
+
+PRECISIONS = {"32-true": "float32", "64-true": "float64", "bf16-true": "bfloat16", "16-true": "float16"}
+
+
+class Opening(Callback):
+    """Says the same of a training when it begins: only then its data has been read."""
+
+    def __init__(self, method_name: str, data_name: str) -> None:
+        self.method_name, self.data_name = method_name, data_name
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        say("method", lambda: f"{self.method_name}, {networks(pl_module)}")
+        say("data", lambda: f"{self.data_name}, {items_of(data)}")
+        say("device", lambda: device_of(trainer.strategy.root_device, trainer.world_size, str(trainer.precision)))
+        say("length", lambda: length_of(trainer, data))
+
+
+def of_backbone(backbone: nn.Module, method: str, data: DataModule | None, device: torch.device | None) -> None:
+    """Say what is evaluated, on which items and where.
+
+    Args:
+        method: what trained the backbone.
+        data: read already; None where a stage reads none.
+    """
+    if not distributed.is_main():
+        return
+    say("network", lambda: f"{networks(backbone)}, trained by {method}")
+    if data is not None:
+        say("data", lambda: items_of(data))
+    if device is not None:
+        say("device", lambda: device_of(device, distributed.world_size()))
+
+
+def say(what: str, words: Callable[[], str]) -> None:
+    """One aligned line. A part of the user's own that does not tell what is asked here loses its line, not its run."""
+    try:
+        text = words()
+    except Exception as error:
+        text = f"not known ({type(error).__name__})"
+    progress.say(f"{what + ':':<9}{plain(text)}")
+
+
+def networks(module: nn.Module) -> str:
+    """`ConvNetSmall with 0.87 M parameters`; of a method what is trained, and its backbone's share."""
+    backbone = getattr(module, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        return f"{type(module).__name__} with {millions(module)} parameters"
+    return f"{type(backbone).__name__} with {millions(backbone)} parameters ({millions(module, True)} trained in all)"
+
+
+def millions(module: nn.Module, trained: bool = False) -> str:
+    """`0.87 M`."""
+    return f"{sum(p.numel() for p in module.parameters() if p.requires_grad or not trained) / 1e6:.2f} M"
+
+
+def items_of(data: DataModule) -> str:
+    """`20,000 training and 4,000 test images in 10 classes`."""
+    train, test, probe = len(data.train_set), len(data.test_set), data.probe_set
+    count = f"{train:,} training and {test:,} test {data.noun}s"
+    if probe is not data.train_set:
+        count = f"{train:,} training, {len(probe):,} labelled training and {test:,} test {data.noun}s"
+    names = data.label_names
+    if data.label_kind != "classes" and names:
+        return f"{count}, {counted(len(names), 'label' if data.label_kind == 'several' else 'number')} each"
+    return f"{count} in {counted(len(names), 'class')}" if data.has_labels and names else f"{count}, not all labelled"
+
+
+def device_of(device: torch.device, world: int, precision: str | None = None) -> str:
+    """`4 x NVIDIA H100, bf16-mixed`."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    several = f"{world} x {name}" if world > 1 else name
+    return f"{several}, {PRECISIONS.get(precision, precision)}" if precision else several
+
+
+def length_of(trainer: Trainer, data: Any) -> str:
+    """`5 epochs of 156 steps, 128 images a step`."""
+    batch, world, gathered = data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    steps: Any = trainer.num_training_batches
+    each = f" of {counted(max(1, round(steps / gathered)), 'step')}" if steps != float("inf") else ""
+    whole = batch * world * gathered
+    parts = [f"{n}" for n in (batch, world, gathered)[: 3 if gathered > 1 else 2 if world > 1 else 1]]
+    shares = f" ({' x '.join(parts)})" if len(parts) > 1 else ""
+    last = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+    epochs = counted(last, "epoch") if last else f"{trainer.max_steps:,} steps in epochs"
+    return f"{epochs}{each}, {counted(whole, getattr(data, 'noun', 'item'))} a step{shares}"
