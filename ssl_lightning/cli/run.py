@@ -25,7 +25,8 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
-MADE_ANEW = ("ssl_lightning.stages.compare.run",)  # stages whose results hold as long as what they read stays as it is
+# Stages that look anew each time, whatever their folder holds.
+ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report"))
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -163,10 +164,10 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.values["stage"]["_target_"] in ANEW:
+            folder.forget(config.values["stage"]["_target_"])
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
-        if config.values["stage"]["_target_"] in MADE_ANEW:
-            folder.forget_results(config.stored)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}

@@ -8,10 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+from urllib.parse import quote
 
 from ssl_lightning.core import files, secrets, words
 from ssl_lightning.reports import html
@@ -22,14 +25,16 @@ from ssl_lightning.reports.parallel import parallel
 from ssl_lightning.reports.run_files import COSTS, CURVES, find, read
 
 TITLES = {"val/knn_top1": "kNN during training", "val/probe_top1": "online probe", "train/loss": "loss"}
-MOST_LINES = 12  # lines in a chart: the best ones
+STYLE = ".compared{overflow-x:auto;margin:14px 0}.compared th,.compared td{white-space:nowrap}"
+MOST_BANDS = 4  # lines in a chart that are shown with a band
+MOST_LINES = 6  # lines in a chart: the best ones
 LEAST_SPREAD = 0.02  # of shares: the colours of a heat map span two points at least where no noise is known
 
 
 def write(runs: Sequence[Path], folder: Path, name: str = "compare") -> list[Section]:
     """Write `<name>.html` and `<name>.csv` on these runs into a folder; returns what they hold."""
     found = sections([read(path) for path in runs])
-    files.write_atomic(folder / f"{name}.html", page(found))
+    files.write_atomic(folder / f"{name}.html", page(found, folder))
     files.write_atomic(folder / f"{name}.csv", as_csv(table(found)))
     return found
 
@@ -40,7 +45,7 @@ def of_sweep(folder: Path) -> Path | None:
     if len(jobs) < 2:
         return None
     path = folder / "compare.html"
-    files.write_atomic(path, page(sections([read(job) for job in find(str(folder))])))
+    files.write_atomic(path, page(sections([read(job) for job in find(str(folder))]), folder))
     return path
 
 
@@ -56,7 +61,8 @@ def table(found: Sequence[Section]) -> list[dict[str, Any]]:
             row |= dict(zip(part.keys, group.values, strict=True))
             row |= {"runs": len(group.runs), "status": status(group)}
             for measure in part.measures:
-                row |= {measure: _or_none(group.mean(measure)), f"{measure}_std": _or_none(group.deviation(measure))}
+                row[measure] = _or_none(group.mean(measure))
+                row |= {} if measure in COSTS else {f"{measure}_std": _or_none(group.deviation(measure))}
             best = group.best(part.main) if part.main else group.runs[0]
             rows.append(row | {"run": secrets.hide(str(best.path))})
     return rows
@@ -124,7 +130,7 @@ def _worse(group: Group, best: Group, measure: str, noise: float) -> bool:
 
 def figure(group: Group, measure: str) -> str:
     """A mean, with the deviation over seeds where there are several."""
-    mean, deviation = group.mean(measure), group.deviation(measure)
+    mean, deviation = group.mean(measure), math.nan if measure in COSTS else group.deviation(measure)
     if not math.isfinite(mean):
         return "-"
     return (
@@ -145,21 +151,21 @@ def _plain(value: float, measure: str) -> str:
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
-def page(found: Sequence[Section]) -> str:
-    """The whole page."""
+def page(found: Sequence[Section], folder: Path | None = None) -> str:
+    """The whole page. `folder`: where it is to lie; runs that have a page of their own are linked from there."""
     count = sum(len(group.runs) for part in found for group in part.groups)
     titles = [f"{part.stage} on {part.data}" + ("" if part.task == "classify" else f", {part.task}") for part in found]
-    body = f"<h1>{count} runs compared</h1>"
+    body = f"<style>{STYLE}</style><h1>{count} runs compared</h1>"
     if len(found) > 1:
         body += _note(f"Of different stages, data or tasks, so they stand apart: {'; '.join(titles)}.")
     for i, (part, title) in enumerate(zip(found, titles, strict=True)):
-        body += html.section(f"s{i}", title, _section(part))
+        body += html.section(f"s{i}", title, _section(part, folder))
     return html.document("Runs compared", body, [(f"s{i}", title) for i, title in enumerate(titles)])
 
 
-def _section(part: Section) -> str:
+def _section(part: Section, folder: Path | None) -> str:
     kind = "ok" if part.main and part.groups[0].done else "watch"
-    parts = [f'<div class="verdict {kind}">{html.escape(conclusion(part))}</div>', _table(part)]
+    parts = [f'<div class="verdict {kind}">{html.escape(conclusion(part))}</div>', _table(part, folder)]
     if part.follows:
         known = ", ".join(part.keys) or "the runs"
         parts.append(_note(f"These differ, too, and follow from {known}: {', '.join(part.follows)}."))
@@ -171,7 +177,7 @@ def _note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def _table(part: Section) -> str:
+def _table(part: Section, folder: Path | None) -> str:
     """Groups, best first; the best of each measure in bold."""
     best = {measure: _best(part, measure) for measure in part.measures if measure not in COSTS}
     head = [*(short(key) for key in part.keys), "seeds", *(heading(m) for m in part.measures), "status", "best run"]
@@ -182,10 +188,19 @@ def _table(part: Section) -> str:
             said = html.escape(figure(group, measure))
             cells.append(f"<b>{said}</b>" if best.get(measure) is group else said)
         run = group.best(part.main) if part.main else group.runs[0]
-        cells += [html.escape(status(group)), html.escape(secrets.hide(str(run.path)))]
+        cells += [html.escape(status(group)), _link(run.path, folder)]
         lines.append("".join(f"<td>{cell}</td>" for cell in cells))
     rows = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="card" style="overflow-x:auto"><table>{rows}</table></div>'
+    return f'<div class="card compared"><table>{rows}</table></div>'
+
+
+def _link(run: Path, folder: Path | None) -> str:
+    """A run's name, as a link to its own page where it has one."""
+    name = html.escape(secrets.hide(run.name))
+    if folder is None or not (run / "report.html").is_file():
+        return name
+    address = quote(os.path.relpath((run / "report.html").absolute(), folder.absolute()).replace(os.sep, "/"))
+    return f'<a href="{html.attribute(f"./{address}")}">{name}</a>'
 
 
 def _best(part: Section, measure: str) -> Group | None:
@@ -209,7 +224,8 @@ def swept(part: Section) -> str:
         for group, mean in zip(groups, means, strict=True):
             cells[down.index(group.values[0])][across.index(group.values[1])] = mean
         labels = short(part.keys[0]), short(part.keys[1])
-        return heat_map(cells, down, across, title, *labels, percent=percent, scale=scale_of(part, means))
+        drawn = heat_map(cells, down, across, title, *labels, percent=percent, scale=scale_of(part, means))
+        return f"<div>{drawn}{_note(_of_scale(part, means))}</div>"
     rows = [group.values for group in groups]
     lower, names = is_lower_better(part.main), [short(key) for key in part.keys]
     title = f"{heading(part.main)} by {len(names)} settings"
@@ -224,6 +240,13 @@ def scale_of(part: Section, means: Sequence[float]) -> tuple[float, float]:
     least = 4 * noise if math.isfinite(noise) else LEAST_SPREAD if words.is_share(part.main) else 0.0
     more = max(0.0, least - (high - low)) / 2
     return low - more, high + more
+
+
+def _of_scale(part: Section, means: Sequence[float]) -> str:
+    assert part.main is not None
+    low, high = (_figure(value, part.main) for value in scale_of(part, means))
+    span = "" if math.isnan(part.noise(part.main)) else ", at least four deviations over seeds apart"
+    return f"From light, {low}, to dark, {high}{span}."
 
 
 def _one_key(part: Section, groups: Sequence[Group], title: str, percent: bool) -> str:
@@ -258,8 +281,12 @@ def curves(part: Section, metric: str) -> str:
         spread = [stdev(by_step[step]) if len(by_step[step]) > 1 else 0.0 for step in x]
         several = any(spread)
         low, high = ([a + sign * b for a, b in zip(y, spread)] for sign in (-1, 1))
-        series.append(Series(part.name(group), x, y, low if several else None, high if several else None))
-    if not series:
+        name = group.values[0] if len(part.keys) == 1 else ", ".join(group.values) or part.name(group)
+        series.append(Series(name, x, y, low if several else None, high if several else None))
+    if max((len(one.x) for one in series), default=0) < 2:
         return ""
-    more = f", the best {MOST_LINES}" if len(part.groups) > MOST_LINES else ""
+    if len(series) > MOST_BANDS:
+        series = [replace(one, low=None, high=None) for one in series]
+    by = f" by {', '.join(map(short, part.keys))}" if part.keys else ""
+    more = f", the best {MOST_LINES}" if len(part.groups) > MOST_LINES else by if len(by) < 24 else ""
     return line_chart(series, f"{TITLES[metric]}{more}", "step", "", percent=metric.endswith("top1"))

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,28 @@ SAME = 0.995  # correlation of the items from which on they are near-duplicates
 SIDE, LARGE = 48, 96  # px; multiples of 16, the squares that JPEG works on
 
 
-@dataclass
 class Keeper:
-    """Writes `report.npz` from the features of an evaluation; rank 0 alone, and without ever ending a run.
+    """Writes `report.npz` from the features of an evaluation; rank 0 alone, and without ever ending a run."""
 
-    Args:
-        folder: the run's.
-        data: where the items come from.
-        network: whose features these are; None: unknown.
-        command: the words of the command line.
-        k, temperature: of the kNN.
-    """
-
-    folder: Path
-    data: Any
-    network: Any = None
-    command: Sequence[str] = ()
-    k: int = 20
-    temperature: float = 0.07
+    def __init__(
+        self,
+        folder: Path,
+        data: Any,
+        network: Any = None,
+        command: Sequence[str] = (),
+        k: int = 20,
+        temperature: float = 0.07,
+    ) -> None:
+        """
+        Args:
+            folder: the run's.
+            data: where the items come from.
+            network: whose features these are; None: unknown.
+            command: the words of the command line.
+            k, temperature: of the kNN.
+        """
+        self.folder, self.network, self.command, self.k, self.temperature = folder, network, command, k, temperature
+        self.data = data
 
     def __call__(self, train: Features | None, test: Features) -> None:
         """`train`: None where there are features of the test split alone."""

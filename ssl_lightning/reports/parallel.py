@@ -9,6 +9,7 @@ from ssl_lightning.reports.html import attribute, escape
 
 HEIGHT = 300
 EDGE = 46
+HALO = "paint-order:stroke;stroke:var(--card);stroke-width:3px;stroke-linejoin:round"  # words can be read across lines
 
 
 def parallel(
@@ -51,6 +52,7 @@ def parallel(
             f'stroke-width:{1.2 + 1.6 * share:.1f}px">'
             f"<title>{escape(told)}: {number(scores[i], percent)}</title></path>"
         )
+    drawn.append(f'<g style="{HALO}">')
     for j, own in enumerate(places):
         x = EDGE + step * j
         for value, y in own.items():
@@ -58,7 +60,7 @@ def parallel(
             drawn.append(text(cut(value, step * 0.8), x + (-6 if j else 6), y - 5, "tick", "end" if j else ""))
     ends = ((high, top), (low, bottom)) if not lower else ((low, top), (high, bottom))
     drawn += [text(number(value, percent), WIDTH - EDGE + 4, y + 4) for value, y in ends]
-    return svg(title, "".join(drawn), HEIGHT)
+    return svg(title, "".join([*drawn, "</g>"]), HEIGHT)
 
 
 def _share(score: float, low: float, high: float, lower: bool) -> float:

@@ -80,7 +80,8 @@ def find(asked: str | Sequence[str]) -> list[Path]:
         found += runs
     unique = list(dict.fromkeys(found))
     if len(unique) < 2:
-        raise UserError(f"stage.runs: {unique[0]} is the only run; give two or more, stage.runs=[runs/a,runs/b]")
+        only = f"{unique[0]} is the only run" if unique else "there is no run"
+        raise UserError(f"stage.runs: {only}; give two or more, stage.runs=[runs/a,runs/b]")
     return unique
 
 

@@ -48,4 +48,6 @@ def _each(paths: list[Path], found: list[Section], part: str) -> str:
 
 
 def _told(part: Section, several: bool) -> str:
-    return (f"{part.stage} on {part.data}: " if several else "") + compare.conclusion(part)
+    return (f"{part.stage} on {part.data}: " if several else "") + compare.conclusion(part).replace(
+        "±", "+-"
+    )  # for any terminal

@@ -18,7 +18,6 @@ from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -31,6 +30,7 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.judging import naive_baselines, need_labels
+from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.training import LOOK_AT_MOST, LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -70,7 +70,8 @@ def run(
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "finetune", task)
-    opening.of_backbone(judged.backbone, judged.method, data, device_of(trainer))
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device_of(trainer))
     rows, held = picking_split(data, picking)
     if task.whole_items:
         check_whole(judged, data, task)

@@ -23,7 +23,6 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -34,6 +33,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
+from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 from ssl_lightning.stages.training import LabelledData, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
@@ -73,7 +73,8 @@ def run(
     if others and augmented:
         raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
     device = device_of(trainer)
-    opening.of_backbone(judged.backbone, judged.method, data, device)
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device)
     if not augmented:
         given = (device, probe or ProbeSettings(seed=seed))
         found = on_features(judged, data, task, *given, Keeper(run.path, data, judged.backbone, run.overrides))
