@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl_lightning.cli import table
 from ssl_lightning.core import files
+from ssl_lightning.core.words import is_share
 from ssl_lightning.runs.folder import writing
 
 MAINS = ("top1", "map", "r2")  # of classes, several labels and numbers, where results.json names no metric
@@ -88,7 +89,7 @@ class Score:
     @property
     def share(self) -> bool:
         """Whether it is told in percent."""
-        return self.name.rpartition("_")[2] in table.SHARES
+        return is_share(self.name)
 
 
 def metric_of(results: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
