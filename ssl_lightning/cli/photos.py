@@ -3,10 +3,10 @@
 The choices are words of a command line, as those of `picks.py`: whatever the user says of a key stands. They depend on
 the folder alone, not on the machine, so that a command means the same everywhere.
 
-Where they are from: published runs of lightly and solo-learn with ResNet-18 give 84.8 % kNN on CIFAR-10's 50,000 images
-in 200 epochs at a batch of 512, 77 to 80 % linear on ImageNet-100's 127,000 in 400, and 87 to 90 % kNN on 9,500 images of
-Imagenette at 128 px in 800; in short ones docs/results.md has the order of the methods. Fewer images need more epochs for
-as many steps.
+Where they are from: published runs of lightly and solo-learn with ResNet-18 give 84.8 % kNN on CIFAR-10's 50,000
+images in 200 epochs at a batch of 512, 77 to 80 % linear on ImageNet-100's 127,000 in 400, and 87 to 90 % kNN on 9,500
+images of Imagenette at 128 px in 800; in short ones docs/results.md has the order of the methods. Fewer images need
+more epochs for as many steps.
 """
 
 from __future__ import annotations
