@@ -32,6 +32,7 @@ from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
 GIB = 2**30
+WIDTH = 100  # of the page
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 
 
@@ -93,7 +94,7 @@ def page(found: Iterable[Finding], title: str) -> str:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    width = max(40, min(shutil.get_terminal_size((110, 24)).columns, 120))
+    width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
     return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
                          break_on_hyphens=False) or [head]  # fmt: skip
 

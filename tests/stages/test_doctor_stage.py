@@ -151,7 +151,7 @@ def test_the_command_looks_anew(
 @pytest.mark.parametrize(
     "word",
     ["trainer.max_epochs=50", "scheduler.warmup_epochs=3", "optimizer.base_lr=0.1", "callbacks=minimal", "logger=[csv]",
-     "views.count=2", "data.bank_size=100", "callbacks.checkpoint.every_n_epochs=5"],
+     "views.global_1.count=2", "data.bank_size=100", "callbacks.checkpoint.every_n_epochs=5"],
 )  # fmt: skip
 def test_it_takes_the_words_of_the_training(word: str) -> None:
     build.check(compose(["stage=doctor", "data=cifar10", word]))
