@@ -139,7 +139,7 @@ def _exact_copies(paths: Sequence[Item], found: Sequence[Look]) -> list[list[Ite
         for name, split in files if len(files) > 1 else ():
             with contextlib.suppress(OSError), open(name, "rb") as file:
                 same[hashlib.file_digest(file, "blake2b").digest()].append((name, split))
-    return [group for group in same.values() if len(group) > 1]
+    return [sorted(group) for group in same.values() if len(group) > 1]
 
 
 def _sizes(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
