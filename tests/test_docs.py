@@ -110,6 +110,8 @@ def test_every_key_is_in_the_reference(site: Path) -> None:
         place = group.replace("/", ".")
         missing += [f"{file.name}: {key}" for key in _keys(node, place) if f"<code>{key}</code>" not in text]
     assert not missing
+    views = (site / "reference" / "config" / "views.html").read_text()  # what the constructor alone sets
+    assert "<code>views.global_1.flip_p</code>" in views
     top = yaml.safe_load((CONF / "config.yaml").read_text())
     index = (site / "reference" / "index.html").read_text()
     assert not [key for key in top if key not in ("defaults", "hydra") and f"<code>{key}</code>" not in index]

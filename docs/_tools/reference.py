@@ -25,6 +25,7 @@ GROUPS = {
     "debug": "Short runs that find a fault. `debug=fast`",
 }
 REMARKED = ("method", "views", "stage", "backbone")  # whose yamls say why a value is what it is
+HANDED = ("optimizer", "start", "task", "run")  # by the program, not by a config
 HIDDEN = ("_target_", "_partial_", "_args_", "_convert_")
 
 
@@ -68,11 +69,12 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
         else:
             lines.append(f"| `{place}.{dotted}` | {value(given)} | {kind(param)} | {cell(meaning)} |")
     for key, param in (signature.params if signature else {}).items():
-        if key in node or key not in told or param.default is None or key == "optimizer":
+        meaning = told.get(key) or (WORDS.get(key) if target.startswith("ssl_lightning") else None)
+        if key in node or not meaning or param.default is None or key in HANDED:
             continue
         known = param.default_value()
         default = value(known[0]) if known else f"`{ast.unparse(param.default)}`".replace("|", "\\|")
-        lines.append(f"| `{place}.{prefix}{key}` | {default} | {kind(param)} | {cell(told[key].rstrip('.'))} |")
+        lines.append(f"| `{place}.{prefix}{key}` | {default} | {kind(param)} | {cell(meaning.rstrip('.'))} |")
     return lines
 
 

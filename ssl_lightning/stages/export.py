@@ -18,8 +18,9 @@ from ssl_lightning.modalities.feeding import NoTransform, transform_of
 from ssl_lightning.runs.card import TIMM_OURS
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.runs.folder import RunFolder, find_run
-from ssl_lightning.stages import export_hf, export_onnx, opening
+from ssl_lightning.stages import export_hf, export_onnx
 from ssl_lightning.stages.common import Judged, Stopwatch, report
+from ssl_lightning.stages.opening import tell_backbone
 
 OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew
 Format = Literal["safetensors", "onnx", "hf"]
@@ -41,7 +42,7 @@ def run(
     watch = Stopwatch()
     if "onnx" in formats:
         export_onnx.need_packages()
-    opening.of_backbone(judged.backbone, judged.method, None, None)
+    tell_backbone(judged.backbone, judged.method)
     node = judged.card["backbone"]
     card = data.card()
     card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}

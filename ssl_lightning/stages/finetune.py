@@ -14,11 +14,11 @@ from ssl_lightning.data.broken import say
 from ssl_lightning.data.labelled import Split
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import extract
+from ssl_lightning.evaluation.judge import metric_of
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -31,6 +31,7 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.judging import naive_baselines, need_labels
+from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.training import LOOK_AT_MOST, LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -70,7 +71,8 @@ def run(
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "finetune", task)
-    opening.of_backbone(judged.backbone, judged.method, data, device_of(trainer))
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device_of(trainer))
     rows, held = picking_split(data, picking)
     if task.whole_items:
         check_whole(judged, data, task)
@@ -88,14 +90,13 @@ def run(
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
     mains = pretrained.scores[task.main], scratch.scores[task.main]
+    naive = {} if task.whole_items else beside_naive(data, task)
     return report(
         judged, watch,
         **told(pretrained.scores, "finetune", task),
-        baselines={
-            "from_scratch": told(scratch.scores, "finetune", task),
-            **({} if task.whole_items else beside_naive(data, task)),
-        },
-        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
+        **metric_of(task),
+        baselines={"from_scratch": told(scratch.scores, "finetune", task), **naive},
+        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch", naive),
         labels=len(rows) + len(held),
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "

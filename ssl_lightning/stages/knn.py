@@ -1,5 +1,6 @@
 """stage=knn: how well do the nearest neighbours of a test item tell its label?"""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,9 +9,9 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
+from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 
 
@@ -39,8 +40,9 @@ def run(
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
     task = need_labels(data, "knn", task)
-    others = data_of(probes, other_data, judged, "knn", task)
-    opening.of_backbone(judged.backbone, judged.method, data, device)
+    others = data_of(probes, other_data, partial(same_items, judged), "knn", task)
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device)
     given = (k, temperature, chunk)
     keep = Keeper(run.path, data, judged.backbone, run.overrides, k, temperature) if run is not None else None
     found = on_neighbours(judged, data, task, device, *given, keep)
