@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that names the thing and its fix. The entry prints it without a traceback."""
+    """A mistake of the user's: one line that names the thing and its fix. The entry prints it without a traceback.
+
+    >>> raise UserError("photos holds no image; give data.root=FOLDER")
+    Traceback (most recent call last):
+    ssl_lightning.core.errors.UserError: photos holds no image; give data.root=FOLDER
+    """
 
 
 class Interrupted(BaseException):

@@ -69,6 +69,9 @@ class Task(nn.Module):
         whole_items: training views hold whole items, whatever `stage.crop_scale`; there are no naive features.
         names: the K classes or targets, known after `prepare`.
         node: the config node that builds it, where a config does.
+
+    >>> class Ordered(Task):
+    ...     reads, main = "numbers", "mae"  # and `loss` and `metrics`
     """
 
     reads: ClassVar[Reads] = CLASSES
