@@ -14,6 +14,10 @@ class UserError(Exception):
     ssl_lightning.core.errors.UserError: photos holds no image; give data.root=FOLDER
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, which asks for it by this name: the line, without a traceback through our code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class Interrupted(BaseException):
     """A signal stopped the run, after its state was saved if it was training.
