@@ -148,5 +148,5 @@ def test_other_stages_say_whose_task_it_is(
     capsys.readouterr()
     assert main(["stage=knn", "ckpt=runs/a", "task=transcribe", "name=k", *words[:2]]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
-        "error: task=transcribe is of stage=finetune, and this is stage=knn; choose another task="
+        "error: task=transcribe works with stage=finetune only, and this is stage=knn; choose another task="
     )
