@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 KILLS ?= 30
-.PHONY: help setup demo test test-long test-learning soak lint format bench clean
+.PHONY: help setup demo test test-long test-learning soak lint format bench docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: setup  ## Format the code and apply the safe fixes
 bench: setup  ## Print all benchmarks as ratios (under 10 minutes)
 	$(BIN)/python -m benchmarks
 
+docs: setup  ## Build the documentation into site/ (open site/index.html; no server is needed)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:  ## Remove the environment and what tools leave behind; runs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

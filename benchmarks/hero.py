@@ -3,8 +3,9 @@
     python -m ssl_lightning
     python -m benchmarks.hero runs/simclr-shapes docs/hero.png
 
-The map is t-SNE (scikit-learn, the extra `maps`) of 1,500 test images, coloured by class; no label was used in training.
-Neighbours are the nearest by cosine among these images; the queries are the first image of some classes.
+The map is t-SNE (scikit-learn, the extra `maps`) of 1,500 test images, an image at each place of a grid that one lies
+near to, framed in the colour of its class; no label was used. Neighbours are the nearest by cosine among these
+images; the queries are the first image of some classes.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from ssl_lightning import load_backbone
+from ssl_lightning.cli.compose import compose
 from ssl_lightning.modalities.image.sources.shapes import CLASSES, drawn_once
+from ssl_lightning.modalities.image.views import DeviceViews, View, Views
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -26,7 +29,8 @@ from matplotlib import pyplot as plt
 ITEMS, NEAREST, SEED = 1500, 6, 0
 GRID = (26, 18)  # places of the map
 QUERIES = ("star", "heart", "crescent", "arrow", "cross")
-SIZE, MEAN, STD, CELL, GAP = 32, 0.5, 0.25, 128, 2  # of the demo's images, and of views.png
+SIZE, MEAN, STD = 32, 0.5, 0.25  # of the demo's images
+FIRST = 40  # the training image that the views begin with
 INK, SOFT, RIGHT, WRONG = "#1f2937", "#6b7280", "#16815d", "#c2570c"
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8b6914", "#7a4fbf", "#475569", "#a3a516")
 
@@ -39,9 +43,20 @@ def features(run: Path, images: torch.Tensor) -> torch.Tensor:
         return normalize(torch.cat([backbone(part) for part in x.split(250)]), dim=1)
 
 
-def draw_views(area: Any, run: Path, rows: int = 5) -> None:
-    picture = np.asarray(Image.open(run / "views.png"))[: rows * (CELL + GAP) - GAP]
-    area.imshow(picture, interpolation="nearest")
+def draw_views(area: Any, rows: int = 5) -> None:
+    """The two views of the demo's first images, as its first epoch draws them."""
+    settings = compose(["data=shapes"]).values["views"]["global_1"]
+    view = View(**{key: value for key, value in settings.items() if key != "_target_"})
+    images, indices = drawn_once(20_000, SIZE, 0, "train")[FIRST : FIRST + rows], torch.arange(FIRST, FIRST + rows)
+    drawn = DeviceViews(Views(view), [MEAN] * 3, [STD] * 3, seed=0)(images, indices, epoch=0)
+    for row in range(rows):
+        for column, x in enumerate(drawn):
+            picture = (x[row] * STD + MEAN).clamp(0, 1).permute(1, 2, 0).numpy()
+            area.imshow(
+                picture, extent=(11 * column, 11 * column + 10, 11 * row + 10, 11 * row), interpolation="nearest"
+            )
+    area.set_xlim(-0.5, 21.5)
+    area.set_ylim(11 * rows - 0.5, -0.5)
 
 
 def draw_map(area: Any, x: torch.Tensor, images: torch.Tensor, labels: np.ndarray) -> None:
@@ -58,7 +73,9 @@ def draw_map(area: Any, x: torch.Tensor, images: torch.Tensor, labels: np.ndarra
             where = (column, column + 1, row, row + 1)
             area.imshow(images[item].numpy(), extent=where, interpolation="nearest", origin="upper")
             edge = COLORS[labels[item]]
-            area.add_patch(plt.Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=edge, linewidth=1.8))
+            area.add_patch(
+                plt.Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=edge, linewidth=1.8)
+            )
     area.set_xlim(-0.1, GRID[0] + 0.1)
     area.set_ylim(-0.1, GRID[1] + 0.1)
 
@@ -104,8 +121,19 @@ def main() -> None:
     labels = np.arange(ITEMS) % len(CLASSES)
     x = features(asked.run, images)
     figure = plt.figure(figsize=(14, 5.2))
-    draw_views(panel(figure, 0.015, 0.13, "Two views of each", "all it is told: these are one"), asked.run)
-    draw_map(panel(figure, 0.175, 0.42, "A map of what it learned", "like lies near like; frames are classes, which it never saw"), x, images, labels)
+    draw_views(panel(figure, 0.015, 0.13, "Two views of each", "all it is told: these are one"))
+    draw_map(
+        panel(
+            figure,
+            0.175,
+            0.42,
+            "A map of what it learned",
+            "like lies near like; frames are classes, which it never saw",
+        ),
+        x,
+        images,
+        labels,
+    )
     under = "query, then the six nearest of 1,500: green where the class is the same"
     draw_neighbours(panel(figure, 0.61, 0.38, "Nearest neighbours", under), x, images, labels)
     figure.savefig(asked.out, dpi=110, facecolor="white")

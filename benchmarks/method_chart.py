@@ -2,8 +2,8 @@
 
     python -m benchmarks.method_chart docs/methods_cifar10.svg
 
-Drawn are the runs with one and the same network, the small convnet of `experiment=cifar10_cpu`; the commands and what the
-numbers can bear are in docs/results.md. Colours are readable on white and on dark ground.
+Drawn are the runs with one and the same network, the small convnet of `experiment=cifar10_cpu`; docs/results.md has the
+commands and caveats. Colours are readable on white and on dark ground.
 """
 
 import argparse
@@ -15,7 +15,8 @@ NAMES = {
     "barlow_twins": "Barlow Twins", "byol": "BYOL", "colorization": "Colourisation", "cpc": "CPC", "dcl": "DCL",
     "deepcluster_v2": "DeepCluster v2", "densecl": "DenseCL", "jigsaw": "Jigsaw", "lejepa": "LeJEPA", "moco": "MoCo v2",
     "moco_v1": "MoCo v1", "moco_v3": "MoCo v3", "nnclr": "NNCLR", "relative_position": "Relative position",
-    "ressl": "ReSSL", "rotation": "Rotation", "simclr": "SimCLR", "simsiam": "SimSiam", "supcon": "SupCon (with labels)",
+    "ressl": "ReSSL", "rotation": "Rotation", "simclr": "SimCLR", "simsiam": "SimSiam",
+    "supcon": "SupCon (with labels)",
     "swav": "SwAV", "tico": "TiCo", "vicreg": "VICReg", "wmse": "W-MSE",
 }  # fmt: skip
 GREY, BAR, LABELLED, RANDOM, PIXELS = "#7d8590", "#2f6fb5", "#8f9bab", "#c2570c", "#1a936a"

@@ -1,4 +1,5 @@
-"""The documentation site: it builds strictly, reaches nobody, has no broken link, and says of the code what the code says."""
+"""The documentation site: it builds strictly, fetches nothing from elsewhere, has no broken link, and names what the
+code has: each method, its paper and recipes, each key."""
 
 import re
 import subprocess
@@ -11,10 +12,13 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from benchmarks import method_chart
+
 ROOT = Path(__file__).parents[1]
 DOCS, CONF = ROOT / "docs", ROOT / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-GROUPS = ("backbone", "callbacks", "data", "debug", "logger", "method/loss", "optimizer", "scheduler", "stage", "task", "trainer", "views")
+GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "method"})
+GROUPS = [group for group in GROUPS if not group.startswith("experiment")]  # on the methods' pages
 ARXIV = re.compile(r"https://arxiv\.org/abs/\d+\.\d+")
 
 
@@ -106,9 +110,26 @@ def test_every_key_is_in_the_reference(site: Path) -> None:
         place = group.replace("/", ".")
         missing += [f"{file.name}: {key}" for key in _keys(node, place) if f"<code>{key}</code>" not in text]
     assert not missing
+    views = (site / "reference" / "config" / "views.html").read_text()  # what the constructor alone sets
+    assert "<code>views.global_1.flip_p</code>" in views
     top = yaml.safe_load((CONF / "config.yaml").read_text())
     index = (site / "reference" / "index.html").read_text()
     assert not [key for key in top if key not in ("defaults", "hydra") and f"<code>{key}</code>" not in index]
+
+
+@pytest.mark.slow
+def test_every_key_has_a_meaning(site: Path) -> None:
+    silent = []
+    for path in [*(site / "reference" / "config").glob("*.html"), *(site / "methods").glob("*.html")]:
+        for row in re.findall(r"<tr>\s*<td><code>(?:[\w/]+\.)+\w+</code></td>.*?</tr>", path.read_text(), flags=re.S):
+            cells = re.findall(r"<td>(.*?)</td>", row, flags=re.S)
+            silent += [(path.name, cells[0])] if len(cells) == 4 and not cells[3].strip() else []
+    assert not silent
+
+
+def test_the_chart_is_that_of_the_results_on_record() -> None:
+    """python -m benchmarks.method_chart docs/methods_cifar10.svg"""
+    assert (DOCS / "methods_cifar10.svg").read_text() == method_chart.chart()
 
 
 def _keys(node: Any, place: str) -> list[str]:

@@ -32,8 +32,8 @@ ROOMS = {
     "optim": "Constant LARS OptimizerRecipe WarmupCosine",
     "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView STL10 Shapes View
         Views""",
-    "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView LogMel
-        Tones""",
+    "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView
+        LogMel Tones""",
 }
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {

@@ -3,15 +3,14 @@
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
 
+import method_pages
+import reference
 from equations import set_equations
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-import method_pages
-import reference
 from ssl_lightning import _HOMES
 
 ROOT = Path(__file__).parents[2]

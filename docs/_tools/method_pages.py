@@ -42,7 +42,9 @@ def paper(name: str) -> str:
 
 def expected(path: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The published numbers that a recipe's comment states, and its remarks (`Differs`, `Cost`)."""
-    lines = [line[1:] for line in (CONF / "experiment" / f"{path}.yaml").read_text().splitlines() if line.startswith("#")]
+    lines = [
+        line[1:] for line in (CONF / "experiment" / f"{path}.yaml").read_text().splitlines() if line.startswith("#")
+    ]
     text = textwrap.dedent("\n".join(line.removeprefix(" ") for line in lines))
     numbers = re.search(r"^expected:\n((?:[ -].*\n?)*)", text, flags=re.M)
     said = {
@@ -59,7 +61,9 @@ def recipes(name: str) -> str:
     for path in sorted(f"{file.parent.name}/{file.stem}" for file in (CONF / "experiment").glob(f"*/{name}.yaml")):
         numbers, said = expected(path)
         lines = ["| Top-1 | Protocol | Batch | Epochs | Source |", "|---|---|---|---|---|"]
-        lines += [f"| {n['top1']} % | {n['protocol']} | {n['batch']} | {n['epochs']} | {n['source']} |" for n in numbers]
+        lines += [
+            f"| {n['top1']} % | {n['protocol']} | {n['batch']} | {n['epochs']} | {n['source']} |" for n in numbers
+        ]
         notes = [f"*{key}.* {cell(text)}" for key, text in said.items()]
         parts += [f"**`experiment={path}`**, published, not repeated here:", "\n".join(lines), *notes]
     none = "There is no published recipe for this method here: start from `method=" + name + "` and your own data."
@@ -90,13 +94,19 @@ def seen(name: str) -> str:
 
 
 def settings(name: str) -> str:
-    node = read("method", name)
-    return "\n".join([*HEAD, *rows(node, remarks("method", name), "method")])
+    """The keys of the method, and of the losses that it begins with."""
+    lines = rows(read("method", name), remarks("method", name), "method")
+    text = (CONF / "method" / f"{name}.yaml").read_text()
+    for place, loss in re.findall(r"^  - /method/loss@(method\.\w+): (\w+)$", text, flags=re.M):
+        target = read("method/loss", loss)["_target_"].rsplit(".", 1)[-1]
+        lines.append(f"| `{place}` | {target} | | `method/loss={loss}` |")
+        lines += rows(read("method/loss", loss), remarks("method/loss", loss), place)
+    return "\n".join([*HEAD, *lines])
 
 
 def code(name: str) -> str:
     file, source = step(str(read("method", name)["_target_"]))
-    return f"```python title=\"{file}\"\n{source}\n```"
+    return f'```python title="{file}"\n{source}\n```'
 
 
 def filled(name: str, markdown: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from source import CONF, definition, first_line, header, meanings, read, remarks
+from words import TRAINER, WORDS
 
 from ssl_lightning.config import signatures
 
@@ -23,29 +24,8 @@ GROUPS = {
     "logger": "Where curves go. `logger=[csv,wandb]`",
     "debug": "Short runs that find a fault. `debug=fast`",
 }
-TRAINER = {
-    "accelerator": "`auto`, `cpu`, `gpu`",
-    "devices": "processes on this machine, one a device; `auto`: all",
-    "num_nodes": "machines; under torchrun, srun and mpirun leave it alone",
-    "strategy": "`auto`, `ddp`, `fsdp`; `ddp_spawn` and its kind are refused",
-    "precision": "`32-true`, `bf16-mixed`, `16-mixed`, `64-true`; bf16 is slower than float32 on most CPUs",
-    "max_epochs": "length; raise it to continue a finished run",
-    "max_steps": "length in optimizer steps; -1: by epochs",
-    "max_time": "stop after `DD:HH:MM:SS`",
-    "accumulate_grad_batches": "batches to an optimizer step; the learning rate counts them as one larger batch",
-    "gradient_clip_val": "largest norm of a gradient",
-    "limit_train_batches": "batches an epoch and device, a number or a share",
-    "limit_val_batches": "batches of a validation and device, a number or a share",
-    "check_val_every_n_epoch": "how often online kNN and probe run",
-    "num_sanity_val_steps": "validation batches before training",
-    "log_every_n_steps": "steps to a row of metrics.csv",
-    "sync_batchnorm": "one mean and variance over all devices; left off on CPU, where torch has none",
-    "benchmark": "let cuDNN try its algorithms",
-    "profiler": "`simple` or `advanced`: where a step's time goes",
-    "enable_progress_bar": "show progress",
-    "enable_model_summary": "list the layers at the start",
-    "overfit_batches": "train on so many batches again and again",
-}
+REMARKED = ("method", "views", "stage", "backbone")  # whose yamls say why a value is what it is
+HANDED = ("optimizer", "start", "task", "run")  # by the program, not by a config
 HIDDEN = ("_target_", "_partial_", "_args_", "_convert_")
 
 
@@ -55,6 +35,7 @@ def cell(text: str) -> str:
 
 def value(given: Any) -> str:
     """A value as it is written in yaml."""
+    given = list(given) if isinstance(given, tuple) else given
     text = yaml.safe_dump(given, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
     return f"`{text}`".replace("|", "\\|")
 
@@ -76,18 +57,24 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
             continue
         dotted = f"{prefix}{key}"
         param = signature.params.get(key) if signature else None
-        meaning = "; ".join(part for part in (told.get(key, "").rstrip("."), said.get(dotted, "")) if part)
+        remark = said.get(dotted, "")
+        known = told.get(key, "") or ("" if remark and place not in REMARKED else WORDS.get(key, ""))
+        remark = remark if place in REMARKED or not known else ""  # else it says the same again
+        meaning = "; ".join(part for part in (known.rstrip("."), remark) if part)
         if isinstance(given, dict) and ("_target_" in given or place in ("callbacks", "logger")):
             name = given.get("_target_", "").rsplit(".", 1)[-1]
+            meaning = meaning or first_line(str(given.get("_target_", ""))).rstrip(".")
             lines.append(f"| `{place}.{dotted}` | {name} | {kind(param)} | {cell(meaning)} |")
             lines += rows(given, said, place, f"{dotted}.")
         else:
             lines.append(f"| `{place}.{dotted}` | {value(given)} | {kind(param)} | {cell(meaning)} |")
     for key, param in (signature.params if signature else {}).items():
-        if key in node or key not in told or param.default is None or key == "optimizer":
+        meaning = told.get(key) or (WORDS.get(key) if target.startswith("ssl_lightning") else None)
+        if key in node or not meaning or param.default is None or key in HANDED:
             continue
-        default = ast.unparse(param.default).replace("|", "\\|")
-        lines.append(f"| `{place}.{prefix}{key}` | `{default}` | {kind(param)} | {cell(told[key].rstrip('.'))} |")
+        known = param.default_value()
+        default = value(known[0]) if known else f"`{ast.unparse(param.default)}`".replace("|", "\\|")
+        lines.append(f"| `{place}.{prefix}{key}` | {default} | {kind(param)} | {cell(meaning.rstrip('.'))} |")
     return lines
 
 
@@ -122,22 +109,24 @@ def index() -> str:
     """The keys that stand above all groups, and where the others are."""
     said = remarks("", "config")
     top = yaml.safe_load((CONF / "config.yaml").read_text())
-    lines = [f"| `{k}` | {value(v)} | {cell(said.get(k, ''))} |" for k, v in top.items() if k not in ("defaults", "hydra")]
+    lines = [
+        f"| `{k}` | {value(v)} | {cell(said.get(k, ''))} |" for k, v in top.items() if k not in ("defaults", "hydra")
+    ]
     chosen = {}
     for entry in top["defaults"]:
         if isinstance(entry, dict):
             chosen |= entry
     groups = [
-        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen.get(group)) if group in chosen else ''} | {said} |"
-        for group, said in GROUPS.items()
+        f"| [{group}](config/{group.replace('/', '_')}.md) | {value(chosen[group]) if group in chosen else ''} | {x} |"
+        for group, x in GROUPS.items()
     ]
     return "\n".join(
         [
             "# Reference of all keys",
             "",
-            "These pages are made from `conf/` and the constructors each time the site is built. Any argument of a constructor",
-            "can be set from the command line by its place, whether a yaml states it or not. `python -m ssl_lightning --cfg job`",
-            "prints the whole config of a command; `--help` lists the groups.",
+            "These pages are made from `conf/` and the constructors each time the site is built. Any argument of a",
+            "constructor can be set from the command line by its place, whether a yaml states it or not.",
+            "`python -m ssl_lightning --cfg job` prints the whole config of a command; `--help` lists the groups.",
             "",
             "## Keys of the whole run",
             "",
@@ -149,7 +138,7 @@ def index() -> str:
             "",
             "| Group | Default | What |",
             "|---|---|---|",
-            f"| [method](../methods/index.md) | {value(chosen.get('method'))} | What is learned; each method's page has its keys. `method=dino` |",
+            f"| [method](../methods/index.md) | {value(chosen['method'])} | What is learned: a page each |",
             *groups,
             "",
         ]

@@ -21,7 +21,7 @@ def definition(target: str) -> tuple[str, Any] | None:
 
 
 def meanings(target: str) -> dict[str, str]:
-    """What the `Args:` of a class (its bases too) or a function say of each argument."""
+    """What the `Args:` or `Attributes:` of a class (its bases too) or a function say of each argument."""
     found = definition(target)
     if found is None or not target.startswith("ssl_lightning"):
         return {}
@@ -37,7 +37,7 @@ def meanings(target: str) -> dict[str, str]:
 
 
 def _arguments(doc: str) -> dict[str, str]:
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, flags=re.S | re.M)
+    section = re.search(r"^(?:Args|Attributes):\n(.*?)(?=^\S|\Z)", doc, flags=re.S | re.M)
     told = {}
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(section[1])) if section else ():
         head, _, text = entry.partition(":")
@@ -104,7 +104,11 @@ def remarks(group: str, name: str) -> dict[str, str]:
         keys = [key for _, key in stack]
         if keys[0] == group and "@package _global_" in path.read_text():
             keys = keys[1:]
-        if keys and keys[0] not in ("when", "defaults", "picks", "needs") and (said := re.search(r"\s#\s+(.*)$", part[3])):
+        if (
+            keys
+            and keys[0] not in ("when", "defaults", "picks", "needs")
+            and (said := re.search(r"\s#\s+(.*)$", part[3]))
+        ):
             found[".".join(keys)] = said[1]
     return found
 

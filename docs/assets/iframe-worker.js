@@ -1,6 +1,6 @@
 // Browsers start no Worker from a page that was opened as a file. There the search runs in a hidden frame instead.
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
+  window.Worker = window.IFrameWorker = class extends EventTarget {
     constructor(url) {
       super()
       this.waiting = []

@@ -1,4 +1,4 @@
-"""What a person watching sees: a live bar in a terminal, plain lines in a log file; one line per epoch in both."""
+"""What a person watching sees: a live bar in a terminal or a notebook, plain lines in a file; one line per epoch."""
 
 import time
 from typing import Any
@@ -8,6 +8,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from torch import Tensor
 
+from ssl_lightning.callbacks import notebook
 from ssl_lightning.callbacks.labels import noun_of
 from ssl_lightning.core import progress
 from ssl_lightning.core.words import clock
@@ -27,7 +28,7 @@ class Progress(Callback):
         self.refresh_seconds = refresh_seconds
         self.line_seconds = line_seconds
         self.console = Console()
-        self._bar: rich_progress.Progress | None = None
+        self._bar: Any = None  # rich's Progress, or a NotebookBar
         self._task = rich_progress.TaskID(0)
         self._loss: Tensor | None = None
         self._began = self._next = self._epoch_began = self._paused_at = 0.0
@@ -41,7 +42,10 @@ class Progress(Callback):
         self._batches = 0
         self._start_epoch()
         self._next = min(self._next, self._began + FIRST_SECONDS)
-        if not trainer.is_global_zero or not self.console.is_terminal:
+        if trainer.is_global_zero and notebook.in_notebook():
+            self._bar = notebook.NotebookBar()
+            self._bar.start()
+        if not trainer.is_global_zero or not self.console.is_terminal or self._bar is not None:
             return
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}"),
@@ -125,7 +129,6 @@ class Progress(Callback):
     # ---- words
 
     def _refresh(self, trainer: Trainer, done: float, text: str) -> None:
-        assert self._bar is not None
         total = trainer.num_training_batches
         self._bar.update(
             self._task,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from ssl_lightning.cli import ranks, slips, typed
+from ssl_lightning.cli import photos, ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
@@ -25,7 +25,8 @@ from ssl_lightning.runs import devices, earlier, known
 from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
-MADE_ANEW = ("ssl_lightning.stages.compare.run",)  # stages whose results hold as long as what they read stays as it is
+# Stages that look anew each time, whatever their folder holds.
+ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report"))
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -163,10 +164,10 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
     folder = RunFolder(config.path, config.overrides)
     with folder.locked():
         chosen = devices.chosen(config.values)
+        if config.values["stage"]["_target_"] in ANEW:
+            folder.forget(config.values["stage"]["_target_"])
         if config.settings.resume == "never":
             known.check_kept(config.settings.ckpt, folder.path)
-        if config.values["stage"]["_target_"] in MADE_ANEW:
-            folder.forget_results(config.stored)
         status = folder.open_together(config.stored | chosen, config.settings.resume, crew.decide if crew else None)
         if status == "finished":
             results = folder.results() or {}
@@ -176,7 +177,13 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            why = photos.lines(config.choices, config.values, config.overrides)
+            notes = [
+                *why,
+                *config.said,
+                *ranges.notes(config.values, config.names),
+                *([folder.said] if folder.said else []),
+            ]
             print(*(f"{note}\n" for note in notes), sep="", end="")
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked

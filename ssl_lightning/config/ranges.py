@@ -56,7 +56,7 @@ _OURS = {
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho
         MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high
-        AudioDataModule.low AudioDataModule.high""",
+        AudioDataModule.low AudioDataModule.high Page.items""",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window

@@ -22,8 +22,10 @@ from ssl_lightning.core.distributed import gather_objects
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-Reads = Literal["classes", "several", "numbers"]  # how `data.labels` is read: a class, several labels, or numbers
+# How `data.labels` is read: a class, several labels, numbers, or a text, which may be another for each item.
+Reads = Literal["classes", "several", "numbers", "texts"]
 CLASSES: Reads = "classes"
+TEXTS: Reads = "texts"
 Reduction = Literal["mean", "sum"]
 
 
@@ -66,7 +68,8 @@ class Task(nn.Module):
         takes: what it takes, in words, for the line that refuses other labels.
         chance: the name of the best constant answer among the baselines; "" where it is not told.
         stages: the stages that take it; () = all.
-        whole_items: training views hold whole items, whatever `stage.crop_scale`; there are no naive features.
+        whole_items: training views hold whole items, whatever `stage.crop_scale`, and a line tells how many do not fit.
+            There are no naive features.
         names: the K classes or targets, known after `prepare`.
         node: the config node that builds it, where a config does.
     """
@@ -96,6 +99,12 @@ class Task(nn.Module):
 
     def check(self, targets: Any, split: str, noun: str) -> None:
         """Refuse labels that are not what it takes, by a UserError."""
+
+    def check_network(self, backbone: nn.Module, view: Any, targets: Mapping[str, Any], noun: str) -> None:
+        """Refuse a network whose outputs cannot hold the targets, before it is fine-tuned.
+
+        `view`: one item as the network is given it, (1, ...); `targets`: those of "training" and of "test".
+        """
 
     def known(self, targets: Any) -> Tensor:
         """(B,) bool: which items have a target. A batch may hold some without, which only fill up a rank."""

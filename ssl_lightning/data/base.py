@@ -7,7 +7,7 @@ loader gives to what a method is given is `on_after_batch_transfer`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -154,6 +154,14 @@ class DataModule(Labelled, Position, LightningDataModule):
     def weak_views(self, scale: tuple[float, float]) -> Views | None:
         """The weak augmentation of supervised training: one view; `scale` bounds the part of an item that is kept."""
         return self.views
+
+    def whole_views(self) -> Views | None:
+        """One training view of the whole item, for tasks whose targets are of all of it."""
+        return self.weak_views((1.0, 1.0))
+
+    def beyond_view(self, rows: Mapping[Split, Tensor]) -> tuple[int, str]:
+        """(how many items at these rows (M,) of each split no view holds whole, what would hold them); here none."""
+        return 0, ""
 
     def naive_network(self) -> nn.Module | None:
         """A module from a view to naive features, with an integer `out_dim`; None where there is none."""

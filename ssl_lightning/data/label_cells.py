@@ -1,4 +1,4 @@
-"""What the cells of a table of labels mean: a class, several labels, or numbers."""
+"""What the cells of a table of labels mean: a class, several labels, numbers, or a text."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import CLASSES, Reads
+from ssl_lightning.core.task import CLASSES, TEXTS, Reads
 from ssl_lightning.data.broken import counted, named, say
 
 BETWEEN = "|"  # several labels in one cell
@@ -56,8 +56,9 @@ def meaning(
         ones = {f: [n for n, i in enumerate(columns) if row[i].lower() in YES] for f, row in found.items()}
         return _several(path, ones, files, names)
     cells = {name: row[columns[0]] for name, row in found.items()}
-    _check_numbers(path, set(cells.values()) - {""}, len(files))
-    if reads == "several" or any(BETWEEN in cell for cell in cells.values()):
+    if reads != TEXTS:
+        _check_numbers(path, set(cells.values()) - {""}, len(files))
+    if reads == "several" or (reads != TEXTS and any(BETWEEN in cell for cell in cells.values())):
         different: set[str] = set()
         for cell in cells.values():
             different |= _parts(cell)

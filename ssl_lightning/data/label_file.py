@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from ssl_lightning.core.errors import UserError, did_you_mean
-from ssl_lightning.core.task import CLASSES, Reads
+from ssl_lightning.core.task import CLASSES, TEXTS, Reads
 from ssl_lightning.data import label_cells
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import IMAGES, Kind
@@ -40,7 +40,7 @@ def read(
     with or without its suffix where only one file has it. Several columns of 0 and 1, or labels with "|" between them,
     are several labels for each file; `column` chooses one column by its name, or several, `group` one that is no label.
     With `reads` "several" each file has some of several labels, however many there are; with "numbers" each column is
-    a number.
+    a number; with "texts" the one column is taken as it stands.
 
     Raises:
         UserError: an unreadable table, a column that is not there, several columns that are not 0 and 1, a path with
@@ -171,6 +171,13 @@ def _check_columns(path: Path, rows: list[list[str]], header: list[str], columns
     """Refuse several columns that do not hold what each of several should."""
     if len(columns) < 2 and reads != "numbers":
         return
+    if reads == TEXTS:
+        names = [header[i] for i in columns] if header else []
+        told = f" ({named(names, 8)})" if names else ""
+        raise UserError(
+            f"{path} has {len(columns)} columns beside the path{told}, and this task reads one text each; choose it "
+            f"with data.label_column={names[-1] if names else 'NAME'}"
+        )
     allowed = label_cells.is_number if reads == "numbers" else label_cells.is_yes_or_no
     odd = next(((i, row[i]) for i in columns for row in rows if not allowed(row[i])), None)
     if odd is None:

@@ -1,7 +1,8 @@
 """What a data module knows of labels: how they are read, which may be used, and what a batch bears of them.
 
-Sets of any modality have `labels` (N,) int64, -1 for none, with `classes`; or `targets` (N, T), named `target_names`:
-int8 of 0 and 1 (several labels, -1 in the rows of items without) or float32 (numbers, NaN in those).
+Sets of any modality have `labels` (N,) int64, -1 for none, with `classes`, or texts in their place; or `targets`
+(N, T), named `target_names`: int8 of 0 and 1 (several labels, -1 in the rows of items without) or float32 (numbers, NaN
+in those).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import CLASSES, Reads
+from ssl_lightning.core.task import CLASSES, TEXTS, Reads
 from ssl_lightning.data.labels import labelled_subset
 
 Split = Literal["train", "test"]
@@ -40,10 +41,15 @@ def targets_of(items: Any, rows: Tensor | None = None) -> Tensor:
     return found if found.is_floating_point() else found.float().masked_fill(found < 0, torch.nan)
 
 
-def strata(items: Any) -> Tensor:
-    """(N,) int64, what subsets and splits keep the shares of: the class, or, of targets, 0; -1 without."""
+def shares(labels: Tensor, kind: Reads) -> Tensor:
+    """Labels (N,) as what subsets and splits keep the shares of: the class; of texts, which mostly differ, 0."""
+    return labels.clamp(max=0) if kind == TEXTS else labels
+
+
+def strata(items: Any, kind: Reads = CLASSES) -> Tensor:
+    """(N,) int64, what subsets and splits keep the shares of: the class, or, of targets and texts, 0; -1 without."""
     if not bears_targets(items):
-        return items.labels
+        return shares(items.labels, kind)
     return targets_of(items).isnan().any(dim=1).long().neg()
 
 
@@ -69,7 +75,7 @@ class Labelled:
     test_set: Any
 
     def read_labels(self, kind: Reads) -> None:
-        """Read labels as a task takes them: a class each, several labels, or numbers. What was read is read anew."""
+        """Read labels as a task takes them: a class, several labels, numbers, a text. What was read is read anew."""
         if kind != self.label_kind:
             self.label_kind, self._sets = kind, None
 
@@ -77,6 +83,12 @@ class Labelled:
         """Let batches bear targets where these are what is learned from."""
         for items in sets:
             items.targets_borne = self.label_kind != CLASSES and items.targets is not None
+
+    @property
+    def found_kind(self) -> Reads | None:
+        """What labels the probe's items have; None where they have none."""
+        kind = kind_of(self.probe_set)
+        return self.label_kind if kind == CLASSES and self.label_kind == TEXTS else kind
 
     @property
     def classes(self) -> list[str]:
@@ -104,10 +116,12 @@ class Labelled:
     def labelled_indices(self, split: Split = "train") -> Tensor:
         """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
         if split == "test":
-            return labelled_subset(strata(self.test_set))
+            return labelled_subset(strata(self.test_set, self.label_kind))
         if self.label_kind != CLASSES and self.labels_per_class is not None:
             raise UserError("data.labels_per_class counts labels of each class; give data.label_fraction for this task")
-        return labelled_subset(strata(self.probe_set), self.label_fraction, self.labels_per_class, self.seed)
+        return labelled_subset(
+            strata(self.probe_set, self.label_kind), self.label_fraction, self.labels_per_class, self.seed
+        )
 
     def no_targets(self, like: Tensor) -> Tensor:
         """What a batch of one item bears that has no label, on the device of `like`."""

@@ -1,7 +1,8 @@
 """What makes a backbone useful on its own: `.transform` from a file to its input, `.card`, and `.embed` for many files.
 
 A modality gives the transform: its folder has `transform.of_card(card)`, which returns a callable from one item to the
-network's input with a `kind`, the files that it reads; or None, where the card says too little.
+network's input with a `kind`, the files that it reads, and the `shape` of an input; None where the card says too
+little.
 """
 
 from __future__ import annotations

@@ -66,14 +66,15 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten in [low, high]; with their 2 and 5 times where there are few."""
+    """Powers of ten in [low, high]; with their 2 and 5 times where there are few, and round values within a decade."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 2, 5)):
         found = [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
         if len(found) >= 3:
             break
-    step = max(1, -(-len(found) // 7))
-    return found[::step]
+    if len(found) < 3:
+        return ticks(low, high, 4)
+    return found[:: max(1, -(-len(found) // 7))]
 
 
 def number(value: float | None, percent: bool = False) -> str:
@@ -93,6 +94,8 @@ def number(value: float | None, percent: bool = False) -> str:
 
 def tick_text(value: float, step: float, percent: bool = False) -> str:
     """The label of a tick, with as many digits as the step between ticks needs."""
+    if value == 0:
+        return "0 %" if percent else "0"
     if percent:
         value, step = 100 * value, 100 * step
     if value and (abs(value) >= 1e4 or abs(value) < 1e-3):

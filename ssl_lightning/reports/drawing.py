@@ -163,12 +163,12 @@ def across(band: tuple[float, float, str], ys: Axis) -> str:
 
 def text_width(words: str) -> float:
     """About how wide a text of 11 units is drawn."""
-    return 6.1 * len(words)
+    return 6.6 * len(words)
 
 
 def cut(words: str, width: float) -> str:
     """Words that fit a width, the rest left out."""
-    most = max(3, int(width / 6.1))
+    most = max(3, int(width / 6.6))
     return words if len(words) <= most else f"{words[: most - 1]}…"
 
 

@@ -1,8 +1,8 @@
 """From the features that an evaluation has made to what `report.npz` keeps of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ssl_lightning.reports import facts, kept, thumbnails
 
 log = logging.getLogger("ssl_lightning")
 
-ITEMS = 1500  # test items that are kept
+ITEMS = 1000  # test items that are kept
 AXES = 64
 BANK_VALUES = 50_000 * 512  # of the training features that are searched
 QUERIES, NEAREST = 24, 6  # of the gallery
@@ -28,31 +28,35 @@ SAME = 0.995  # correlation of the items from which on they are near-duplicates
 SIDE, LARGE = 48, 96  # px; multiples of 16, the squares that JPEG works on
 
 
-@dataclass
 class Keeper:
-    """Writes `report.npz` from the features of an evaluation; rank 0 alone, and without ever ending a run.
+    """Writes `report.npz` from the features of an evaluation; rank 0 alone, and without ever ending a run."""
 
-    Args:
-        folder: the run's.
-        data: where the items come from.
-        network: whose features these are; None: unknown.
-        command: the words of the command line.
-        k, temperature: of the kNN.
-    """
-
-    folder: Path
-    data: Any
-    network: Any = None
-    command: Sequence[str] = ()
-    k: int = 20
-    temperature: float = 0.07
+    def __init__(
+        self,
+        folder: Path,
+        data: Any,
+        network: Any = None,
+        command: Sequence[str] = (),
+        k: int = 20,
+        temperature: float = 0.07,
+    ) -> None:
+        """
+        Args:
+            folder: the run's.
+            data: where the items come from.
+            network: whose features these are; None: unknown.
+            command: the words of the command line.
+            k, temperature: of the kNN.
+        """
+        self.folder, self.network, self.command, self.k, self.temperature = folder, network, command, k, temperature
+        self.data = data
 
     def __call__(self, train: Features | None, test: Features) -> None:
         """`train`: None where there are features of the test split alone."""
         if not is_main():
             return
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), one_thread():
                 about, arrays = reduced(self.data, train, test, self.k, self.temperature)
                 about |= facts.of_data(self.data) | facts.of_network(self.network) | facts.of_versions()
                 about |= facts.of_command(self.command)
@@ -60,6 +64,17 @@ class Keeper:
         except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             log.warning("the page gets no map of features: %s", why)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A thousand small pictures are drawn several times faster so: threads would wait for each other at each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def chosen(test: Features, most: int = ITEMS) -> Features:

@@ -47,7 +47,7 @@ def read(folder: Path) -> Kept:
     if not path.is_file() or path.stat().st_size > LARGEST:
         return Kept()
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(str(arrays.pop("about"))) if "about" in arrays else {}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):

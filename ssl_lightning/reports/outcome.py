@@ -3,7 +3,7 @@
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.look import Look
 
-BROKEN = ("not_finite", "diverged", "collapsed", "uniform", "normalisation", "same_views")
+BROKEN = ("not_finite", "diverged", "rate", "collapsed", "uniform", "normalisation", "same_views")
 
 
 def below_naive(look: Look) -> Finding | None:

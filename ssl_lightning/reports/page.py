@@ -123,8 +123,9 @@ def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
     beside, way = "", ""
     if isinstance(other, int | float):
         gain, share = mine - other, names.is_share(key)
-        told = f"{100 * gain:+.1f} points" if share else f"{gain:+.3g}"
-        beside = f"{told} over {names.BASELINES[name].lower()}"
+        size = f"{100 * abs(gain):.1f} points" if share else f"{abs(gain):.3g}"
+        word = f"{'+' if gain >= 0 else '-'}{size} {'over' if gain >= 0 else 'against'}"
+        beside = f"{word} {names.BASELINES[name].lower()}"
         way = ("" if abs(gain) < 5e-4 else "up" if gain > 0 else "down") if share else ""
     return tile(_kind(key), names.value(key, mine), beside, way, main=True)
 

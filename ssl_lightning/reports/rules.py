@@ -87,7 +87,11 @@ def diverged(look: Look) -> Finding | None:
 def rate(look: Look) -> Finding | None:
     """The same, seen in the gradient: a jump of its norm by orders of magnitude (Chen et al. 2021, MoCo v3,
     https://arxiv.org/abs/2104.02057, figure 4: spikes of the gradient come before dips of the accuracy)."""
-    norms = look.curve("train/grad_norm")
+    norms, scale = look.curve("train/grad_norm"), look.last("train/embedding_scale") or 1.0
+    fix = "Lower optimizer.base_lr (by 10 to begin with), or set trainer.gradient_clip_val."
+    if scale > 50:
+        says = f"The embeddings grew to {scale:.0f} times their first size: the learning rate is too high."
+        return Finding("rate", BAD, says, "They stay within a factor of a few.", fix, unless=("not_finite",))
     if len(norms) < 6:
         return None
     usual, most = look.part(norms, 0, 1), max(norms[1:])
@@ -98,7 +102,7 @@ def rate(look: Look) -> Finding | None:
         WATCH,
         f"The gradient jumped: its norm reached {most:.3g}, where {usual:.3g} is usual in this run.",
         "Norms within a factor of ten of each other are normal after the warm-up.",
-        "Lower optimizer.base_lr, or set trainer.gradient_clip_val.",
+        fix,
         unless=("diverged", "not_finite"),
     )
 
@@ -132,13 +136,17 @@ def collapsed(look: Look) -> Finding | None:
     std, rank = look.last("val/feature_std"), look.last("val/feature_rank")
     own, scale, own_rank = (look.last(f"train/embedding_{n}") for n in ("std", "scale", "rank"))
     fix = "Lower optimizer.base_lr; keep the BatchNorm of projector and predictor, the stop-gradient and the teacher."
-    normal = "1 means that the vectors point everywhere alike; sound runs stay above 0.2."
+    normal = "Vectors that point everywhere alike have 1; sound runs stay above 0.2."
     if std is not None and std < 0.1:
         says = f"Collapsed: all items get nearly the same features (spread {std:.3f})."
         return Finding("collapsed", BAD, says, normal, fix)
     if own is not None and own < 0.1 and look.method not in MASKED:
         says = f"Collapsed: all embeddings point the same way (spread {own:.3f})."
         return Finding("collapsed", BAD, says, normal, fix)
+    same, other = look.last("train/positive_similarity"), look.last("train/negative_similarity")
+    if same is not None and other is not None and other > 0.9 and same - other < 0.05:
+        says = f"Collapsed: different items are as alike (cosine {other:.3f}) as two views of one ({same:.3f})."
+        return Finding("collapsed", BAD, says, "Different items end near 0, views of one item well above.", fix)
     if scale is not None and scale < 0.05:
         says = f"Collapsed: the embeddings shrink to one point (scale {scale:.3f} of the first look's)."
         fix = (
@@ -225,6 +233,6 @@ def rises(look: Look) -> Finding | None:
 
 
 RULES: tuple[Rule, ...] = (
-    not_finite, normalisation, same_views, diverged, uniform, collapsed, rate, at_chance, still, low_rank, leak,
+    not_finite, normalisation, same_views, diverged, rate, uniform, collapsed, at_chance, still, low_rank, leak,
     not_above_random, below_naive, falling, slower, sound, learning, rises, rising,
 )  # fmt: skip

@@ -158,6 +158,13 @@ class RunFolder:
             with writing(self.path):
                 self._write("config.yaml", head + yaml.safe_dump(self.origin, sort_keys=False))
 
+    def forget(self, stage: str) -> None:
+        """Take away the results of an earlier look of the same stage, so that it looks anew."""
+        stored = self._stored().get("stage") if is_main_process() else None
+        if isinstance(stored, dict) and stored.get("_target_") == stage:
+            with writing(self.path):
+                (self.path / "results.json").unlink(missing_ok=True)
+
     def open_together(self, config: Mapping[str, Any], resume: str, decide: Decide | None) -> Status:
         """`open`, where there are several ranks by rank 0 alone: the others take its word and do not look."""
         if decide is None:
@@ -179,15 +186,6 @@ class RunFolder:
             with writing(self.path):
                 text = json.dumps(numbers_or_null(secrets.mask(dict(results))), indent=2, default=_plain)
                 self._write("results.json", text + "\n")
-
-    def forget_results(self, config: Mapping[str, Any]) -> None:
-        """Let a stage that is done be done again in this folder; only where the folder is that stage's own."""
-        stage, stored = (node.get("stage") for node in (config, self._stored()))
-        same = (
-            isinstance(stage, Mapping) and isinstance(stored, Mapping) and stage["_target_"] == stored.get("_target_")
-        )
-        if is_main_process() and same:
-            (self.path / "results.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -21,7 +21,6 @@ from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     IMAGE,
     Judged,
@@ -33,6 +32,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.feature_files import FILES, FeatureFile, need_pyarrow
+from ssl_lightning.stages.opening import tell_backbone, tell_items
 
 Split = Literal["train", "test"]
 ROWS = 8192  # of a part: what is in memory at a time where parquet alone is written, by one process
@@ -66,7 +66,8 @@ def run(
     if task is not None:
         data.read_labels(task.reads)
     judged.backbone.to(device)
-    opening.of_backbone(judged.backbone, judged.method, data, device)
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device)
 
     files, counts, measured, words = [], {}, {}, ""
     seen: dict[str, Features] = {}

@@ -1,48 +1,107 @@
-"""stage=export: the backbone as a safetensors file and a JSON card, for code that does not have this package."""
+"""stage=export: the backbone in files for code without this package: safetensors, ONNX, a folder for timm."""
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssl_lightning.core.distributed import barrier, is_main
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.modalities.feeding import NoTransform, transform_of
 from ssl_lightning.runs.card import TIMM_OURS
-from ssl_lightning.runs.checkpoint import save_atomic, save_backbone
-from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
+from ssl_lightning.runs.checkpoint import save_backbone
+from ssl_lightning.runs.folder import RunFolder, find_run
+from ssl_lightning.stages import export_hf, export_onnx
 from ssl_lightning.stages.common import Judged, Stopwatch, report
+from ssl_lightning.stages.opening import tell_backbone
 
 OF_THE_FILE = ("backbone", "out_dim")  # of a card: said anew
+Format = Literal["safetensors", "onnx", "hf"]
 
 
-def run(judged: Judged, data: DataModule, run: RunFolder) -> dict[str, Any]:
-    """Writes `backbone.safetensors`, with the keys of torchvision's or timm's own model, and `backbone.json`.
+def run(
+    judged: Judged, data: DataModule, run: RunFolder, formats: Sequence[Format] = ("safetensors",)
+) -> dict[str, Any]:
+    """Writes `backbone.json`, a card, and of each format its file: all of them, or none where one fails.
 
     The card tells the backbone, its width, image size and normalisation, the file's sha256, and the lines that load it.
     A weights file that has no card of its own gets the configured backbone and the data's normalisation.
+
+    Args:
+        formats: "safetensors": `backbone.safetensors`, with the keys of torchvision's or timm's own model. "onnx":
+            `backbone.onnx`, for any number of items, compared with torch. "hf": the folder `hf`, which
+            `timm.create_model("local-dir:FOLDER", pretrained=True)` loads; networks that timm has alone.
     """
     watch = Stopwatch()
-    opening.of_backbone(judged.backbone, judged.method, None, None)
+    if "onnx" in formats:
+        export_onnx.need_packages()
+    tell_backbone(judged.backbone, judged.method)
     node = judged.card["backbone"]
     card = data.card()
     card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}
-    file, parameters = run.path / "backbone.safetensors", sum(p.numel() for p in judged.backbone.parameters())
+    parameters, found = sum(p.numel() for p in judged.backbone.parameters()), dict[str, Any]()
+    names = {"safetensors": "backbone.safetensors", "onnx": "backbone.onnx", "hf": "hf"}
     if is_main():
-        save_backbone(judged.backbone, node, run.path, **card)
-        card |= {"backbone": node, "out_dim": out_dim(judged.backbone), "parameters": parameters}
-        card |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
-        text = json.dumps(card, indent=2) + "\n"
-        save_atomic(lambda temporary: temporary.write_text(text), run.path / "backbone.json")
+        with _all_or_none(run.path) as folder:
+            save_backbone(judged.backbone, node, folder, **card)  # the card tells its sum, whether it is kept or not
+            if "onnx" in formats:
+                found["onnx"] = export_onnx.write(judged.backbone, _shape(card), folder / names["onnx"])
+            if "hf" in formats:
+                found["hf"] = export_hf.write(
+                    judged.backbone, {**card, "backbone": node}, _results(judged), folder / "hf"
+                )
+            file = folder / names["safetensors"]
+            told = card | {"backbone": node, "out_dim": out_dim(judged.backbone), "parameters": parameters}
+            if "safetensors" in formats:
+                told |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
+            else:
+                file.unlink()
+            (folder / "backbone.json").write_text(json.dumps(told | found, indent=2) + "\n")
     barrier()
     return report(
         judged, watch,
         data=str(judged.card.get("data") or "unknown"),  # what it learned from: no image is looked at here
-        files=[str(file), str(run.path / "backbone.json")],
+        files=[str(run.path / name) for name in [*(names[kind] for kind in formats), "backbone.json"]],
         out_dim=out_dim(judged.backbone),
         parameters=parameters,
+        **found,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _all_or_none(folder: Path) -> Iterator[Path]:
+    """A folder to write to, whose files and folders take their places in `folder` when the block ends without error."""
+    place = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=folder))
+    try:
+        yield place
+        for made in sorted(place.iterdir()):
+            there = folder / made.name
+            if there.is_dir():  # of an export before: a folder cannot be replaced at once
+                there.rename(place / f"{made.name}.before")
+            os.replace(made, there)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _shape(card: dict[str, Any]) -> tuple[int, ...]:
+    """Of one input of the network."""
+    transform = transform_of(card)
+    if isinstance(transform, NoTransform):
+        raise UserError(f"onnx needs the size of an input: {transform.why}")
+    return tuple(transform.shape)
+
+
+def _results(judged: Judged) -> dict[str, Any]:
+    """results.json of the run that the weights are of; empty where there is none."""
+    run = find_run(judged.ref)
+    return (RunFolder(run).results() or {}) if run else {}
 
 
 def sha256(path: Path) -> str:

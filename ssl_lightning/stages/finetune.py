@@ -10,13 +10,15 @@ from torch.optim import AdamW
 from ssl_lightning.core import progress
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.broken import say
+from ssl_lightning.data.labelled import Split
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import extract
+from ssl_lightning.evaluation.judge import metric_of
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import opening
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -29,9 +31,11 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.judging import naive_baselines, need_labels
-from ssl_lightning.stages.training import LabelledData, labels_only, picking_split, told, train_and_test
+from ssl_lightning.stages.opening import tell_backbone, tell_items
+from ssl_lightning.stages.training import LOOK_AT_MOST, LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
 
 
@@ -67,9 +71,12 @@ def run(
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "finetune", task)
-    opening.of_backbone(judged.backbone, judged.method, data, device_of(trainer))
+    tell_backbone(judged.backbone, judged.method)
+    tell_items(data, device_of(trainer))
     rows, held = picking_split(data, picking)
-    views = data.weak_views((1.0, 1.0) if task.whole_items else crop_scale)
+    if task.whole_items:
+        check_whole(judged, data, task)
+    views = data.whole_views() if task.whole_items else data.weak_views(crop_scale)
     labelled = partial(LabelledData, data, rows, held, views, batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
 
@@ -83,19 +90,19 @@ def run(
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
     mains = pretrained.scores[task.main], scratch.scores[task.main]
+    naive = {} if task.whole_items else beside_naive(data, task)
     return report(
         judged, watch,
         **told(pretrained.scores, "finetune", task),
-        baselines={
-            "from_scratch": told(scratch.scores, "finetune", task),
-            **({} if task.whole_items else beside_naive(data, task)),
-        },
-        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
+        **metric_of(task),
+        baselines={"from_scratch": told(scratch.scores, "finetune", task), **naive},
+        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch", naive),
         labels=len(rows) + len(held),
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "
-            f"decay {layer_decay:g}, {epochs} epochs, warm-up and cosine, crop and flip, mixup {mixup:g}, label "
-            f"smoothing {label_smoothing:g}, {'probed' if probe_first else 'random'} head; "
+            f"decay {layer_decay:g}, {epochs} epochs, warm-up and cosine, "
+            f"{'whole items' if task.whole_items else 'crop and flip'}, mixup {mixup:g}, label smoothing "
+            f"{label_smoothing:g}, {'probed' if probe_first and not task.whole_items else 'random'} head; "
             + (f"checkpoint picked on {len(held)} of the labels" if len(held) else "last checkpoint")
             + ", tested once",
             "from_scratch": "the same network, labels, seed and budget, random weights, layer decay 1",
@@ -105,6 +112,19 @@ def run(
         steps=pretrained.steps,
         **speed(data, (pretrained.images + scratch.images) / (pretrained.seconds + scratch.seconds or 1)),
     )  # fmt: skip
+
+
+def check_whole(judged: Judged, data: DataModule, task: Task) -> None:
+    """Say how many items no view holds whole, and refuse a network that cannot hold their targets."""
+    rows = {split: data.labelled_indices(split) for split in SPLITS}
+    some = {split: found[:: -(-len(found) // LOOK_AT_MOST)] for split, found in rows.items()}
+    cut, fix = data.beyond_view(some)
+    if cut:
+        of = f"{sum(map(len, some.values()))} labelled {data.noun}s"
+        say(f"{cut} of {of} do not fit into a view and are cut; to keep them whole, {fix}.")
+    targets = {"training": data.targets("train", rows["train"]), "test": data.targets("test", rows["test"])}
+    device = next(judged.backbone.parameters(), torch.empty(0)).device
+    task.check_network(judged.backbone, data.padding_views(device)[0], targets, data.noun)
 
 
 def begin_with_probe(module: Finetuner, data: DataModule, rows: Tensor, device: torch.device) -> None:

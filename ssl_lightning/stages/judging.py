@@ -11,10 +11,9 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
-from ssl_lightning.data.labelled import kind_of
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
-from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
+from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.stages.common import (
     Embed,
@@ -48,7 +47,7 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
             f"{_named(task)} works with {_stages(task)} only, and this is stage={stage}; choose another task="
         )
     data.read_labels(task.reads)
-    kind = kind_of(data.probe_set)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
     if not data.has_labels:
@@ -131,7 +130,8 @@ def verdict_on(
     words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
     if keep is not None:
         keep(train, test)
-    return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+    found |= {**metric_of(task), "baselines": others, "protocol": protocol, "verdict": words}
+    return found, train, test
 
 
 def _say_what(data: DataModule, what: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ def judge_backbone(
     if task.stages:
         say(f"No kNN and no linear probe: {_named(task)} works with {_stages(task)} only.")
         return _without_labels(embed, data, device, pairs, keep)
-    kind = kind_of(data.probe_set)
+    kind = data.found_kind
     if kind is not None and kind != task.reads:
         say(f"No kNN and no linear probe: {_other_kind(data, 'they take', task, kind)}.")
     if not data.has_labels or kind != task.reads:

@@ -33,19 +33,16 @@ class Opening(Callback):
         say("length", lambda: length_of(trainer, data))
 
 
-def of_backbone(backbone: nn.Module, method: str, data: DataModule | None, device: torch.device | None) -> None:
-    """Say what is evaluated, on which items and where.
+def tell_backbone(backbone: nn.Module, method: str) -> None:
+    """Say what is evaluated; `method`: what trained it."""
+    if distributed.is_main():
+        say("network", lambda: f"{networks(backbone)}, trained by {method}")
 
-    Args:
-        method: what trained the backbone.
-        data: read already; None where a stage reads none.
-    """
-    if not distributed.is_main():
-        return
-    say("network", lambda: f"{networks(backbone)}, trained by {method}")
-    if data is not None:
-        say("data", lambda: items_of(data))
-    if device is not None:
+
+def tell_items(data: DataModule, device: torch.device) -> None:
+    """Say on which items, which have been read, and where."""
+    if distributed.is_main():
+        say("data", lambda: evaluated_items_of(data))
         say("device", lambda: device_of(device, distributed.world_size()))
 
 
@@ -77,10 +74,21 @@ def items_of(data: DataModule) -> str:
     count = f"{train:,} training and {test:,} test {data.noun}s"
     if probe is not data.train_set:
         count = f"{train:,} training, {len(probe):,} labelled training and {test:,} test {data.noun}s"
+    return f"{count}{labels_of(data)}"
+
+
+def evaluated_items_of(data: DataModule) -> str:
+    """The same of data that are evaluated on; what is pretrained on is not looked at."""
+    count = f"{len(data.probe_set):,} training and {len(data.test_set):,} test {data.noun}s"
+    return f"{count}{labels_of(data)}"
+
+
+def labels_of(data: DataModule) -> str:
+    """` in 10 classes`."""
     names = data.label_names
     if data.label_kind != "classes" and names:
-        return f"{count}, {counted(len(names), 'label' if data.label_kind == 'several' else 'number')} each"
-    return f"{count} in {counted(len(names), 'class')}" if data.has_labels and names else f"{count}, not all labelled"
+        return f", {counted(len(names), 'label' if data.label_kind == 'several' else 'number')} each"
+    return f" in {counted(len(names), 'class')}" if data.has_labels and names else ", not all labelled"
 
 
 def device_of(device: torch.device, world: int, precision: str | None = None) -> str:

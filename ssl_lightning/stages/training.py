@@ -101,7 +101,7 @@ def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
     rows = readable(data, data.labelled_indices("train"))
     if share == 0:
         return rows, rows[:0]
-    kept, held = split(strata(data.probe_set)[rows], share, data.seed)
+    kept, held = split(strata(data.probe_set, data.label_kind)[rows], share, data.seed)
     return rows[kept], rows[held]
 
 

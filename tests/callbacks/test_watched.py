@@ -106,8 +106,10 @@ def every_callback(folder: Path) -> list[Any]:
         node.update({"every_n_steps": 1} if "every_n_steps" in node else {})
     files = {file.stem for file in CALLBACKS.glob("*.py")}
     used = {node["_target_"].split(".")[-2] for node in nodes.values()}
-    no_callbacks = {"__init__", "labels", "watcher", "exact_loops", "metrics_csv", "tensorboard_logger", "wandb_logger"}
-    assert files == used | no_callbacks | {"throughput"}, "a new callback is missing in this test"
+    no_callbacks = {"__init__", "captions", "labels", "watcher", "exact_loops", "metrics_csv"}
+    assert files == used | no_callbacks | {"tensorboard_logger", "wandb_logger", "throughput"}, (
+        "a new callback is missing in this test"
+    )
     return [Throughput(), *build_each("callbacks", nodes, (), folder).values()]
 
 

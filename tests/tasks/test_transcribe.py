@@ -1,9 +1,12 @@
 """task=transcribe: CTC against the paper's forward recursion, the reading of paths, error rates, and a whole run."""
 
+import csv
 import json
 import math
+import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ TEXTS = ("ab", "aab", "b", "")
 
 
 def task_of(*texts: str) -> Transcribe:
-    return Transcribe().prepare(texts, None)
+    return Transcribe().prepare(texts, torch.arange(len(texts)))
 
 
 def collapsed(path: tuple[int, ...]) -> list[int]:
@@ -81,6 +84,61 @@ def test_a_text_needs_as_many_steps_as_it_has_changes() -> None:
         task_of(*TEXTS).loss(torch.zeros(1, 4, 3), torch.tensor([0]), smoothing=0.1)
 
 
+def test_characters_are_those_of_the_training_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ("ab", "ba", "Ab", "b!")
+    task = Transcribe().prepare(texts, torch.tensor([0, 1, 0]))
+    assert task.names == ("a", "b")
+    assert task.head(3)(torch.zeros(1, 2, 3)).shape == (1, 2, 3)
+    task.check(torch.tensor([0, 1, 0]), "training", "recording")
+    assert capsys.readouterr().err == ""
+    task.check(torch.tensor([1, 2, 3, 3]), "test", "recording")
+    line = "3 of 4 test texts have characters that no training text has ('!', 'A'), which count as errors.\n"
+    assert capsys.readouterr().err == line
+    read = torch.nn.functional.one_hot(torch.tensor([[1, 2], [1, 2], [2, 0]]), 3).float()  # "ab", "ab", "b"
+    found = task.measure(read, torch.tensor([0, 2, 3]))
+    assert found == {"cer": pytest.approx((0 + 1 + 1) / 6), "wer": pytest.approx(2 / 3)}
+
+
+def test_one_character_in_two_spellings_is_one() -> None:
+    task = task_of("caf\u00e9", "cafe\u0301", "q\u0323")  # the last has no composed form: two characters
+    assert task.names == ("a", "c", "f", "q", "\u00e9", "\u0323")
+    assert task.spelled(task.texts[0]) == task.spelled(task.texts[1]) == [2, 1, 3, 5]
+
+
+@pytest.mark.parametrize("texts", [(), ("",), ("", "")])
+def test_no_text_at_all_is_refused(texts: tuple[str, ...]) -> None:
+    task = task_of(*texts)
+    with pytest.raises(UserError, match="no training clip has a text, and task=transcribe takes one for each"):
+        task.check(torch.arange(len(texts)), "training", "clip")
+    some = Transcribe().prepare(("a", ""), torch.tensor([0]))
+    with pytest.raises(UserError, match="no test clip has a text"):
+        some.check(torch.tensor([1, 1]), "test", "clip")
+
+
+def test_texts_that_the_steps_cannot_hold_are_told_before_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    sound, view = MelConvNet(mels=16, width=4, out_dim=6), torch.zeros(1, 1, 16, 40)  # 5 steps
+    flags = [module.training for module in sound.modules()]
+    state = {key: value.clone() for key, value in sound.state_dict().items()}
+
+    def check(*texts: str, train: list[int], test: list[int]) -> None:
+        task = Transcribe().prepare(texts, torch.tensor(train))
+        task.check_network(sound, view, {"training": torch.tensor(train), "test": torch.tensor(test)}, "clip")
+
+    check("ababa", "aab", "", train=[0, 1], test=[1, 2])
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"the text 'aabb' needs 6 steps, and this network gives 5; give longer views"):
+        check("ab", "aabb", train=[0, 1], test=[0])
+    with pytest.raises(UserError, match=r"the text 'a{57}\.\.\.' needs 199 steps"):
+        check("ab", "a" * 100, train=[1], test=[0])
+    check("ab", "aabb", "zzzzzzz", train=[0], test=[0, 1, 2, 2])
+    told = (
+        "3 of 4 test texts need more than the 5 steps of this network (up to 13), so they cannot be read without errors"
+    )
+    assert capsys.readouterr().err.startswith(told)
+    assert flags == [module.training for module in sound.modules()]
+    assert all(torch.equal(state[key], value) for key, value in sound.state_dict().items())
+
+
 class Lines(nn.Module):
     """Pictures of lines, (B, 3, H, W) -> a map (B, 5, H / 2, W / 2)."""
 
@@ -103,6 +161,11 @@ def test_steps_are_those_of_time_or_of_columns() -> None:
     found = task.features(image, x)
     assert found.shape == (2, 16, 5)
     assert torch.equal(found[:, 3], image.feature_map(x)[:, :, :, 3].mean(2))
+
+
+def write(path: Path, rows: list[tuple[str, ...]]) -> None:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 def strings(folder: Path) -> Path:
@@ -132,8 +195,15 @@ def test_tones_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert main([*words, "stage=finetune", *given, "stage.epochs=30", "name=b"]) == 0
     found = json.loads((tmp_path / "runs" / "b" / "results.json").read_text())
     assert found["finetune_cer"] < 0.3
+    assert found["finetune_cer"] <= found["finetune_wer"] < 0.8  # a text is one word: one error of three makes it wrong
     assert set(found["baselines"]) == {"from_scratch"}
-    assert "CER" in found["verdict"]
+    assert set(found["baselines"]["from_scratch"]) == {"finetune_cer", "finetune_wer"}
+    assert re.fullmatch(
+        r"(not )?above training from scratch.* CER [\d.]+ % against CER [\d.]+ %\)?",
+        found["verdict"].replace("(", " ").replace(":", ""),
+    )
+    assert "whole items" in found["protocol"]["finetune"]
+    assert "random head" in found["protocol"]["finetune"]
     state = torch.load(tmp_path / "runs" / "b" / "finetune" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["task"]["names"] == ["a", "b"]
 
@@ -150,3 +220,118 @@ def test_other_stages_say_whose_task_it_is(
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         "error: task=transcribe works with stage=finetune only, and this is stage=knn; choose another task="
     )
+
+
+WORDS = ["data=audio", "data.sample_rate=8000", "data.length=4000", "data.mels=16", "data.num_workers=0"]
+WORDS += ["trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The strings, and a run to fine-tune."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "r").mkdir()
+    strings(folder / "r")
+    words = [
+        *WORDS,
+        f"data.root={folder}/r",
+        "method=simclr",
+        "experiment=cpu",
+        "backbone.width=8",
+        "data.batch_size=14",
+    ]
+    assert main([*words, f"runs_dir={folder}", "name=a", "trainer.max_epochs=1", "stage.judge=false"]) == 0
+    return folder
+
+
+def fine_tune(there: Path, name: str, rows: list[tuple[str, ...]], *more: str) -> int:
+    """`rows`: (text, speaker) of each file, in the order of their names."""
+    files = sorted(path.name for path in (there / "r").glob("*.wav"))
+    write(
+        there / f"{name}.csv", [("path", "text", "speaker"), *((f, *row) for f, row in zip(files, rows, strict=True))]
+    )
+    words = [*WORDS, f"data.root={there}/r", f"data.labels={there}/{name}.csv", "data.label_column=text"]
+    stage = ["stage=finetune", f"ckpt={there}/a", "task=transcribe", "stage.epochs=1", "stage.batch_size=8"]
+    return main([*words, *stage, f"runs_dir={there}", f"name={name}", *more])
+
+
+def result(there: Path, name: str) -> dict[str, Any]:
+    return json.loads((there / name / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def names_of(there: Path, name: str, which: str = "last") -> list[str]:
+    path = there / name / "finetune" / "checkpoints" / f"{which}.ckpt"
+    return list(torch.load(path, weights_only=True)["task"]["names"])
+
+
+SPEAKERS = ["x"] * 28 + ["y"] * 28
+APART = ["data.group=speaker", "data.held_out=y"]
+
+
+def test_texts_are_taken_as_they_stand_and_need_not_repeat(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each another: no class is on both sides of the split, and shares of texts are shares of rows."""
+    rows = [(f'{i:02}|"{i}', speaker) for i, speaker in enumerate(SPEAKERS)]
+    assert (
+        fine_tune(there, "unique", rows, *APART, "data.length=8000", "stage.picking=0.25", "data.label_fraction=0.5")
+        == 0
+    )
+    assert "28 recordings with 28 different texts, of 1 group to train on" in capsys.readouterr().err
+    assert result(there, "unique")["labels"] == 14
+    assert "picked on 4 of the labels" in result(there, "unique")["protocol"]["finetune"]
+    assert set(names_of(there, "unique", "best")) > set('|"')
+    decimal = [(f"{i}.{i}", speaker) for i, speaker in enumerate(SPEAKERS)]  # no number to be predicted
+    assert fine_tune(there, "decimal", decimal, "stage.picking=0", "data.test_fraction=0.25", "data.length=8000") == 0
+    assert "42 recordings with 42 different texts to train on, 14 recordings" in capsys.readouterr().err
+
+
+def test_recordings_that_are_cut_are_counted(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("ab"[i % 2], speaker) for i, speaker in enumerate(SPEAKERS)]
+    assert fine_tune(there, "cut", rows, *APART, "stage.picking=0", "data.length=2400") == 0
+    line = "32 of 56 labelled recordings do not fit into a view and are cut; to keep them whole, give data.length=3600."
+    assert line in capsys.readouterr().err
+    more = ["data.length=3600", "data.seconds=0.3", "data.label_fraction=0.5", "stage.picking=0"]
+    assert fine_tune(there, "seconds", rows, *APART, *more) == 0
+    assert re.search(r"\d+ of 42 labelled recordings .* whole, give data\.seconds=1\.\n", capsys.readouterr().err)
+    assert fine_tune(there, "whole", rows, *APART, "data.length=3600", "stage.picking=0") == 0
+    assert "do not fit" not in capsys.readouterr().err
+
+
+def test_rows_without_a_text_are_left_out(there: Path) -> None:
+    rows = [("" if i % 4 == 0 else "aa", speaker) for i, speaker in enumerate(SPEAKERS)]
+    assert fine_tune(there, "some", rows, *APART, "stage.picking=0") == 0
+    assert result(there, "some")["labels"] == 21
+    assert names_of(there, "some") == ["a"]  # an alphabet of one
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "line"),
+    [
+        ("", [], "has no label in its rows"),
+        ("a" * 300, [], "needs 599 steps, and this network gives 7; give longer views"),
+        ("a", ["data.label_column=said"], "so data.label_column=said is none"),
+        (
+            "a",
+            ["data.label_column=null"],
+            "has 2 columns beside the path (text, speaker), and this task reads one text",
+        ),
+        ("a", ["data.labels_per_class=3"], "give data.label_fraction for this task"),
+        ("a", ["stage.label_smoothing=0.1"], "task=transcribe has none; set stage.label_smoothing=0"),
+    ],
+)
+def test_what_cannot_be_written_down_is_one_line(
+    there: Path, text: str, more: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in there.iterdir())
+    apart = [] if "null" in str(more) else APART
+    assert fine_tune(there, "wrong", [(text, speaker) for speaker in SPEAKERS], *apart, "stage.picking=0", *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert line in said
+    (there / "wrong.csv").unlink()
+    assert sorted(path.name for path in there.iterdir()) == before
+
+
+def test_other_tasks_on_texts_are_refused_as_before(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"{i}.5", speaker) for i, speaker in enumerate(SPEAKERS)]
+    assert fine_tune(there, "classes", rows, *APART, "task=classify") == 2
+    assert "nearly all of them different" in capsys.readouterr().err

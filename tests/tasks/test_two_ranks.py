@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.task import Task, computed
+from ssl_lightning.evaluation.features import extract
 from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.multilabel import MultiLabel
 from ssl_lightning.tasks.regress import Regress
+from ssl_lightning.tasks.transcribe import Transcribe
 from tests.gloo import run_two
 
 N = 9
@@ -34,6 +38,41 @@ def measured(rank: int, world_size: int, first: int) -> dict[str, dict[str, floa
         found[type(task).__name__] = computed(metrics, together=True)
         assert task.measure(drawn, targets) == pytest.approx(found[type(task).__name__], rel=1e-6)  # of this rank alone
     return found
+
+
+class Rows(nn.Module):
+    """Features and one view of the numbers of rows: (B,) -> (B, L, 1 + K), drawn from each number."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        steps = torch.arange(28).view(7, 4)  # L, 1 + K
+        return torch.sin(rows.view(-1, 1, 1) * 1.7 + steps * 2.3).double()
+
+
+def transcribed(rank: int, world_size: int, first: int) -> dict[str, dict[str, float]]:
+    """Error rates of texts of several lengths: of outputs that are gathered, and of metrics that are added up."""
+    rows = torch.arange(N) if world_size == 1 else (torch.arange(first) if rank == 0 else torch.arange(first, N))
+    task = Transcribe().prepare(("a b", "b", "abab ba", "", "bb a b"), torch.arange(4))
+    targets = torch.arange(N) % 5
+    batches = [Batch([part.float()], targets[part], part) for part in rows.split(2)]
+    outputs = extract(Rows(), batches)
+    metrics = task.metrics()
+    if len(rows):
+        metrics.update(*task.measurable(Rows()(rows), targets[rows]))
+    return {"gathered": task.measure(outputs.x, outputs.labels), "added": computed(metrics, together=True)}
+
+
+def written(rank: int, world_size: int) -> list[dict[str, dict[str, float]]]:
+    return [transcribed(rank, world_size, first) for first in (4, N)]
+
+
+@pytest.mark.slow
+def test_error_rates_of_two_ranks_are_those_of_one_process() -> None:
+    one = transcribed(0, 1, N)
+    assert one["gathered"] == one["added"]
+    assert 0.3 < one["added"]["cer"] != one["added"]["wer"] > 0.3
+    for rank in run_two(written):
+        for found in rank:
+            assert found == one
 
 
 @pytest.mark.slow

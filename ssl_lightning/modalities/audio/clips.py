@@ -1,5 +1,6 @@
 """Sets of clips: in memory (`ArrayClips`), or files read on access (`FileClips`), with labels and groups."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Self
@@ -105,6 +106,10 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
         """The clips of `rows` (B,) as one batch, at their `level`; the middle of long ones without `places`."""
         raise NotImplementedError
 
+    def whole_lengths(self, rows: Tensor) -> Tensor:
+        """(M,) int64, the samples of these clips before any part is taken; 0 of a file that cannot be read."""
+        raise NotImplementedError
+
     def subset(self, rows: Tensor) -> Self:
         """The `rows` (M,) as a set of their own; the names of classes and groups stay."""
         part = copy.copy(self)
@@ -203,6 +208,9 @@ class ArrayClips(ClipSet):
         x = leveled(x, lengths.to(device), self.level)
         return Fetched(x, lengths.to(device), rows, rows[:0])
 
+    def whole_lengths(self, rows: Tensor) -> Tensor:
+        return self.lengths[rows]
+
     def to(self, device: torch.device) -> "ArrayClips":
         """The same set with its samples on a device."""
         moved = copy.copy(self)
@@ -264,6 +272,13 @@ class FileClips(ClipSet):
             if len(set(broken)) > self.broken.whole.most:
                 break
         return None, row
+
+    def whole_lengths(self, rows: Tensor) -> Tensor:
+        found = torch.zeros(len(rows), dtype=torch.int64)
+        for at, row in enumerate(rows.tolist()):
+            with contextlib.suppress(*reading.BROKEN):
+                found[at] = reading.length(self.paths[row], self.sample_rate)
+        return found
 
     def subset(self, rows: Tensor) -> "FileClips":
         part = super().subset(rows)

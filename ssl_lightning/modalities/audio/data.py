@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -180,6 +180,14 @@ class AudioDataModule(DataModule):
     def weak_views(self, scale: tuple[float, float]) -> AudioViews:
         """One random window at a random place, at most 6 dB louder or softer, with nothing mixed in or hidden."""
         return AudioViews(AudioView(self.length, crop=scale))
+
+    def beyond_view(self, rows: Mapping[Split, Tensor]) -> tuple[int, str]:
+        """Recordings that are longer than a view, or than what is read of a file."""
+        lengths = torch.cat([self._split(split).whole_lengths(some) for split, some in rows.items()])
+        longest, most = int(lengths.max()), min(self._split(split).most for split in rows)
+        fixes = [f"data.length={longest}"] if longest > self.length else []
+        fixes += [f"data.seconds={-(-longest // self.sample_rate)}"] if longest > most else []
+        return int((lengths > min(self.length, most)).sum()), f"give {' '.join(fixes)}"
 
     # ---- what recordings are compared with, told of and shown as
 

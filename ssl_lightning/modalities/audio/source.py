@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ssl_lightning.core import distributed
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import CLASSES, Reads
+from ssl_lightning.core.task import CLASSES, TEXTS, Reads
 from ssl_lightning.data import groups, label_file, layout, name_pattern
 from ssl_lightning.data.broken import counted, named, say
 from ssl_lightning.data.folder_scan import Listing, list_files
+from ssl_lightning.data.labelled import shares
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import automatic_workers
 from ssl_lightning.modalities.audio import reading
@@ -88,7 +89,8 @@ class Recordings:
         listing = list_files(self.root, reading.RECORDINGS)
         splits = layout.find_splits(listing, self.train, self.test)
         train, test, probe = self._split(splits, listing)
-        say(f"{self.root}: {_words(train)} to train on, {_words(test)} to evaluate on.")
+        words = [_words(clips, self.reads) for clips in (train, test)]
+        say(f"{self.root}: {words[0]} to train on, {words[1]} to evaluate on.")
         return train, test, probe
 
     def _split(self, splits: layout.Splits, listing: Listing) -> Parts:
@@ -181,11 +183,12 @@ class Recordings:
                 f"only one recording under {self.root}; one to train on and one to evaluate on are the least"
             )
         usable = rows[known[rows]]
+        labels = shares(clips.labels[usable], self.reads)
         if self._group is None:
-            test = usable[split(clips.labels[usable], self.test_fraction, self.seed)[1]]
+            test = usable[split(labels, self.test_fraction, self.seed)[1]]
             return rows[~torch.isin(rows, test)], test
         held_out = [self.held_out] if isinstance(self.held_out, str) else self.held_out
-        which = clips.groups[usable], clips.labels[usable], self.test_fraction, self.seed
+        which = clips.groups[usable], labels, self.test_fraction, self.seed
         test = usable[groups.group_split(*which, held_out, clips.group_names)[1]]
         of = clips.groups[test].unique()
         of = of[of >= 0]
@@ -264,7 +267,7 @@ def _within(listing: Listing, root: str) -> list[str]:
     return [path.removeprefix(f"{root}/") for path in listing.paths()]
 
 
-def _words(clips: ClipSet) -> str:
+def _words(clips: ClipSet, reads: Reads = CLASSES) -> str:
     """`900 recordings in 10 classes, of 6 groups`."""
     text = counted(len(clips), "recording")
     classes, found = (int((values.unique() >= 0).sum()) for values in (clips.labels, clips.groups))
@@ -272,5 +275,6 @@ def _words(clips: ClipSet) -> str:
         what = "number" if clips.targets.is_floating_point() else "label"
         text += f" with {counted(len(clips.target_names), what)} each"
     else:
-        text += f" in {counted(classes, 'class')}" if classes else " without labels"
+        what = f" with {counted(classes, 'different text')}" if reads == TEXTS else f" in {counted(classes, 'class')}"
+        text += what if classes else " without labels"
     return text + (f", of {counted(found, 'group')}" if found else "")

@@ -42,7 +42,13 @@ class AudioTransform:
             mels, window, hop, low = (card[key] for key in ("mels", "window", "hop", "low"))
             mel = LogMel(self.sample_rate, mels, window, hop, low, card.get("high"))
         normal = Normal(float(card["mean"][0]), float(card["std"][0])) if card.get("mean") else Normal()
-        self.view = AudioEvalView(int(card["length"]), mel, normal)
+        self.view, self.length = AudioEvalView(int(card["length"]), mel, normal), int(card["length"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an input: (1, F, T) or (1, L)."""
+        mel = self.view.mel
+        return (1, self.length) if mel is None else (1, mel.mels, mel.frames(self.length))
 
     def __call__(self, recording: Any, sample_rate: int | None = None) -> Tensor:
         clips = ArrayClips.of([self._samples(recording, sample_rate)], self.sample_rate, self.most)

@@ -1,6 +1,6 @@
 """`ImageDataModule`: a source of images becomes training batches of views, and evaluation batches of one view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -129,6 +129,16 @@ class ImageDataModule(DataModule):
     def weak_views(self, scale: tuple[float, float]) -> Views:
         """One random crop, flipped half of the time, no change of colour."""
         return Views(View(self.image_size, scale=scale, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
+
+    def whole_views(self) -> Views:
+        """The whole of a square image, neither flipped nor changed."""
+        square = (1.0, 1.0)
+        return Views(View(self.image_size, 1, square, square, flip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
+
+    def beyond_view(self, rows: Mapping[Split, Tensor]) -> tuple[int, str]:
+        """Images that are not square, of which the middle is taken."""
+        sides = torch.cat([self._split(split).sides(some) for split, some in rows.items()])
+        return int((sides[:, 0] != sides[:, 1]).sum()), "give square ones, filled up at the sides"
 
     # ---- what the images are compared with, told of and shown as
 

@@ -1,5 +1,6 @@
 """Sets of images: decoded and equal in size (`ArrayImages`), or files decoded on access (`FileImages`)."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -35,6 +36,10 @@ class ImageSet(ItemSet):
 
     def item(self, index: int) -> Tensor:
         return self.image(index)
+
+    def sides(self, rows: Tensor) -> Tensor:
+        """(M, 2) int64, height and width of these images; those of a file that cannot be read are 0."""
+        raise NotImplementedError
 
     def subset(self, indices: Tensor) -> "ImageSet":
         raise NotImplementedError
@@ -77,6 +82,9 @@ class ArrayImages(ImageSet):
         """The images of `indices` (B,), uint8 (B, H, W, C), on the device the images live on."""
         return self.images.index_select(0, indices.to(self.images.device))
 
+    def sides(self, rows: Tensor) -> Tensor:
+        return torch.tensor(self.images.shape[1:3]).expand(len(rows), 2)
+
     def to(self, device: torch.device) -> "ArrayImages":
         """The same set with its images on a device."""
         moved = ArrayImages(self.images.to(device), self.labels, self.classes, self.paths, self.channels)
@@ -118,6 +126,13 @@ class FileImages(ImageSet):
 
     def image(self, index: int) -> Tensor:
         return decode(self.paths[index], self.channels, self.value_range)
+
+    def sides(self, rows: Tensor) -> Tensor:
+        found = torch.zeros(len(rows), 2, dtype=torch.int64)
+        for at, row in enumerate(rows.tolist()):
+            with contextlib.suppress(*BROKEN), opened(self.paths[row]) as image:
+                found[at] = torch.tensor([image.height, image.width])
+        return found
 
     def subset(self, indices: Tensor) -> "FileImages":
         paths, labels = [self.paths[i] for i in indices.tolist()], self.labels[indices]

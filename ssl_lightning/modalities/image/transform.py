@@ -46,6 +46,11 @@ class ImageTransform:
         self.value_range = None if found is None else (float(found[0]), float(found[1]))
         self.view = EvalView(int(card["image_size"]), mean, std, card.get("eval_resize"))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an input: (C, H, W)."""
+        return self.channels, self.view.size, self.view.size
+
     def __call__(self, image: Any) -> Tensor:
         shown = self.view.crop(_pixels(image, self.channels, self.value_range))
         return self.view.normalize(shown.unsqueeze(0))[0].contiguous()
@@ -68,6 +73,10 @@ class TimmTransform:
         self.config = resolve_data_config({}, pretrained_cfg=found.to_dict() if found else {})
         self.channels = int(self.config["input_size"][0])
         self.steps = create_transform(**self.config, is_training=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.config["input_size"])
 
     def __call__(self, image: Any) -> Tensor:
         shown = _pixels(image, self.channels, None).numpy()

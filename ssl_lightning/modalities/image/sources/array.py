@@ -13,6 +13,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Reads
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.label_cells import Labels
+from ssl_lightning.data.labelled import shares
 from ssl_lightning.data.labels import split
 from ssl_lightning.modalities.image import depth, ranges
 from ssl_lightning.modalities.image.data import DataModule, Loaded
@@ -143,7 +144,7 @@ class Array(DataModule):
         return out
 
     def _hold_out(self, whole: ArrayImages) -> list[ArrayImages]:
-        train, test = split(whole.labels, self.test_fraction, self.seed)
+        train, test = split(shares(whole.labels, self.label_kind), self.test_fraction, self.seed)
         if len(train) == 0 or len(test) == 0:
             raise UserError(f"{self.root} holds {len(whole)} images, too few to hold some out for evaluation")
         say(

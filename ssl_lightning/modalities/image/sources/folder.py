@@ -12,6 +12,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import grouped, label_file, layout
 from ssl_lightning.data.broken import WholeSet, counted, say
 from ssl_lightning.data.folder_scan import Listing, list_images
+from ssl_lightning.data.labelled import shares
 from ssl_lightning.modalities.image import ranges
 from ssl_lightning.modalities.image.data import DataModule, Loaded
 from ssl_lightning.modalities.image.decode_cache import decoded_once
@@ -143,6 +144,7 @@ class Folder(DataModule):
         return grouped.of_files(self.group, [path.removeprefix(f"{root}/") for path in paths])
 
     def _divided(self, labels: Tensor, found: tuple[Tensor, list[str]] | None, root: str) -> tuple[Tensor, Tensor]:
+        labels = shares(labels, self.label_kind)
         return grouped.hold_out(labels, found, self.test_fraction, self.seed, self.held_out, root)
 
     def _of_table(self, listing: Listing, table: str) -> tuple[FileImages, FileImages, FileImages]:

@@ -1,0 +1,240 @@
+"""stage=doctor: before a training starts, what will go wrong, how long it takes, and what to try."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import textwrap
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ssl_lightning.callbacks.step_logger import peak_memory_mb
+from ssl_lightning.core.distributed import barrier, is_main, world_size
+from ssl_lightning.core.errors import UserError, plain
+from ssl_lightning.core.files import write_atomic
+from ssl_lightning.core.task import Task
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.finding import Finding
+from ssl_lightning.data.loader import automatic_workers
+from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages import doctor_data, doctor_method
+from ssl_lightning.stages.common import MakeTrainer, Stopwatch
+from ssl_lightning.stages.pretrain import check
+
+WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
+GIB = 2**30
+SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
+
+
+def run(
+    method: SSLMethod,
+    data: DataModule,
+    trainer: MakeTrainer,
+    run: RunFolder,
+    method_name: str,
+    data_name: str,
+    seconds: float = 20.0,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Looks at the machine, the data and the method, times a few real steps, and says what it found.
+
+    Prints a page, writes `doctor.json` with every line of it, and trains nothing that is kept.
+
+    Args:
+        seconds: about so long the files are looked at, and at most so long steps are timed.
+        task: what labels mean.
+    """
+    watch = Stopwatch()
+    found = list(machine(data))
+    try:
+        check(method, data, task)
+    except UserError as error:
+        found.append(Finding("method", "bad", str(error)))
+    found += doctor_data.look(data, seconds) if is_main() else []
+    barrier()
+    plan = _plan(data, trainer)
+    found += doctor_method.look(method, data, plan)
+    cost: dict[str, Any] = {}
+    if not any(line.mark == "bad" and line.about == "method" for line in found):
+        lines, cost = _cost(method, data, trainer, plan, seconds, run.path)
+        found += lines
+    counts = {mark: sum(line.mark == mark for line in found) for mark in SIGNS}
+    if is_main():
+        print(page(found, f"{method_name} on {data_name}"))
+        text = json.dumps({"findings": [line.plain() for line in found], **counts, **cost}, indent=2)
+        write_atomic(run.path / "doctor.json", text + "\n")
+    words = f"{counts['bad']} bad, {counts['warn']} to look at, {counts['ok']} fine"
+    return {"verdict": words, **cost, "files": [str(run.path / "doctor.json")], "seconds": round(watch.seconds, 1)}
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+def page(found: Iterable[Finding], title: str) -> str:
+    """The findings as text, by what they are about; names in them are written out, whatever they are."""
+    lines, about = [plain(title)], ""
+    for line in found:
+        if line.about != about:
+            about = line.about
+            lines += ["", about]
+        lines += _wrapped(f"  {SIGNS[line.mark]}  ", plain(line.what))
+        if line.fix:
+            lines += _wrapped("        -> ", plain(line.fix))
+    return "\n".join([*lines, ""])
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    width = max(40, min(shutil.get_terminal_size((110, 24)).columns, 120))
+    return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
+                         break_on_hyphens=False) or [head]  # fmt: skip
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+def machine(data: DataModule) -> Iterable[Finding]:
+    """Versions, devices, threads, shared memory."""
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
+    yield Finding("machine", "ok", f"{versions}, {platform.system()} {platform.machine()}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, whole = torch.cuda.mem_get_info(i)
+            name = torch.cuda.get_device_name(i)
+            mark: Any = "ok" if free > 0.8 * whole else "warn"
+            fix = "" if mark == "ok" else "another process uses this GPU"
+            yield Finding("machine", mark, f"GPU {i}: {name}, {free / GIB:.0f} of {whole / GIB:.0f} GiB free", fix)
+    elif torch.accelerator.is_available():
+        yield Finding("machine", "ok", f"accelerator: {torch.accelerator.current_accelerator()}")
+    else:
+        fix = "small networks and images: backbone=convnet_small data.image_size=64 experiment=cpu"
+        what = f"no GPU, {cores} CPU cores: minutes where a GPU takes seconds"
+        yield Finding("machine", "warn", what, fix)
+    threads = torch.get_num_threads()
+    if threads < cores and not torch.accelerator.is_available():
+        told = os.environ.get("OMP_NUM_THREADS")
+        fix = f"OMP_NUM_THREADS={told} says so; unset it" if told else "torch.set_num_threads, or fewer other programs"
+        yield Finding("machine", "warn", f"torch computes with {threads} of {cores} cores", fix)
+    workers = data.num_workers if data.num_workers is not None else automatic_workers()
+    if workers > 2 * cores:
+        yield Finding("machine", "warn", f"data.num_workers={workers} on {cores} cores", f"data.num_workers={cores}")
+    shared = Path("/dev/shm")
+    if shared.is_dir() and workers:
+        free = shutil.disk_usage(shared).free
+        if free < GIB // 4:
+            what = f"shared memory has {free / 2**20:.0f} MiB free, through which {workers} workers send batches"
+            yield Finding("machine", "warn", what, "docker run --shm-size=8g, or data.num_workers=0")
+
+
+# ---- the cost -------------------------------------------------------------------------------------------------------
+
+
+def _plan(data: DataModule, trainer: MakeTrainer) -> doctor_method.Plan:
+    """How long the configured training is."""
+    whole = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    items, together = len(data.train_set), data.batch_size * world_size()
+    steps = items // together // max(1, whole.accumulate_grad_batches)
+    epochs = whole.max_epochs if whole.max_epochs and whole.max_epochs > 0 else None
+    total = whole.max_steps if whole.max_steps and whole.max_steps > 0 else None
+    if epochs is not None:
+        total = min(total or epochs * steps, epochs * steps)
+    return doctor_method.Plan(items, data.batch_size, together, steps, epochs, total)
+
+
+class Timer(Callback):
+    """The times at which steps end; stops the training where the seconds are used up."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.ends = seconds, list[float]()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self.ends:
+            self.ends.append(time.perf_counter())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+        trainer.should_stop = self.ends[-1] - self.ends[0] > self.seconds
+
+    @property
+    def step(self) -> float | None:
+        """Seconds of one step; the first is left out where there are others."""
+        kept = self.ends[WARM_UP:] if len(self.ends) > WARM_UP + 1 else self.ends
+        return (kept[-1] - kept[0]) / (len(kept) - 1) if len(kept) > 1 else None
+
+
+def _cost(
+    method: SSLMethod, data: DataModule, trainer: MakeTrainer, plan: doctor_method.Plan, seconds: float, place: Path
+) -> tuple[list[Finding], dict[str, Any]]:
+    """A few real steps, and what the whole run takes by them: time, memory, disk."""
+    timer = Timer(seconds)
+    batches = max(1, min(plan.steps or 1, WARM_UP + STEPS))
+    short: dict[str, Any] = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": batches, "limit_val_batches": 0}
+    fit = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False, **short)
+    fit.callbacks.append(timer)  # type: ignore[attr-defined]  # alone: a signal is to save nothing
+    try:
+        fit.fit(method, datamodule=data)
+    except (UserError, torch.OutOfMemoryError) as error:
+        fix = "a smaller data.batch_size" if isinstance(error, torch.OutOfMemoryError) else ""
+        return [Finding("cost", "bad", f"a training step fails: {str(error).splitlines()[0]}", fix)], {}
+    finally:
+        data.teardown("predict")
+    device = fit.strategy.root_device
+    memory = peak_memory_mb(device)
+    lines = [Finding("cost", "ok", f"memory: {memory / 1024:.1f} GiB of the {device.type} at the most, so far")]
+    found: dict[str, Any] = {"peak_memory_mb": round(memory, 1), "steps": plan.total}
+    if timer.step is not None and plan.steps:
+        epoch = timer.step * plan.steps
+        found |= {"seconds_per_step": round(timer.step, 4), "seconds_per_epoch": round(epoch, 1)}
+        what = (
+            f"{timer.step:.2g} s a step of {plan.together} {data.noun}s, {words(epoch)} an epoch of {plan.steps} steps"
+        )
+        if plan.total:
+            hours = timer.step * plan.total / 3600
+            found["hours"] = round(hours, 3)
+            long = hours > 48
+            fix = "a smaller data.image_size or backbone=, fewer trainer.max_epochs, or a GPU" if long else ""
+            what += f", {words(3600 * hours)} the {plan.total:,} steps of the run, without its evaluations"
+            lines.append(Finding("cost", "warn" if long else "ok", what, fix))
+        else:
+            lines.append(Finding("cost", "warn", f"{what}; this run has no end", "trainer.max_epochs=..."))
+    return [*lines, _disk(method, place)], found
+
+
+def _disk(method: SSLMethod, place: Path) -> Finding:
+    """A checkpoint holds the weights and, for those that learn, two more numbers each; two checkpoints are kept."""
+    weights = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+    needed = 2 * (weights + 2 * sum(p.numel() * 4 for p in method.parameters() if p.requires_grad))
+    free = shutil.disk_usage(place).free
+    what = f"disk: checkpoints take about {_size(needed)}, and {_size(free)} are free in {place.parent}"
+    if free < 1.5 * needed:  # a new one is written before the old one goes
+        return Finding("cost", "bad", what, "free some space, or runs_dir= on another disk")
+    return Finding("cost", "warn" if free < 5 * needed else "ok", what)
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count > GIB else f"{count / 2**20:.0f} MiB"
+
+
+def words(seconds: float) -> str:
+    """
+    >>> words(12), words(300), words(9000), words(300000)
+    ('12 s', '5 min', '2.5 hours', '3.5 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} hours" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

@@ -1,0 +1,89 @@
+"""A backbone as an ONNX file with any number of items a batch, compared with torch in onnxruntime before it is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation.features import evaluating
+
+OPSET = 18
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+BATCHES = (1, 3)  # that are compared; the file is made with another one
+CLOSE = 1e-3  # of the largest feature: float32 in another order of sums stays far below
+
+
+def need_packages() -> None:
+    """Say so before anything is written."""
+    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        fix = 'pip install "ssl-lightning[export]", or leave onnx out of stage.formats'
+        raise UserError(f"onnx needs the package {absent[0]}; {fix}")
+
+
+def write(backbone: nn.Module, shape: Sequence[int], path: Path) -> dict[str, Any]:
+    """Write `path`; returns what there is to say of it, with the largest difference of a feature from torch's.
+
+    Raises:
+        UserError: a network that torch cannot export, or whose file gives other features.
+    """
+    net = backbone.cpu().float()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, *shape, generator=generator)
+    with evaluating(net), torch.no_grad(), _quiet():
+        try:
+            torch.onnx.export(
+                net, (x,), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+                input_names=["input"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )  # fmt: skip
+        except Exception as error:  # what an exporter cannot do it says in a hundred ways
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"this network ({type(net).__name__}) has no form in ONNX: {why}") from error
+        difference, largest = _compared(net, shape, path, generator)
+    if not difference <= CLOSE * max(largest, 1.0):
+        raise UserError(f"the ONNX file gives other features than torch, by up to {difference:.2g} of {largest:.2g}")
+    sizes = {"input": ["batch", *shape], "features": ["batch", int(net(x[:1]).shape[1])]}
+    return {"opset": OPSET, **sizes, "max_difference": difference, "largest_feature": largest}
+
+
+def _compared(net: nn.Module, shape: Sequence[int], path: Path, generator: torch.Generator) -> tuple[float, float]:
+    """(the largest difference of a feature between onnxruntime and torch, the largest feature)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    pairs = list[tuple[Tensor, Tensor]]()
+    for count in BATCHES:
+        x = torch.randn(count, *shape, generator=generator)
+        pairs.append((torch.from_numpy(session.run(None, {"input": x.numpy()})[0]), net(x)))
+    return (
+        max(float((theirs - ours).abs().max()) for theirs, ours in pairs),
+        max(float(ours.abs().max()) for _, ours in pairs),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress and its warnings about itself."""
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
