@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_lightning.cli.run import compose, run
+from ssl_lightning.cli.arguments import parse
+from ssl_lightning.cli.run import check, compose, run
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.reports import kept, maps
 from tests.reports.test_html import is_quiet
@@ -64,3 +65,10 @@ def test_weights_that_lie_in_no_run_have_no_page(made: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match="lies in none; give ckpt=runs/<name>"):
         run(compose([*REPORT, f"ckpt={file}", f"runs_dir={tmp_path / 'runs'}", "data=shapes", "data.size=20"]))
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_run_may_be_named_as_the_stage_s(made: Path) -> None:
+    asked = parse(["stage=report", "trainer=cpu", "stage.maps=[]", f"stage.run={made}"])
+    assert compose(asked.overrides).settings.ckpt == str(made)
+    with pytest.raises(UserError, match=r"there is no 'stage\.run'"):  # of no other stage
+        check(compose(parse(["stage=knn", f"ckpt={made}", "stage.run=x"]).overrides))
