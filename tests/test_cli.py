@@ -206,7 +206,7 @@ def test_a_missing_value_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.root has no default: give data.root=\.\.\."):
         compose(["data=mine"], tmp_path)
     (tmp_path / "data" / "other.yaml").write_text("root: ${nowhere.at.all}\nimage_size: 4")
-    with pytest.raises(UserError, match="refers to what is not there"):
+    with pytest.raises(UserError, match="refers to a key that does not exist"):
         compose(["data=other"], tmp_path)
 
 

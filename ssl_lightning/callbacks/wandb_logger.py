@@ -61,6 +61,8 @@ class WandbLogger(LightningWandbLogger):
         entity: user or team; None is the key's own.
     """
 
+    _staging: str | None = None  # where wandb puts files of tables before they are sent: ours, unless the user says it
+
     def __init__(self, run_path: str | Path, project: str = "ssl-lightning", entity: str | None = None) -> None:
         self.run_path = Path(run_path)
         mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
@@ -92,6 +94,8 @@ class WandbLogger(LightningWandbLogger):
 
         if self._experiment is None and wandb.run is not None and wandb.run.id != self._wandb_init["id"]:
             wandb.finish()  # of an earlier training of this process: Lightning would log into that run
+        if self._experiment is None and os.environ.get("WANDB_DATA_DIR") in (None, WandbLogger._staging):
+            WandbLogger._staging = os.environ["WANDB_DATA_DIR"] = str(self.run_path.absolute() / "wandb")
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             self._wandb_init.setdefault("settings", wandb.Settings(init_timeout=PATIENCE))
         typed, sys.argv = sys.argv, secrets.mask_words(sys.argv)

@@ -65,5 +65,5 @@ def parse(argv: list[str]) -> Arguments:
 
 def _folder(text: str) -> Path:
     if not text or not Path(text).expanduser().is_dir():
-        raise UserError(f"--config-dir takes a folder with groups of your own; '{text}' is none.")
+        raise UserError(f"--config-dir takes a folder of your own yamls, and '{text}' is not a folder.")
     return Path(text).expanduser().resolve()

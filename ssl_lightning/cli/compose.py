@@ -83,7 +83,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
         with _masked_environment():
             named, runs_dir, ckpt = node.name, str(node.runs_dir), node.ckpt
     except OmegaConfBaseException as error:
-        raise UserError(f"the config refers to what is not there: {_first_line(error)}") from error
+        raise UserError(f"the config refers to a key that does not exist: {_first_line(error)}") from error
     for key, value in (("name", named), ("runs_dir", runs_dir)):
         if value != node[key]:
             raise UserError(f"{key} holds a secret, which would stand in the path of the run; give another {key}=")
@@ -264,7 +264,7 @@ def _resolve(node: DictConfig, choices: Mapping[str, str] | None = None, folder:
         if choices and (line := fitting.lacking(error, choices, node.get("data"), folder)):  # views of images on sound
             raise UserError(line) from error
         place = f", asked for by {key[1]}" if key else ""
-        raise UserError(f"the config refers to what is not there: {_first_line(error)}{place}") from error
+        raise UserError(f"the config refers to a key that does not exist: {_first_line(error)}{place}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

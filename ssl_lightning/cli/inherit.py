@@ -284,7 +284,7 @@ def _put(raw: DictConfig, part: str, values: Mapping[str, Any], found: known.Kno
     before = _plain(raw, part, resolve=True) if values else {}
     for key, value in values.items():
         if not isinstance(key, str) or not key.isprintable():
-            raise UserError(f"{part} of {_of(found)} has a key that is no word")
+            raise UserError(f"{part} of {_of(found)} has a key that is not a word")
         known.check_plain(value, f"{part}.{key} of {_of(found)}", f"{part}.{key}")
         if key in before and _same(before[key], value):
             continue

@@ -124,7 +124,7 @@ def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
     for name, changes in probes.items():
         where = f"stage.probes.{name}"
         if not isinstance(changes, dict) or not changes or not str(name).isidentifier():
-            raise UserError(f"{where} names what of the data is another: {{{name}: {{label_column: ...}}}}")
+            raise UserError(f"{where} must say which keys of the data change: {{{name}: {{label_column: ...}}}}")
         if "_target_" in changes:
             raise UserError(f"{where} changes keys of the data, not their class; leave _target_ out")
         building.check(changed(data, changes), trusted, where, (), PLACES["data"])
@@ -190,7 +190,7 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
             folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)
             values, kept = earlier.as_begun(folder.origin, config.values, config.overrides)
             if kept and is_main_process():
-                print(f"as this run was begun: {', '.join(kept)}")
+                print(f"kept as this run was started: {', '.join(kept)}")
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")

@@ -19,6 +19,7 @@ from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, mea
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
 TOLD += " runs groups"
+OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
 LONGER = "trainer.max_epochs"  # a verdict that names it says: train longer
 
@@ -39,7 +40,7 @@ def lines(
     """The same, as lines without a line break."""
     found = ["", *table.wrapped(headline(results)), *_ranking(results), *scores(results), *_of_probes(results)]
     found += _others(results)
-    for sentence in (results.get("verdict"), *(results.get("health") or ())):
+    for sentence in (results.get("verdict"), *_findings(results)):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
     commands = next_commands(results, folder, overrides, flags)
     found += ["", "Next:", *commands, ""] if commands else [""]
@@ -156,6 +157,12 @@ def _others(results: Mapping[str, Any]) -> list[str]:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
+
+
+def _findings(results: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a run's health, as far as the verdict has not said it."""
+    found = [str(sentence) for sentence in results.get("health") or ()]
+    return [one for one in found if not one.startswith("ok") and not any(word in one for word in OF_THE_VERDICT)][:3]
 
 
 # ---- what to do next -----------------------------------------------------------------------------------------------

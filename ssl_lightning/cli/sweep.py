@@ -49,7 +49,7 @@ def main(asked: Arguments, start: Start | None = None) -> int:
     show_page(sweep.path)
     failed = [row["job"] for row in sweep.ledger.rows if row["status"] != "done"]
     if failed:
-        print(f"failed: {'; '.join(failed)}. The same command tries these again.", file=sys.stderr)
+        print(f"failed: {'; '.join(failed)}. Run the same command to try these again.", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -76,7 +76,7 @@ def text_of(path: str | Path, limit: int) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read: it is no text") from error
+        raise UserError(f"{path} cannot be read: it is not a text file") from error
 
 
 def _walk(text: str, path: str | Path) -> None:

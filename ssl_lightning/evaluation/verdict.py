@@ -154,14 +154,16 @@ class _Scores:
         return {name: value for name, value in named.items() if value is not None}
 
     def against(self, baseline: str) -> _Compared:
-        """What was measured of both."""
+        """What was measured of both; where some of it is beyond chance, that alone is told."""
         other = self._of(self.baselines.get(baseline, {}))
         both = {name: (self.mine[name], other[name]) for name in self.mine if name in other}
-        told = ", ".join(f"{name} {self.word(mine)} against {self.word(its)}" for name, (mine, its) in both.items())
         sign = 1 if self.task is None or self.task.higher else -1
-        gains = [(sign * (mine - its), self._noise(its)) for mine, its in both.values()]
-        better = any(gain > noise for gain, noise in gains)
-        return _Compared(told, better, not better and any(gain < -noise for gain, noise in gains))
+        gains = {name: (sign * (mine - its), self._noise(its)) for name, (mine, its) in both.items()}
+        better = [name for name, (gain, noise) in gains.items() if gain > noise]
+        worse = [name for name, (gain, noise) in gains.items() if gain < -noise]
+        shown = ((name, *both[name]) for name in better or worse or both)
+        told = ", ".join(f"{name} {self.word(mine)} against {self.word(its)}" for name, mine, its in shown)
+        return _Compared(told, bool(better), bool(worse and not better))
 
     def _noise(self, other: float) -> float:
         return share_noise(other, self.items) if self.task is None else self.task.noise(other, self.items)

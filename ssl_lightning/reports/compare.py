@@ -20,7 +20,7 @@ from ssl_lightning.core import files, secrets, words
 from ssl_lightning.reports import html
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.charts import Bar, Series, bar_chart, heat_map, line_chart
-from ssl_lightning.reports.gathered import Group, Section, as_numbers, in_order, is_lower_better, sections, short
+from ssl_lightning.reports.gathered import Group, Section, as_numbers, in_order, sections, short
 from ssl_lightning.reports.parallel import parallel
 from ssl_lightning.reports.run_files import COSTS, CURVES, find, read
 
@@ -63,7 +63,7 @@ def table(found: Sequence[Section]) -> list[dict[str, Any]]:
             for measure in part.measures:
                 row[measure] = _or_none(group.mean(measure))
                 row |= {} if measure in COSTS else {f"{measure}_std": _or_none(group.deviation(measure))}
-            best = group.best(part.main) if part.main else group.runs[0]
+            best = group.best(part.main, part.is_lower(part.main)) if part.main else group.runs[0]
             rows.append(row | {"run": secrets.hide(str(best.path))})
     return rows
 
@@ -113,7 +113,7 @@ def conclusion(part: Section) -> str:
     noise = part.noise(part.main)
     if not math.isfinite(noise):
         return f"{told} One seed each: repeat the best ones with seed=1 and seed=2 to see how much is chance."
-    equal = [part.name(group) for group in scored[1:] if not _worse(group, best, part.main, noise)]
+    equal = [part.name(group) for group in scored[1:] if not _worse(part, group, best, noise)]
     chance = f"more than chance (deviation over seeds: {_figure(noise, part.main)})"
     if not equal:
         return f"{told} All others are worse by {chance}."
@@ -121,9 +121,10 @@ def conclusion(part: Section) -> str:
     return f"{told} Not worse by {chance}: {'; '.join(equal[:4])}{more}."
 
 
-def _worse(group: Group, best: Group, measure: str, noise: float) -> bool:
+def _worse(part: Section, group: Group, best: Group, noise: float) -> bool:
     """Is it worse by more than two standard errors of the difference of the means?"""
-    sign = -1 if is_lower_better(measure) else 1
+    assert part.main is not None
+    measure, sign = part.main, -1 if part.is_lower(part.main) else 1
     error = noise * math.sqrt(1 / len(group.of(measure)) + 1 / len(best.of(measure)))
     return sign * (best.mean(measure) - group.mean(measure)) > 2 * error
 
@@ -187,7 +188,7 @@ def _table(part: Section, folder: Path | None) -> str:
         for measure in part.measures:
             said = html.escape(figure(group, measure))
             cells.append(f"<b>{said}</b>" if best.get(measure) is group else said)
-        run = group.best(part.main) if part.main else group.runs[0]
+        run = group.best(part.main, part.is_lower(part.main)) if part.main else group.runs[0]
         cells += [html.escape(status(group)), _link(run.path, folder)]
         lines.append("".join(f"<td>{cell}</td>" for cell in cells))
     rows = "".join(f"<tr>{line}</tr>" for line in lines)
@@ -204,7 +205,7 @@ def _link(run: Path, folder: Path | None) -> str:
 
 
 def _best(part: Section, measure: str) -> Group | None:
-    sign = -1 if is_lower_better(measure) else 1
+    sign = -1 if part.is_lower(measure) else 1
     known = [group for group in part.groups if group.done and math.isfinite(group.mean(measure))]
     return max(known, key=lambda group: sign * group.mean(measure), default=None)
 
@@ -227,7 +228,7 @@ def swept(part: Section) -> str:
         drawn = heat_map(cells, down, across, title, *labels, percent=percent, scale=scale_of(part, means))
         return f"<div>{drawn}{_note(_of_scale(part, means))}</div>"
     rows = [group.values for group in groups]
-    lower, names = is_lower_better(part.main), [short(key) for key in part.keys]
+    lower, names = part.is_lower(part.main), [short(key) for key in part.keys]
     title = f"{heading(part.main)} by {len(names)} settings"
     return parallel(rows, means, names, heading(part.main), title, scale_of(part, means), percent, lower)
 

@@ -41,9 +41,9 @@ class Group:
         """The standard deviation over seeds; nan with fewer than two."""
         return stdev(found) if len(found := self.of(measure)) > 1 else math.nan
 
-    def best(self, measure: str) -> Run:
-        """The run with the best figure; the first where none has one."""
-        sign = -1 if is_lower_better(measure) else 1
+    def best(self, measure: str, lower: bool = False) -> Run:
+        """The run with the best figure, the lowest where `lower`; the first where none has one."""
+        sign = -1 if lower else 1
         scored = [(sign * run.measured().get(measure, math.nan), run) for run in self.done or self.runs]
         return max((pair for pair in scored if pair[0] == pair[0]), key=lambda pair: pair[0], default=scored[0])[1]
 
@@ -59,6 +59,7 @@ class Section:
     groups: tuple[Group, ...]
     measures: tuple[str, ...]
     follows: tuple[str, ...] = ()  # keys that differ, too, but only together with these
+    lower: tuple[str, ...] = LOWER  # metrics of which less is better
 
     @property
     def main(self) -> str | None:
@@ -70,15 +71,15 @@ class Section:
         told = ", ".join(f"{short(key)}={value}" for key, value in zip(self.keys, group.values, strict=True))
         return told or group.runs[0].path.name
 
+    def is_lower(self, measure: str) -> bool:
+        """Is less of this measure better?"""
+        return measure.partition("_")[2] in self.lower or measure == "seconds"
+
     def noise(self, measure: str) -> float:
         """The deviation over seeds, pooled over all groups that have several; nan where none has."""
         pairs = [(len(group.of(measure)) - 1, group.deviation(measure)) for group in self.groups]
         pairs = [(freedom, deviation) for freedom, deviation in pairs if freedom > 0]
         return math.sqrt(sum(f * d * d for f, d in pairs) / sum(f for f, _ in pairs)) if pairs else math.nan
-
-
-def is_lower_better(measure: str) -> bool:
-    return last_word(measure) in LOWER or measure == "seconds"
 
 
 def short(key: str) -> str:
@@ -103,21 +104,29 @@ def _section(kind: tuple[str, str, str], runs: Sequence[Run]) -> Section:
     for run in runs:
         by_values.setdefault(tuple(value_of(run, key) for key in keys), []).append(run)
     groups = [Group(values, tuple(some)) for values, some in by_values.items()]
-    measures = _measures(runs)
+    measures, lower = _measures(runs), lower_of(runs)
     main = measures[0] if measures else ""
-    sign = 1 if is_lower_better(main) else -1
+    sign = 1 if main.partition("_")[2] in lower else -1
 
     def rank(group: Group) -> tuple[int, float]:
         mean = group.mean(main)
         return (0 if group.done else 1, sign * mean) if math.isfinite(mean) else (2, 0.0)
 
-    return Section(*kind, tuple(keys), tuple(sorted(groups, key=rank)), measures, tuple(follows))
+    return Section(*kind, tuple(keys), tuple(sorted(groups, key=rank)), measures, tuple(follows), lower)
+
+
+def lower_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The metrics of which less is better, those that results name as such among them."""
+    told = [run.metric for run in runs]
+    return (*LOWER, *dict.fromkeys(str(one.get("name")) for one in told if one.get("higher_is_better") is False))
 
 
 def _measures(runs: Sequence[Run]) -> tuple[str, ...]:
     """What some run has, kNN first; of each kind the main figure first, and top-5 and the like left to results.json."""
     seen = dict.fromkeys(key for run in runs for key in run.measured() if last_word(key) not in SECOND)
     kinds = {kind: [key for key in seen if key.startswith(f"{kind}_")] for kind in KINDS}
+    mains = {run.metric.get("name") for run in runs}
+    kinds = {kind: sorted(keys, key=lambda key: key.partition("_")[2] not in mains) for kind, keys in kinds.items()}
     firsts = [keys[0] for keys in kinds.values() if keys]
     others = [key for keys in kinds.values() for key in keys[1:]]
     return (*firsts, *others, *(key for key in COSTS if key in seen))

@@ -36,6 +36,12 @@ class Run:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def metric(self) -> Mapping[str, Any]:
+        """The task's main metric as results.json names it: `name`, `higher_is_better`; empty where it does not."""
+        found = (self.results or {}).get("metric")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def section(self) -> tuple[str, str, str]:
         """(stage, data, task): what runs must have in common for their figures to mean the same."""
         stage, data, task = (str(self.choices.get(part) or "?") for part in ("stage", "data", "task"))

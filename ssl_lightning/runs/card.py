@@ -57,10 +57,10 @@ def described(card: Any, ref: str) -> dict[str, Any]:
     _check_plain(card, f"the card in {ref}")
     for name in ("method", "data"):
         if not isinstance(card.get(name) or "", str) or not str(card.get(name) or "").isprintable():
-            raise UserError(f"the card in {ref} has a {name} that is no name: {shown(card[name])}")
+            raise UserError(f"the card in {ref} has a {name} that is not a plain name: {shown(card[name])}")
     modality = card.get("modality")
     if modality is not None and not (isinstance(modality, str) and modality.isidentifier()):
-        raise UserError(f"the card in {ref} has a modality that is no word: {shown(modality)}")
+        raise UserError(f"the card in {ref} has a modality that is not a word: {shown(modality)}")
     for name in ("image_size", "eval_resize", "channels"):
         size = card.get(name)
         if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
@@ -85,14 +85,14 @@ def _check_plain(value: Any, what: str, depth: int = 0, seen: int = 0) -> int:
         raise UserError(f"{what} is nested too deeply or too long; export the backbone again")
     if isinstance(value, dict):
         if not all(isinstance(key, str) and key.isprintable() for key in value):
-            raise UserError(f"{what} has a key that is no word; export the backbone again")
+            raise UserError(f"{what} has a key that is not a word; export the backbone again")
         for item in value.values():
             seen = _check_plain(item, what, depth + 1, seen)
     elif isinstance(value, list | tuple):
         for item in value:
             seen = _check_plain(item, what, depth + 1, seen)
     elif not isinstance(value, str | int | float | bool | None):
-        raise UserError(f"{what} holds {shown(value)}, which is no plain value")
+        raise UserError(f"{what} holds {shown(value)}, which is not a plain value")
     return seen
 
 

@@ -134,7 +134,7 @@ class RunFolder:
         if self.finished:
             return "finished"
         if resume == "must" and self.saved is None:
-            raise UserError(f"{self.path} holds no checkpoint to resume from; leave resume=must out to begin it")
+            raise UserError(f"{self.path} holds no checkpoint to resume from; leave out resume=must to start it")
         if is_main_process():
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ def check_plain(value: Any, what: str, key: str) -> None:
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str) or not name.isprintable():
-                raise UserError(f"{what} has a key that is no word; give {key}=...")
+                raise UserError(f"{what} has a key that is not a word; give {key}=...")
             check_plain(item, what, key)
     elif isinstance(value, list | tuple):
         for item in value:
@@ -140,7 +140,7 @@ def check_plain(value: Any, what: str, key: str) -> None:
         if not value.isprintable():
             raise UserError(f"{what} is {shown(value)}, which is no plain text; give {key}=...")
     elif not isinstance(value, int | float | bool | None):
-        raise UserError(f"{what} is {shown(value)}, which is no plain value; give {key}=...")
+        raise UserError(f"{what} is {shown(value)}, which is not a plain value; give {key}=...")
 
 
 def shown(value: Any) -> str:

@@ -35,7 +35,7 @@ def check_name(name: str, what: str = "name") -> None:
     if not name.strip():
         why = "is empty"
     elif name.startswith(("/", "~")) or "\\" in name:
-        why = "is a path of its own"
+        why = "is not a name inside of runs_dir"
     elif not {"", ".", ".."}.isdisjoint(parts):
         why = "has an empty part, '.' or '..' between its slashes"
     elif any(part != part.strip() for part in parts) or not name.isprintable():
@@ -117,7 +117,7 @@ def is_shelf(folder: Path) -> bool:
 def check_sweep(folder: Path) -> None:
     """Raise a UserError where a sweep may not write: into a folder that is neither a run's nor one of runs."""
     if folder.exists() and not (folder.is_dir() and (is_run(folder) or is_shelf(folder))):
-        raise UserError(f"{folder} holds what no sweep wrote, and nothing is written into it; give another name=")
+        raise UserError(f"{folder} holds files that no sweep wrote, so nothing is written into it; give another name=")
 
 
 def check_run(folder: Path) -> None:
@@ -135,7 +135,9 @@ def check_run(folder: Path) -> None:
     deep = [entry for entry in sorted(folder.rglob("*")) if entry.relative_to(folder).parts[0] != "wandb"]
     strange = [entry for entry in [*entries, *deep] if not _stays(entry, folder)]
     if strange:
-        raise UserError(f"{strange[0]} leads out of its run or is no file; remove it, or give this run another name=")
+        raise UserError(
+            f"{strange[0]} is a link that leads out of its run, or not a regular file; remove it, or give another name="
+        )
     if ours and (says_so(folder) or any(next(folder.glob(pattern), None) for pattern in WEIGHTS)):
         return
     others = [entry for entry in entries if not _belongs(entry) and not (entry.is_dir() and is_run(entry))]

@@ -43,7 +43,9 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     """
     task = task if task is not None else Classify()
     if task.stages and stage not in task.stages:
-        raise UserError(f"{_named(task)} is of {_stages(task)}, and this is stage={stage}; choose another task=")
+        raise UserError(
+            f"{_named(task)} works with {_stages(task)} only, and this is stage={stage}; choose another task="
+        )
     data.read_labels(task.reads)
     kind = data.found_kind
     if kind is not None and kind != task.reads:
@@ -172,7 +174,7 @@ def judge_backbone(
     data.read_labels(task.reads)
     pairs = positive_pairs(embed, data, device)
     if task.stages:
-        say(f"No kNN and no linear probe: {_named(task)} is of {_stages(task)}.")
+        say(f"No kNN and no linear probe: {_named(task)} works with {_stages(task)} only.")
         return _without_labels(embed, data, device, pairs, keep)
     kind = data.found_kind
     if kind is not None and kind != task.reads:

@@ -1,9 +1,12 @@
 """W&B and TensorBoard in a run: everything lands in the run's folder, offline, and a resumed run keeps its id."""
 
+import json
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +15,11 @@ from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.step_logger import StepLogger
 from ssl_lightning.callbacks.tensorboard_logger import TensorBoardLogger
 from ssl_lightning.callbacks.view_mosaic import ViewMosaic
-from ssl_lightning.callbacks.wandb_logger import WandbLogger, has_key, run_id
+from ssl_lightning.callbacks.wandb_logger import WandbLogger, has_key, place_of, run_id
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.reports import kept, thumbnails
 from tests.callbacks.toy import ToyMethod, fit
+from tests.callbacks.wandb_file import records
 
 
 def test_has_key_looks_at_the_environment_and_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,30 +68,100 @@ def test_tensorboard_takes_curves_and_mosaic(tmp_path: Path) -> None:
     assert events.Tags()["images"] == ["views"]
 
 
+def test_group_job_type_and_tags() -> None:
+    choices = {"method": "byol", "data": "shapes", "stage": "linear", "task": "classify"}
+    on_a_run = place_of({"name": "byol-shapes/linear-shapes", "choices": choices})
+    assert on_a_run == {"group": "byol-shapes", "job_type": "linear", "tags": ["byol", "shapes", "linear"]}
+    job = place_of({"name": "sweep/data.batch_size=8,seed=1", "choices": {**choices, "task": "regress"}})
+    assert job["group"] == "sweep"
+    assert job["tags"] == ["byol", "shapes", "linear", "regress", "sweep"]
+    assert place_of({}) == {"group": None, "job_type": None, "tags": None}
+    assert max(len(tag) for tag in place_of({"choices": {"method": "m" * 300}})["tags"]) == 64
+
+
+def test_a_training_in_a_subfolder_has_the_config_of_its_stage(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 3\nname: run\nmethod: {api_key: abcdefgh1234}\n")
+    settings = WandbLogger(tmp_path / "run" / "from_scratch")._wandb_init
+    assert settings["name"] == "run/from_scratch"
+    assert settings["config"] == {"seed": 3, "name": "run", "method": {"api_key": "***"}}
+    assert settings["group"] == "run"
+    assert settings["id"] != WandbLogger(tmp_path / "run")._wandb_init["id"]
+
+
+CONFIG = """seed: 3
+name: sweep/lr=0.1
+method: {name: toy, api_key: supersecret1234}
+choices: {method: toy, data: images, stage: pretrain}
+"""
+
+
 @pytest.mark.slow
-def test_wandb_offline_run_holds_config_curves_mosaic_and_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_offline_wandb_run_holds_all_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (tmp_path / "config.yaml").write_text("seed: 3\nmethod: {name: toy}\n")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    first = WandbLogger(tmp_path / "part")
+    first.experiment.log({"a": 1})  # an earlier training of the same process
     logger = WandbLogger(tmp_path, project="p")
     fit(ToyMethod(), tmp_path, [OnlineKNN(), ViewMosaic(tmp_path), StepLogger(2)], logger=logger, max_epochs=1)
+    (tmp_path / "report.html").write_text("<html>")
+    sheet = thumbnails.sheet([np.full((8, 8, 3), i, np.uint8) for i in (10, 200)], 8)
+    arrays = {"labels": np.array([0, 1]), "found": np.array([0, 0]), "indices": np.array([4, 7]), "sheet": sheet}
+    kept.write(tmp_path, {"side": 8, "classes": ["cat", "dog"]}, arrays)
     logger.log_results({"knn_top1": 0.5, "baselines": {"random_init": {"knn_top1": 0.3}}})
     wandb.finish()
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     assert run.name.endswith(run_id(tmp_path))
-    words, missing = (b"train/loss", b"val/knn_top1", b"baselines/random_init/knn_top1", b"seed"), [b"all"]
-    deadline = time.monotonic() + 30
-    while missing and time.monotonic() < deadline:  # W&B's own process writes the file, in its own time
-        record = next(run.glob("*.wandb")).read_bytes()
-        missing = [word for word in words if word not in record]
-        time.sleep(0.1)
-    assert not missing
-    kinds = {path.suffix for path in (run / "files/media").rglob("*.*")}
-    assert kinds == {".png", ".json"}
+    found = list(written(run))
+    (begun,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
+    assert (begun.run_group, begun.job_type, begun.display_name) == ("sweep", "pretrain", tmp_path.name)
+    assert list(begun.tags) == ["toy", "images", "pretrain", "sweep"]
+    assert {update.key for update in begun.config.update} >= {"seed", "method", "choices"}
+    metrics = {r.metric.glob_name: r.metric for r in found if r.WhichOneof("record_type") == "metric"}
+    assert metrics["val/*"].step_metric == "epoch"
+    assert metrics["train/*"].step_metric == "trainer/global_step"
+    assert metrics["val/*"].summary.last
+    assert not metrics["val/*"].summary.max
+    summary = {"/".join(u.nested_key) or u.key: u.value_json for r in found for u in r.summary.update}
+    assert summary["baselines/random_init/knn_top1"] == "0.3"
+    assert {"train/loss", "val/knn_top1", "views/filenames"} <= summary.keys()
+    artifacts = {r.artifact.type: r.artifact for r in found if r.WhichOneof("record_type") == "artifact"}
+    assert [entry.path for entry in artifacts["report"].manifest.contents] == ["report.html"]
+    table = json.loads(next(run.rglob("predictions*.table.json")).read_text())
+    assert [row[1:] for row in table["data"]] == [["dog", "cat", False], ["cat", "cat", True]]
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "wandb").rglob("*") if path.is_file())
+    assert b"supersecret1234" not in everything
+    assert (tmp_path / "wandb" / "artifacts").is_dir()  # and nothing beside the run's folder
     assert torch.is_grad_enabled()
+
+
+def written(run: Path) -> list[Any]:
+    """The records, once W&B's own process has written the last: in its own time."""
+    deadline, found = time.monotonic() + 60, list[Any]()
+    while time.monotonic() < deadline:
+        found = list(records(next(run.glob("*.wandb"))))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
+    return found
+
+
+def test_tensorboard_takes_config_and_results(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    logger = TensorBoardLogger(tmp_path)
+    logger.log_results({"knn_top1": 0.5, "worth": float("nan"), "baselines": {"random_init": {"knn_top1": 0.3}}})
+    logger.finalize("success")
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
+    assert "api_key: '***'" in texts["config/text_summary"]
+    assert '"knn_top1": 0.5' in texts["results/text_summary"]
+    assert events.Scalars("results/baselines.random_init.knn_top1")[0].value == pytest.approx(0.3)
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("tensorboard/*"))
+    assert b"supersecret1234" not in everything
 
 
 @pytest.mark.slow

@@ -303,7 +303,7 @@ def test_a_head_that_says_nothing(tmp_path: Path, metadata: str) -> None:
 
 @pytest.mark.parametrize("key", [None, 5, "a\nb", "\x1b[31m"])
 def test_a_key_that_is_no_word(key: Any) -> None:
-    with pytest.raises(UserError, match="data of runs/x has a key that is no word"):
+    with pytest.raises(UserError, match="data of runs/x has a key that is not a word"):
         inherit._put(OmegaConf.create({"data": {}}), "data", {key: 1}, known.Known("runs/x"))
 
 

@@ -171,6 +171,17 @@ def test_secrets_are_masked_and_shells_are_not_fooled(monkeypatch: pytest.Monkey
     assert "'data.root=$(rm -rf x)'" in text
 
 
+def test_findings_that_the_verdict_does_not_say_are_added() -> None:
+    health = [
+        "ok: No collapse.",
+        "bad: The loss jumped. Lower the rate.",
+        "watch: Raw pixels: no better than raw pixels.",
+    ]
+    found = lines(PRETRAIN | {"health": health})
+    at = found.index("These features beat random weights.")
+    assert found[at + 1 : at + 3] == ["bad: The loss jumped. Lower the rate.", ""]
+
+
 def test_a_page_is_named_where_there_is_one(tmp_path: Path) -> None:
     assert not [line for line in summary.lines(PRETRAIN, tmp_path) if "Page" in line]
     (tmp_path / "report.html").write_text("")

@@ -126,6 +126,17 @@ def test_less_is_better_for_errors(tmp_path: Path) -> None:
     assert "fine-tuned CER 10.0 %" in compare.conclusion(part)
 
 
+def test_the_metric_of_a_task_of_ones_own_ranks_by_its_own_direction(tmp_path: Path) -> None:
+    for name, t, loss in (("a", 0.1, 4.0), ("b", 0.2, 1.0)):
+        make(tmp_path / name, config(0, t), 0.5)
+        told = '"metric": {"name": "my_loss", "higher_is_better": false}'
+        (tmp_path / name / "results.json").write_text(f'{{"knn_other": 0.5, "knn_my_loss": {loss}, {told}}}')
+    (part,) = of([tmp_path / "a", tmp_path / "b"])
+    assert part.main == "knn_my_loss"
+    assert [group.values for group in part.groups] == [("0.2",), ("0.1",)]
+    assert "Best: temperature=0.2, kNN my_loss 1." in compare.conclusion(part)
+
+
 @pytest.mark.parametrize(("keys", "sign"), [(1, "data-lines"), (2, 'class="cell"'), (3, "rgba(var(--heat)")])
 def test_the_picture_is_by_how_many_keys_were_swept(keys: int, sign: str, tmp_path: Path) -> None:
     paths = []

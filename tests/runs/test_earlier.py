@@ -126,7 +126,7 @@ def test_the_run_itself_is_built_as_it_was_begun(
     monkeypatch.setattr(OptimizerRecipe, "build", watched)
     assert main(words) == 0
     assert [scheduler.warmup_epochs for scheduler in built] == [3]
-    assert "as this run was begun: scheduler.warmup_epochs=3" in capsys.readouterr().out
+    assert "kept as this run was started: scheduler.warmup_epochs=3" in capsys.readouterr().out
 
 
 def test_an_export_from_before_there_were_formats_is_done(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ CARDS = [
     Attack("card: nested too deeply", "exhaust the stack", card(CONVNET) | {"x": [[[[[[[[[[1]]]]]]]]]]}, "nested too deeply"),
     Attack("card: immense", "fill the memory", card(CONVNET) | {"x": "x" * 200_000}, "characters long"),
     Attack("card: a number of many digits", "stall the reader", '{"backbone": {"width": ' + "9" * 5000 + "}}", "is no JSON"),
-    Attack("card: a method of two lines", "forge a line of output", card(CONVNET) | {"method": "x\nall is well"}, "has a method that is no name"),
+    Attack("card: a method of two lines", "forge a line of output", card(CONVNET) | {"method": "x\nall is well"}, "has a method that is not a plain name"),
     Attack("card: an image of no size", "confuse the reader", card(CONVNET) | {"image_size": [1]}, "has an image_size"),
     Attack("card: a writer for an encoder in context", "write a file", in_context(WRITER, GRU), MAY_NOT),
     Attack("card: a writer for a context", "write a file", in_context(WAVES, WRITER), "is no context network of ours"),

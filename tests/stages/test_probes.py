@@ -154,7 +154,7 @@ def test_it_is_typed_with_or_without_its_stage(tmp_path: Path) -> None:
             r"stage.probes.other: .*Shapes takes no argument 'image_sed'. Did you mean 'image_se",
         ),
         ("{other:{size:-1}}", r"stage.probes.other.size=-1 is out of range"),
-        ("{other:3}", "stage.probes.other names what of the data is another"),
+        ("{other:3}", "stage.probes.other must say which keys of the data change"),
         ("{other:{_target_:os.system}}", r"'os.system' may not be named in a config"),
         ("{other:{_target_:torch.nn.Identity}}", "changes keys of the data, not their class"),
         ("3", "stage.probes wants a mapping"),
