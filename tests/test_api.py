@@ -1,6 +1,7 @@
 """The Python entry: what a call means, what it raises, and that the process is left as it was found."""
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -214,6 +215,27 @@ def test_secrets_in_a_mistake_are_masked() -> None:
     with pytest.raises(sl.UserError) as error:
         sl.pretrain(overrides=["+logger.csv.api_key=hunter2hunter2", "method=hunter2hunter2"])
     assert "hunter2" not in str(error.value)
+
+
+def test_code_of_ones_own_may_come_or_change_between_two_calls(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["views=blank", "stage._target_=stages_of_mine.first", "~stage.boost", "~stage.fail"]
+    given: dict[str, Any] = {"overrides": words, "config_dir": CONF, "trusted": ["tests", "stages_of_mine"]}
+    Path("weights.pt").touch()
+    with pytest.raises(sl.UserError, match="stages_of_mine"):
+        sl.evaluate("weights.pt", "standin", "blank", name="x", **given)
+    (here / "own").mkdir()
+    file = here / "own" / "stages_of_mine.py"
+    head = "from typing import Any\n\n\ndef first(run: Any, "
+    file.write_text(f"{head}width: int = 1) -> dict[str, Any]:\n    return {{'width': width}}\n")
+    monkeypatch.syspath_prepend(here / "own")
+    assert sl.evaluate("weights.pt", "standin", "blank", name="x", **given).results["width"] == 1
+    words.append("+stage.depth=2")
+    with pytest.raises(sl.UserError, match="depth"):
+        sl.evaluate("weights.pt", "standin", "blank", name="y", **given)
+    file.write_text(f"{head}width: int = 1, depth: int = 1) -> dict[str, Any]:\n    return {{'depth': depth}}\n")
+    os.utime(file, (0, 0))  # another time, whatever the clock's step
+    importlib.reload(sys.modules["stages_of_mine"])
+    assert sl.evaluate("weights.pt", "standin", "blank", name="y", **given).results["depth"] == 2
 
 
 # ---- the process is left as it was ---------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ def parse(argv: list[str]) -> Arguments:
             raise UserError(f"'{word}' sets nothing: write key=value, for example method=moco. See --help.")
         else:
             found.overrides.append(SHORT.sub(r"\1stage.\2", word))
+    if "stage=report" in found.overrides:  # the run of a page is what other stages call their ckpt=
+        found.overrides = [re.sub(r"^stage\.run=", "ckpt=", word) for word in found.overrides]
     return found
 
 

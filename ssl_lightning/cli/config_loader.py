@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_lightning.cli import conditions, help, picks
+from ssl_lightning.cli import conditions, help, photos, picks
 from ssl_lightning.core import plain_yaml
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs.comparison import flatten
@@ -121,7 +121,7 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
             search = [str(o.input_line) for o in typed if o.get_key_element() == "hydra.searchpath"]
             return self.compute_defaults_list(config_name, [*words, *search], run_mode).overrides.known_choices
 
-        return picks.added(typed, chosen, repo)
+        return [*picks.added(typed, chosen, repo), *photos.added(typed, chosen)]
 
     def _typed_alone(self, config_name: str | None, typed: list[Override], run_mode: RunMode) -> DictConfig:
         """The config of the `hydra` words of the command line, without any folder but ours."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_lightning.cli import table
 from ssl_lightning.core import files
+from ssl_lightning.core.words import is_share
 from ssl_lightning.runs.folder import writing
 
-MAINS = ("top1", "map", "r2")  # of classes, several labels and numbers; of each, more is better
-SCORES = tuple(f"{what}_{main}" for what in ("knn", "linear", "finetune") for main in MAINS)  # the first ranks a job
+MAINS = ("top1", "map", "r2")  # of classes, several labels and numbers, where results.json names no metric
+KINDS = ("knn", "linear", "finetune")  # what is measured; the first that a job has ranks it
 
 
 class Ledger:
@@ -22,6 +24,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.scores: list[Score] = []  # of each row
+        self.probed: list[str] = []  # columns of what the probes of a stage found
         self.swept: list[str] = []
 
     def add(self, job: str, swept: Mapping[str, str], code: int, results: Mapping[str, Any] | None) -> float:
@@ -29,27 +33,35 @@ class Ledger:
         self.swept = list(dict.fromkeys([*self.swept, *swept]))
         found = dict(results or {}) if code == 0 else {}
         status = "done" if code == 0 and results is not None else f"failed ({code})"
-        scores = {name: found.get(name) for name in (*SCORES, "seconds")}
-        self.rows.append({"job": job, **swept, "status": status, **scores})
+        mains, higher = metric_of(found)
+        scores = {f"{what}_{main}": found.get(f"{what}_{main}") for what in KINDS for main in mains}
+        scores = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+        probed = _of_probes(found, mains)
+        self.probed = list(dict.fromkeys([*self.probed, *probed]))
+        self.rows.append({"job": job, **swept, "status": status, **scores, **probed, "seconds": found.get("seconds")})
+        self.scores.append(Score.of(scores, higher))
         self._write()
-        return score(self.rows[-1])
+        return self.scores[-1].value
 
     def ranked(self) -> list[dict[str, Any]]:
         """Best first; jobs without a score last."""
-        return sorted(self.rows, key=lambda row: -math.inf if math.isnan(score(row)) else score(row), reverse=True)
+        pairs = sorted(zip(self.scores, self.rows, strict=True), key=lambda pair: pair[0].rank, reverse=True)
+        return [row for _, row in pairs]
 
     def columns(self) -> list[str]:
         """The swept keys, the status, and those measures that some job has."""
-        measured = [name for name in (*SCORES, "seconds") if any(row[name] is not None for row in self.rows)]
-        return [*self.swept, "status", *measured]
+        names = list(dict.fromkeys(name for row in self.rows for name in row if name.split("_")[0] in KINDS))
+        names = [name for what in KINDS for name in names if name.startswith(f"{what}_")]
+        timed = ["seconds"] if any(row["seconds"] is not None for row in self.rows) else []
+        return [*self.swept, "status", *(name for name in names if name not in self.swept), *self.probed, *timed]
 
     def show(self) -> None:
         """Print the table and draw the heat map."""
         rows = [{key: row.get(key) for key in self.columns()} for row in self.ranked()]
         table.show_rows(rows, f"{self.path}: {len(rows)} jobs, best first")
         print(f"table: {self.path / 'sweep.csv'}")
-        if len(self.swept) == 2 and not all(math.isnan(score(row)) for row in self.rows):
-            print(f"heat map: {heat_map(self.rows, self.swept, self.path / 'heatmap.png')}")
+        if len(self.swept) == 2 and not all(math.isnan(score.value) for score in self.scores):
+            print(f"heat map: {heat_map(self.rows, self.scores, self.swept, self.path / 'heatmap.png')}")
 
     def _write(self) -> None:
         with writing(self.path):
@@ -60,13 +72,50 @@ class Ledger:
                 writer.writerows(self.ranked())
 
 
-def score(row: Mapping[str, Any]) -> float:
+@dataclass(frozen=True)
+class Score:
     """The figure a job is ranked by: kNN, else the linear probe, else fine-tuning; nan where it has none."""
-    return next((float(row[name]) for name in SCORES if row.get(name) is not None), math.nan)
+
+    name: str = ""
+    value: float = math.nan
+    higher: bool = True
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Any], higher: bool) -> Score:
+        return next((cls(name, float(value), higher) for name, value in scores.items()), cls())
+
+    @property
+    def rank(self) -> float:
+        """The higher the better."""
+        return -math.inf if math.isnan(self.value) else self.value if self.higher else -self.value
+
+    @property
+    def share(self) -> bool:
+        """Whether it is told in percent."""
+        return is_share(self.name)
 
 
-def heat_map(rows: list[dict[str, Any]], keys: list[str], path: Path) -> Path:
-    """Draw first key x second key -> score as a picture."""
+def metric_of(results: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """(the task's main metric, or those that may be it; whether more of it is better), as results.json tells."""
+    told = results.get("metric")
+    if isinstance(told, Mapping) and isinstance(told.get("name"), str):
+        return (told["name"],), told.get("higher_is_better") is not False
+    return MAINS, True
+
+
+def _of_probes(results: Mapping[str, Any], mains: tuple[str, ...]) -> dict[str, Any]:
+    """The scores of each probe, by its name: {"probes.speaker.knn_top1": 0.9}."""
+    names = [f"{what}_{main}" for what in KINDS for main in mains]
+    return {
+        f"probes.{probe}.{name}": found[name]
+        for probe, found in (results.get("probes") or {}).items()
+        for name in names
+        if found.get(name) is not None
+    }
+
+
+def heat_map(rows: list[dict[str, Any]], scores: list[Score], keys: list[str], path: Path) -> Path:
+    """Draw first key x second key -> score as a picture, the best ones bright."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -74,23 +123,26 @@ def heat_map(rows: list[dict[str, Any]], keys: list[str], path: Path) -> Path:
 
     down, across = (_sorted(list(dict.fromkeys(str(row[key]) for row in rows))) for key in keys)
     cells = [[math.nan] * len(across) for _ in down]
-    for row in rows:
-        cells[down.index(str(row[keys[0]]))][across.index(str(row[keys[1]]))] = 100 * score(row)
+    measure = next(score for score in scores if score.name)
+    scale, form = (100, ".1f") if measure.share else (1, ".3g")
+    for row, score in zip(rows, scores, strict=True):
+        cells[down.index(str(row[keys[0]]))][across.index(str(row[keys[1]]))] = scale * score.value
     figure, axes = pyplot.subplots(figsize=(2 + 1.1 * len(across), 1.6 + 0.8 * len(down)), layout="constrained")
-    image = axes.imshow(cells, cmap="viridis", aspect="auto")
+    image = axes.imshow(cells, cmap="viridis" if measure.higher else "viridis_r", aspect="auto")
     known = [cell for line in cells for cell in line if not math.isnan(cell)]
     middle = (min(known) + max(known)) / 2 if known else 0.0
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
             text, colour = (
-                ("-", "black") if math.isnan(cell) else (f"{cell:.1f}", "white" if cell <= middle else "black")
+                ("-", "black")
+                if math.isnan(cell)
+                else (f"{cell:{form}}", "white" if (cell <= middle) == measure.higher else "black")
             )
             axes.text(x, y, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(across)), across)
     axes.set_yticks(range(len(down)), down)
     axes.set(xlabel=keys[1], ylabel=keys[0])
-    measure = next((name for name in SCORES if any(row.get(name) is not None for row in rows)), SCORES[0])
-    figure.colorbar(image, label=f"{measure} (%)")
+    figure.colorbar(image, label=f"{measure.name} (%)" if measure.share else measure.name)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
     return path

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from ssl_lightning.cli import ranks, slips, typed
+from ssl_lightning.cli import photos, ranks, slips, typed
 from ssl_lightning.cli.compose import MAIN_GROUPS, Config, Settings, compose, nearest_key
 from ssl_lightning.cli.run_parts import Parts, changed, other_kind
 from ssl_lightning.config import instantiate as building
@@ -177,7 +177,13 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
             return results
         if is_main_process():
             print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-            notes = [*config.said, *ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
+            why = photos.lines(config.choices, config.values, config.overrides)
+            notes = [
+                *why,
+                *config.said,
+                *ranges.notes(config.values, config.names),
+                *([folder.said] if folder.said else []),
+            ]
             print(*(f"{note}\n" for note in notes), sep="", end="")
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
@@ -188,7 +194,7 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
             values, said = devices.shared_anew(folder.origin, values | chosen)
         if said and is_main_process():
             print(f"{said}: the images of a step stay the same")
-        results = _call_stage(
+        results, parts = _call_stage(
             replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
         )
         from ssl_lightning.reports import pages
@@ -196,12 +202,24 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
         pages.note_health(folder.path, results)
         folder.write_results(results)
         pages.write_quietly(folder.path)
+        _tell_loggers(parts, results)
         if is_main_process() and tables:
             summary.show(results, folder.path, config.overrides, flags)
     return results
 
 
-def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> dict[str, Any]:
+def _tell_loggers(parts: Parts, results: dict[str, Any]) -> None:
+    """Give the results to the loggers that take them. All is written by now; what fails here is one line."""
+    if not is_main_process():
+        return
+    try:
+        for logger in parts.result_loggers():
+            logger.log_results(results)  # type: ignore[attr-defined]
+    except Exception as error:
+        print(f"a logger did not take the results, which are in results.json: {one_line.text(error)}", file=sys.stderr)
+
+
+def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> tuple[dict[str, Any], Parts]:
     settings, node = config.settings, config.values["stage"]
     try:
         from lightning import seed_everything
@@ -220,10 +238,7 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         head = {"stage": config.choices["stage"], "method": parts.method_name, "data": parts.data_name}
         results = head | {"seed": settings.seed} | found
         results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
-        for logger in parts.loggers:
-            if hasattr(logger, "log_results"):
-                logger.log_results(results)
-        return results
+        return results, parts
     except Exception as error:
         _explain(error, folder, settings.trusted_packages)
         raise

@@ -130,7 +130,15 @@ class Parts:
 
         return TrainerFactory(self.config.values, self.run.path, self.run.lengths)
 
-    @property
-    def loggers(self) -> list[Logger]:
-        """Of the newest trainer; none where the stage has made no trainer."""
-        return self.trainer.loggers if "trainer" in vars(self) else []
+    def result_loggers(self) -> list[Logger]:
+        """The loggers that take the results of the run: those of its training, or, of a stage that trained nothing or
+        in subfolders, others for the run itself. A stage that needs no trainer has none."""
+        if "trainer" not in vars(self):
+            return []
+        from ssl_lightning.cli.trainers import build_each
+
+        made = [logger for logger in self.trainer.loggers if getattr(logger, "run_path", None) == self.run.path]
+        if not made:
+            trusted = self.config.settings.trusted_packages
+            made = list(build_each("logger", self.config.values.get("logger"), trusted, self.run.path).values())
+        return [logger for logger in made if hasattr(logger, "log_results")]

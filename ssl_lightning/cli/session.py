@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 
 from ssl_lightning.cli import arguments, command
 from ssl_lightning.cli import run as build
+from ssl_lightning.cli import words as words_of_text
 from ssl_lightning.cli.compose import Config
 from ssl_lightning.cli.untouched import hydra_kept, untouched
-from ssl_lightning.core import launch, missing, secrets
+from ssl_lightning.config import flows, signatures, slots
+from ssl_lightning.core import launch, missing, plain_yaml, secrets
 from ssl_lightning.core.errors import Interrupted, UserError, plain
 from ssl_lightning.core.quiet import quiet
 from ssl_lightning.core.signals import WATCH
@@ -31,6 +33,8 @@ def perform(words: Sequence[str], config_dir: Path | str | None = None, progress
     a training has been saved.
     """
     asked = _asked(words, config_dir)
+    if asked.config_dir is not None or any(word.startswith("trusted_packages=") for word in asked.overrides):
+        _read_anew()
     with _alone(), contextlib.ExitStack() as around:
         if not progress:
             around.enter_context(quiet())
@@ -80,6 +84,14 @@ def _asked(words: Sequence[str], config_dir: Path | str | None) -> arguments.Arg
     if asked.help or asked.version or asked.cfg:
         raise UserError("overrides are words such as 'optimizer.base_lr=0.1'; --help, --version and --cfg are no part")
     return asked
+
+
+def _read_anew() -> None:
+    """Forget what was read of sources and yamls: a user's own may have changed, or come, since the last call."""
+    for module in (signatures, slots, flows, words_of_text, plain_yaml):
+        for member in vars(module).values():
+            if hasattr(member, "cache_clear"):
+                member.cache_clear()
 
 
 @contextlib.contextmanager

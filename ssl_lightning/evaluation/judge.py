@@ -25,6 +25,7 @@ log = logging.getLogger("ssl_lightning")
 
 
 BOTH = ("knn", "linear")  # what is measured
+TOP1 = "top1"
 
 
 def judge(
@@ -161,13 +162,20 @@ def beside(
         found |= told(_named("knn", knn[variant]), task) | {"variant": variant}
     if "linear" in what:
         found |= told(judge(train, test, task, probe=probe, device=device, what=("linear",)), task)
-    return {naive_name: found, **({task.chance: _constant(train, test, task)} if task.chance else {})}
+    return {naive_name: found, **constant(train.labels, test.labels, task)}
 
 
-def _constant(train: Features, test: Features, task: Task) -> dict[str, float]:
-    """What the best answer is worth that is the same for all items."""
-    outputs = task.to("cpu").outputs_of(train.labels.mean(dim=0, keepdim=True))
-    return task.measure(outputs.expand(len(test), -1).contiguous(), test.labels)
+def constant(train: Tensor, test: Tensor, task: Task) -> dict[str, dict[str, float]]:
+    """The best answer that is the same for all items, of targets (N, T) and (M, T); {} of a task that tells none."""
+    if not task.chance:
+        return {}
+    outputs = task.to("cpu").outputs_of(train.mean(dim=0, keepdim=True))
+    return {task.chance: task.measure(outputs.expand(len(test), -1).contiguous(), test)}
+
+
+def metric_of(task: Task) -> dict[str, Any]:
+    """What a sweep ranks by, for results.json: the main metric, where it is not the top-1 of classes."""
+    return {} if task.main == TOP1 else {"metric": {"name": task.main, "higher_is_better": task.higher}}
 
 
 def random_features(

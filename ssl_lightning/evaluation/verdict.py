@@ -167,14 +167,21 @@ class _Scores:
         return share_noise(other, self.items) if self.task is None else self.task.noise(other, self.items)
 
 
-def against(mine: float, other: float, items: int, task: Task, what: str) -> str:
+def against(
+    mine: float, other: float, items: int, task: Task, what: str, baselines: Mapping[str, Any] | None = None
+) -> str:
     """What a training on labels has brought, in a sentence.
 
     Args:
         mine, other: the main metric on `items` test items, of it and of the baseline.
         what: the baseline: "random weights", "training from scratch".
+        baselines: as in results.json; the best constant answer, where it is among them, has to be beaten, too.
     """
     told = f"{task.word(mine)} against {task.word(other)}"
+    constant = _constant({"baselines": baselines or {}}, task)
+    if constant and not _better(mine, constant[1], task):
+        beside = f"{named_baseline(constant[0])}: {task.word(constant[1])}"
+        return f"Nothing useful learned: no better than the same answer for all ({beside}; {what}: {told})."
     gain, noise = (1 if task.higher else -1) * (mine - other), task.noise(other, items)
     if gain > noise:
         return f"Better than {what}: {told}."

@@ -20,6 +20,7 @@ from ssl_lightning.reports.drawing import (
     Points,
     Series,
     across,
+    along,
     band_of,
     colored,
     cut,
@@ -58,10 +59,7 @@ def line_chart(
     kept = [shown(one, log) for one in series]
     told = legend([(one.name, colored(one, i)) for i, one in enumerate(series)]) if len(series) > 1 else ""
     top = TOP + (16 * legend_rows(series) if told else 0)
-    xs = axis((v for one in kept for v in one.x), LEFT, WIDTH - RIGHT)
-    if any(one.x for one in kept):  # lines begin at the edge
-        ends = min(v for one in kept for v in one.x), max(v for one in kept for v in one.x)
-        xs = Axis(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, LEFT, WIDTH - RIGHT)
+    xs = along([v for one in kept for v in one.x])
     spread = [v for one in kept for side in (one.y, one.low or (), one.high or ()) for v in side]
     ys = axis([*spread, *(band[:2] if band else ())], HEIGHT - BOTTOM, top, log)
     marked = [across(band, ys)] if band else []
@@ -180,11 +178,11 @@ def heat_map(
     """
     numbers = len(columns) <= 12 if numbers is None else numbers
     wide = min(130, 12 + max((text_width(name) for name in rows), default=0)) + (14 if row_label else 0)
-    slant = 0.72 * min(text_width(columns[-1]), 78) if columns else 0.0  # of the last name, beyond its cell
+    slant = 0.72 * min(text_width(columns[-1]), 105) if columns else 0.0  # of the last name, beyond its cell
     cell = min(46.0, (WIDTH - wide - slant) / max(len(columns), 1))
     tall = min(cell, 30.0)
     head = (
-        TOP + (16 if column_label else 0) + min(80, 8 + max((text_width(name) for name in columns), default=0) * 0.72)
+        TOP + (16 if column_label else 0) + min(88, 8 + max((text_width(name) for name in columns), default=0) * 0.72)
     )
     finite = [v for row in values for v in row if math.isfinite(v)]
     least, most = scale or (0.0, max(finite, default=1.0) or 1.0)
@@ -193,7 +191,7 @@ def heat_map(
         drawn.append(text(row_label, 10, head + tall * len(rows) / 2, "label", "middle", -90))
     if column_label:
         drawn.append(text(column_label, wide + cell * len(columns) / 2, TOP + 8, "label", "middle"))
-    drawn += [text(cut(name, 78), wide + cell * (j + 0.5) + 3, head - 5, turned=-45) for j, name in enumerate(columns)]
+    drawn += [text(cut(name, 105), wide + cell * (j + 0.5) + 3, head - 5, turned=-45) for j, name in enumerate(columns)]
     for i, name in enumerate(rows):
         y = head + tall * i
         drawn.append(text(cut(name, wide - 8), wide - 6, y + tall / 2 + 4, anchor="end"))

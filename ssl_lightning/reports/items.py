@@ -259,7 +259,7 @@ def _confusion(items: Items, labels: np.ndarray, found: np.ndarray, classes: lis
             for a in classes
         ]
         names = [items.name(label) for label in classes]
-        return heat_map(values, names, names, "Who is taken for whom (% of the class)", "is", "is taken for", True)
+        return heat_map(values, names, names, "Who is taken for whom (% of the class)", "class", "kNN says", True)
     rows = "".join(
         f"<tr><td>{escape(items.name(a))}</td><td>{escape(items.name(b))}</td><td>{count}</td></tr>"
         for (a, b), count in wrong.most_common(12)

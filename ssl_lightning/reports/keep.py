@@ -1,7 +1,8 @@
 """From the features that an evaluation has made to what `report.npz` keeps of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ssl_lightning.reports import facts, kept, thumbnails
 
 log = logging.getLogger("ssl_lightning")
 
-ITEMS = 1500  # test items that are kept
+ITEMS = 1000  # test items that are kept
 AXES = 64
 BANK_VALUES = 50_000 * 512  # of the training features that are searched
 QUERIES, NEAREST = 24, 6  # of the gallery
@@ -55,7 +56,7 @@ class Keeper:
         if not is_main():
             return
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), one_thread():
                 about, arrays = reduced(self.data, train, test, self.k, self.temperature)
                 about |= facts.of_data(self.data) | facts.of_network(self.network) | facts.of_versions()
                 about |= facts.of_command(self.command)
@@ -63,6 +64,17 @@ class Keeper:
         except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             log.warning("the page gets no map of features: %s", why)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A thousand small pictures are drawn several times faster so: threads would wait for each other at each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def chosen(test: Features, most: int = ITEMS) -> Features:

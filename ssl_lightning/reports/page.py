@@ -24,6 +24,8 @@ QUALITY = {
     "feature_std": ("Spread", "0 where all features point the same way, 1 where they point everywhere alike"),
 }
 
+QUALITY_SHORT = {"rankme": "directions in use", "feature_std": "1 is uniform"}
+
 
 def html_of(run: Run) -> str:
     """The whole page, a pure function of what lies in the run's folder but for the dates of its files."""
@@ -96,6 +98,11 @@ def tiles(run: Run) -> list[str]:
             found.append(tile(names.BASELINES.get(str(name), str(name)), names.value(key, score), ", ".join(told)))
     if not keys:
         found += running(run)
+        measured = run.results.get("quality")
+        measured = measured if isinstance(measured, Mapping) else {}
+        for key, short in QUALITY_SHORT.items():
+            if isinstance(measured.get(key), int | float):
+                found.append(tile(QUALITY[key][0], number(measured[key]), short))
     if (seconds := run.results.get("seconds")) is not None and isinstance(seconds, int | float):
         rate = run.results.get("samples_per_second") or run.results.get("images_per_second")
         noun = run.kept.about.get("noun") or "item"
@@ -123,8 +130,9 @@ def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
     beside, way = "", ""
     if isinstance(other, int | float):
         gain, share = mine - other, names.is_share(key)
-        told = f"{100 * gain:+.1f} points" if share else f"{gain:+.3g}"
-        beside = f"{told} over {names.BASELINES[name].lower()}"
+        size = f"{100 * abs(gain):.1f} points" if share else f"{abs(gain):.3g}"
+        word = f"{'+' if gain >= 0 else '-'}{size} {'over' if gain >= 0 else 'against'}"
+        beside = f"{word} {names.BASELINES[name].lower()}"
         way = ("" if abs(gain) < 5e-4 else "up" if gain > 0 else "down") if share else ""
     return tile(_kind(key), names.value(key, mine), beside, way, main=True)
 
@@ -211,7 +219,8 @@ def features(run: Run) -> str:
         about += f" of {its.number('test_items')}"
     where = "training" if run.kept.about.get("bank") == "train" else "other test"
     dots = f"Each dot is one of {about}; near ones have similar features. Point at a dot to see it."
-    near = f"A test {noun} and the {where} {noun}s nearest to it, with their cosine. Red: another class."
+    near = f"A test {noun} and the {where} {noun}s nearest to it, with their cosine."
+    near += " Red: another class." if its.labelled else ""
     odd = f"By mean cosine to the {its.number('k')} nearest {where} {noun}s."
     twins = f"Pairs with nearly equal features and nearly equal values, among {about}."
     blocks = [

@@ -231,7 +231,8 @@ def _picture(file: Path | None) -> str:
 
     try:
         with Image.open(file) as stored:
-            small, buffer = stored.convert("RGB"), io.BytesIO()
+            wide, high = stored.size  # one image a row: of a tall picture the first rows
+            small, buffer = stored.crop((0, 0, wide, min(high, 2 * wide))).convert("RGB"), io.BytesIO()
             small.thumbnail((PICTURE, PICTURE))
             small.save(buffer, "PNG", optimize=True)
     except Exception:  # a damaged or endless picture is no reason to fail where something is only shown

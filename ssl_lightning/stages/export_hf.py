@@ -147,7 +147,7 @@ def readme(card: Mapping[str, Any], config: Mapping[str, Any], results: Mapping[
     """A README in the form of the Hugging Face hub: what it is, how to use it, what is known of it, and what is not."""
     method, data = (_word(card.get(key)) for key in ("method", "data"))
     size = " x ".join(map(str, config["pretrained_cfg"]["input_size"]))
-    found = [(key, value) for key in NUMBERS if _is_number(value := results.get(key))]
+    found: list[tuple[str, Any]] = [(key, results[key]) for key in NUMBERS if _is_number(results.get(key))]
     baselines = results.get("baselines")
     for name, values in baselines.items() if isinstance(baselines, dict) else ():
         for key, value in values.items() if isinstance(values, dict) else ():
@@ -187,8 +187,8 @@ Accuracies are fractions, on the evaluation split of the training's own data, of
 {table}
 ## Licence
 
-Not stated: the program that wrote this file does not know the licences of the data and of weights that the training
-began with. Add `license:` above once you know them.
+The licences of the data, and of weights that the training began with, are unknown to the program that wrote this file.
+Add `license:` above once you know them.
 """
 
 

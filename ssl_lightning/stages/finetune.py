@@ -14,6 +14,7 @@ from ssl_lightning.data.broken import say
 from ssl_lightning.data.labelled import Split
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import extract
+from ssl_lightning.evaluation.judge import metric_of
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
 from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.optim.schedules import WarmupCosine
@@ -89,14 +90,13 @@ def run(
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")
     mains = pretrained.scores[task.main], scratch.scores[task.main]
+    naive = {} if task.whole_items else beside_naive(data, task)
     return report(
         judged, watch,
         **told(pretrained.scores, "finetune", task),
-        baselines={
-            "from_scratch": told(scratch.scores, "finetune", task),
-            **({} if task.whole_items else beside_naive(data, task)),
-        },
-        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch"),
+        **metric_of(task),
+        baselines={"from_scratch": told(scratch.scores, "finetune", task), **naive},
+        verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch", naive),
         labels=len(rows) + len(held),
         protocol={
             "finetune": f"whole network, AdamW, rate {base_lr:g} x batch / 256, weight decay {weight_decay:g}, layer "

@@ -13,7 +13,7 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
-from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, quality, told
+from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.stages.common import (
     Embed,
@@ -128,7 +128,8 @@ def verdict_on(
     words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
     if keep is not None:
         keep(train, test)
-    return {**found, "baselines": others, "protocol": protocol, "verdict": words}, train, test
+    found |= {**metric_of(task), "baselines": others, "protocol": protocol, "verdict": words}
+    return found, train, test
 
 
 def _say_what(data: DataModule, what: Sequence[str]) -> None:

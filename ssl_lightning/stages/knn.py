@@ -1,5 +1,6 @@
 """stage=knn: how well do the nearest neighbours of a test item tell its label?"""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def run(
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
     task = need_labels(data, "knn", task)
-    others = data_of(probes, other_data, judged, "knn", task)
+    others = data_of(probes, other_data, partial(same_items, judged), "knn", task)
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
     given = (k, temperature, chunk)

@@ -16,7 +16,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.judge import calibrate_batchnorm
+from ssl_lightning.evaluation.judge import calibrate_batchnorm, constant, metric_of
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.hooks import Pixels as Pixels
 from ssl_lightning.optim.recipe import OptimizerRecipe
@@ -69,8 +69,8 @@ def run(
     watch = Stopwatch()
     same_items(judged, data)
     task = need_labels(data, "linear", task)
-    others = data_of(probes, other_data, judged, "linear", task)
-    if others and augmented:
+    probed = data_of(probes, other_data, partial(same_items, judged), "linear", task)
+    if probed and augmented:
         raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
     device = device_of(trainer)
     tell_backbone(judged.backbone, judged.method)
@@ -78,7 +78,7 @@ def run(
     if not augmented:
         given = (device, probe or ProbeSettings(seed=seed))
         found = on_features(judged, data, task, *given, Keeper(run.path, data, judged.backbone, run.overrides))
-        found |= measured(others, lambda other, its: on_features(judged, other, its, *given))
+        found |= measured(probed, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)
 
     views, rows = data.weak_views(crop_scale), picking_split(data, 0)
@@ -94,14 +94,16 @@ def run(
     calibrate_batchnorm(judged.random, calibration_batches(data))
     naive = data.naive_network()
     mine, random = scores(judged.backbone, "linear"), scores(judged.random, "random_init")
+    others = {"random_init": told(random, "linear", task)}
+    others |= {data.naive_name: told(scores(naive, data.naive_name), "linear", task)} if naive is not None else {}
+    others |= constant(data.targets("train", rows[0]), data.targets("test", data.labelled_indices("test")), task)
+    mains = mine[task.main], random[task.main]
     return report(
         judged, watch,
         **told(mine, "linear", task),
-        baselines={
-            "random_init": told(random, "linear", task),
-            **({data.naive_name: told(scores(naive, data.naive_name), "linear", task)} if naive is not None else {}),
-        },
-        verdict=verdict.against(mine[task.main], random[task.main], len(data.test_set), task, "random weights"),
+        **metric_of(task),
+        baselines=others,
+        verdict=verdict.against(*mains, len(data.test_set), task, "random weights", others),
         labels=len(rows[0]),
         protocol={
             "linear": "linear layer behind a BatchNorm without scale, random crops and flips, SGD momentum 0.9, rate "

@@ -1,6 +1,7 @@
 """stage=pretrain: train a method without labels, save its backbone, and judge what it learned."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from ssl_lightning.stages.common import (
 )
 from ssl_lightning.stages.judging import judge_backbone
 from ssl_lightning.stages.opening import Opening
+from ssl_lightning.stages.probes import OtherData, Probes, data_of, on_features
+from ssl_lightning.tasks.classify import Classify
 
 
 def run(
@@ -48,6 +51,8 @@ def run(
     backbone_rate: float = 1.0,
     layer_decay: float = 1.0,
     task: Task | None = None,
+    other_data: OtherData | None = None,
+    probes: Probes | None = None,
 ) -> dict[str, Any]:
     """Trains to the last epoch, resuming from the run's last checkpoint, and judges that last epoch.
 
@@ -60,10 +65,15 @@ def run(
         start: the weights of a `ckpt=` that the backbone begins with; they are then a baseline, too.
         backbone_rate: the backbone's rate as a share of that of the heads, which begin with random weights.
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
-        task: what labels mean, for the judgement; None: classes.
+        task: what labels mean, for the evaluation; None: classes.
+        other_data: makes the data of a probe.
+        probes: further labels to evaluate the features on at the end, {name: what of the data is another}.
     """
     watch = Stopwatch()
     check(method, data, task)
+    alike = partial(fed_alike, method, data)
+    if judge:  # refused before the training, and read again after it: no second copy of the data in between
+        data_of(probes, other_data, alike, "pretrain", task or Classify())
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     make_fast(method, channels_last, compile)
@@ -78,6 +88,8 @@ def run(
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
         keep = Keeper(run.path, data, method, run.overrides, k, temperature)
         results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task, keep=keep)
+        probed = data_of(probes, other_data, alike, "pretrain", task or Classify())
+        results |= on_features(embed, random, probed, device, k, temperature)
     if still:
         results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {
@@ -98,6 +110,12 @@ def check(method: SSLMethod, data: DataModule, task: Task | None) -> None:
     check_batch(method, data)
     if data.views is not None:
         method.accept(data.views.sizes(), data.views.roles())
+
+
+def fed_alike(method: SSLMethod, data: DataModule, other: DataModule) -> None:
+    """Feed the data of a probe to the network as those of the training."""
+    other.check_network(method.backbone)
+    other.fed_as(data.card())
 
 
 def make_fast(method: SSLMethod, channels_last: bool, compile: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
@@ -51,7 +52,9 @@ def run(
     if is_main():
         features = kept.read(folder).get("features")
         if features is not None:
-            kept.add(folder, {}, added(features, wanted))
+            for name in wanted:
+                progress.say(f"map of {len(features):,} items by {MAPS[name]}")
+                kept.add(folder, {}, added(features, [name]))
         page = pages.write(folder)
     barrier()
     return report(judged, watch, page=str(page) if page else None, maps=["pca", *wanted])

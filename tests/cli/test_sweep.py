@@ -311,3 +311,62 @@ def test_jobs_of_other_tasks_are_ranked_by_their_main_metric(tmp_path: Path) -> 
             ledger.add(job, {"k": job}, 0, {f"linear_{main}": value, "linear_other": 9.0})
         assert [row["job"] for row in ledger.ranked()] == ["b", "a"]
         assert ledger.columns() == ["k", "status", f"linear_{main}"]
+
+
+def test_a_metric_of_an_own_task_ranks_by_its_own_direction(tmp_path: Path) -> None:
+    """results.json names the main metric, and whether more of it is better."""
+    ledger = Ledger(tmp_path)
+    told = {"metric": {"name": "mae", "higher_is_better": False}}
+    values = {("1", "x"): 3.0, ("1", "y"): 2.0, ("2", "x"): 0.5, ("2", "y"): 4.0}
+    for (a, b), value in values.items():
+        found = {**told, "finetune_mae": value, "finetune_r2": 0.9, "seconds": 1.0}
+        assert ledger.add(f"a={a},b={b}", {"a": a, "b": b}, 0, found) == value
+    ledger.add("a=3,b=x", {"a": "3", "b": "x"}, 0, {"metric": {"name": "macro_f1"}, "knn_macro_f1": None})
+    ledger.add("a=3,b=y", {"a": "3", "b": "y"}, 1, {**told, "finetune_mae": 0.1})
+    assert [row["job"] for row in ledger.ranked()][:4] == ["a=2,b=x", "a=1,b=y", "a=1,b=x", "a=2,b=y"]
+    assert ledger.columns() == ["a", "b", "status", "finetune_mae", "seconds"]
+    assert [row["finetune_mae"] for row in rows(tmp_path)] == ["0.5", "2.0", "3.0", "4.0", "", ""]
+    ledger.show()
+    assert (tmp_path / "heatmap.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("name", "scale"), [("linear_top1", 100.0), ("linear_r2", 1.0), ("finetune_cer", 1.0)])
+def test_the_heat_map_tells_shares_in_percent_and_others_as_they_are(
+    name: str, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plain = Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda self, x, **more: drawn.append(x) or plain(self, x, **more))
+    ledger = Ledger(tmp_path)
+    for a in "12":
+        main = name.partition("_")[2]
+        found = {
+            name: 0.25 * int(a),
+            **({} if main == "top1" else {"metric": {"name": main, "higher_is_better": True}}),
+        }
+        ledger.add(a, {"a": a, "b": "x"}, 0, found)
+    ledger.show()
+    assert drawn == [[[0.25 * scale], [0.5 * scale]]]
+
+
+def test_what_probes_find_stands_beside(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for k, value in (("5", 0.4), ("20", 0.6)):
+        probes = {"speaker": {"knn_top1": 1 - value, "baselines": {}}, "sex": {"knn_top1": None}}
+        ledger.add(f"k={k}", {"k": k}, 0, {"knn_top1": value, "probes": probes})
+    assert ledger.columns() == ["k", "status", "knn_top1", "probes.speaker.knn_top1"]
+    assert [row["probes.speaker.knn_top1"] for row in rows(tmp_path)] == ["0.4", "0.6"]
+    ledger.add("k=1", {"k": "1"}, 1, None)
+    assert rows(tmp_path)[-1]["probes.speaker.knn_top1"] == ""
+
+
+def test_probes_may_be_swept(here: Path) -> None:
+    """A value with commas and "=" of its own is one value."""
+    probes = ["{a:{label_column:sex},b:{label_column:'x=1'}}", "{a:{label_column:sex},b:{label_column:'y=2'}}"]
+    jobs = Jobs({"x=1": 0.3, "y=2": 0.4})
+    words = ["stage=knn", "ckpt=timm:resnet18", "data=folder", "data.root=r", "data.labels=r.csv"]
+    assert sweep.main(parse([*words, "-m", f"probes={','.join(probes)}"]), jobs) == 0
+    (folder,) = Path("runs").iterdir()
+    assert [row["stage.probes"] for row in rows(folder)] == [probes[1], probes[0]]

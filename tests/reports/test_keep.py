@@ -114,9 +114,11 @@ def test_it_draws_no_random_numbers_and_writes_equal_bytes(
 ) -> None:
     data, train, test = tiny
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    threads = torch.get_num_threads()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         Keeper(tmp_path / name, data)(train, test)
+    assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
     assert (tmp_path / "one/report.npz").read_bytes() == (tmp_path / "two/report.npz").read_bytes()

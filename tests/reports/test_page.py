@@ -51,7 +51,8 @@ def test_a_finished_run_has_a_page_with_everything_on_it(made: Path) -> None:
     assert "SimCLR on shapes" in text
     assert f"{100 * results['knn_top1']:.1f} %" in text
     gain = 100 * (results["knn_top1"] - results["baselines"]["random_init"]["knn_top1"])
-    assert f"{gain:+.1f} points over random weights" in text
+    word = "over" if gain >= 0 else "against"
+    assert f"{gain:+.1f} points {word} random weights" in text
     assert results["verdict"][1:] in text
     assert "python -m ssl_lightning data=shapes data.size=200" in text  # the command that repeats it
     assert f"stage=linear ckpt={made}" in text

@@ -105,7 +105,27 @@ def test_linear_on_augmented_views_of_numbers(there: Path) -> None:
     words = ["task=regress", f"data.labels={there}/numbers.csv", "data.label_column=bright"]
     augmented = ["stage.augmented=true", "stage.epochs=2", "stage.batch_size=16", "trainer.log_every_n_steps=1"]
     assert go(there, "augmented", "stage=linear", *words, *augmented) == 0
-    assert -2 < results(there, "augmented")["linear_r2"] <= 1
+    found = results(there, "augmented")
+    assert -2 < found["linear_r2"] <= 1
+    assert found["metric"] == {"name": "r2", "higher_is_better": True}
+    assert set(found["baselines"]["train_mean"]) == {"r2", "mae", "rmse"}
+    assert found["baselines"]["train_mean"]["r2"] == pytest.approx(0, abs=0.5)
+    least = found["baselines"]["train_mean"]["r2"]
+    assert ("no better than the same answer for all, train_mean" in found["verdict"]) == (found["linear_r2"] <= least)
+
+
+def test_a_network_that_learns_nothing_is_no_better_than_the_same_answer_for_all(there: Path) -> None:
+    """At a rate of next to nothing fine-tuning from random heads and from scratch are both worse than the mean."""
+    words = ["task=regress", f"data.labels={there}/numbers.csv", "data.label_column=bright"]
+    still = ["stage.base_lr=1e-9", "stage.probe_first=false"]
+    assert go(there, "still", "stage=finetune", *words, *SHORT, *still) == 0
+    assert results(there, "still")["verdict"].startswith(
+        "nothing learned that shows: no better than the same answer for all, train_mean R2 "
+    )
+    augmented = ["stage.augmented=true", "stage.epochs=1", "stage.base_lr=1e-9", "trainer.log_every_n_steps=1"]
+    assert go(there, "still-linear", "stage=linear", *words, *augmented) == 0
+    assert "the same answer for all, train_mean R2 " in results(there, "still-linear")["verdict"]
+    assert "random weights: R2" in results(there, "still-linear")["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +164,7 @@ def test_a_task_of_ones_own_needs_no_edit_of_the_package(there: Path) -> None:
     assert go(there, "own", *conf, *labels, "stage=finetune", *SHORT) == 0
     found = results(there, "own")
     assert found["finetune_mae"] >= 0
+    assert found["metric"] == {"name": "mae", "higher_is_better": False}
     assert set(found["baselines"]) == {"from_scratch", "raw_pixels"}
     assert len(Path(own.__file__).read_text().splitlines()) < 25
 

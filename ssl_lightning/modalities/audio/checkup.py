@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ def look(data: DataModule, seconds: float) -> list[Finding]:
         return [Finding("data", "bad", "no recording can be used", "look at the files")]
     count = len(found) + len(broken) + len(silent)
     seen = f"{counted(len(found), 'recording')} looked at" + ("" if count == len(names) else f" of {len(names):,}")
+    root = getattr(getattr(data, "recordings", None), "root", None) or "."
+    inside = f"{os.path.abspath(os.path.expanduser(root))}/"
+    found = [replace(one, name=one.name.removeprefix(inside)) for one in found]
+    broken, silent = ([name.removeprefix(inside) for name in names] for names in (broken, silent))
     unusable = [*_unusable(broken, "cannot be decoded or are empty"), *_unusable(silent, "are silent")]
     if not unusable:
         unusable = [Finding("data", "ok", "every file that was looked at can be decoded, and none is silent")]
@@ -129,7 +134,7 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
     for look in found:
         same[look.digest].append(look)
     copies = [looks for looks in same.values() if len(looks) > 1]
-    names = [f"{looks[0].name} = {looks[1].name}" for looks in copies]
+    names = [" = ".join(sorted(x.name for x in looks)[:2]) for looks in copies]
     leaks = [name for name, looks in zip(names, copies, strict=True) if {"train", "test"} <= {x.split for x in looks}]
     if leaks:
         what = f"{counted(len(leaks), 'recording')} both trained on and evaluated on: {named(leaks)}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
@@ -25,12 +27,16 @@ from ssl_lightning.modalities.image.pixels import is_deep, opened
 MOST = 20_000  # images that are looked at, evenly spread
 SIDE = 16  # of the thumbnails that are compared
 BITS, APART = 3, 4.0  # of 64 that may differ in the hash, and levels of 255 by which thumbnails may, in near copies
+Item = tuple[str, str]  # its name and its split
 CROWD = 60  # images of one hash that are compared with each other; more are plain surfaces
 
 
 @dataclass
 class Look:
-    """One image: its name, the split it is in, its height and width, what it is stored as, and what it is told by."""
+    """One image: its name, the split it is in, its height and width, what it is stored as, and what it is told by.
+
+    `digest` is of what is no file; of files all are compared.
+    """
 
     name: str
     split: str
@@ -65,7 +71,12 @@ def look(data: DataModule, seconds: float) -> list[Finding]:
     seen = f"{counted(len(found))} looked at" + (
         "" if len(found) + len(broken) == len(names) else f" of {len(names):,}"
     )
-    return [*_sizes(found, data, seen), *_modes(found, data), *_broken(broken, len(names)), *_twice(found)]
+    if len(found) + len(broken) < len(names):
+        seen += " (stage.seconds= for more)"
+    files = [(name, split) for name, split in names if isinstance(name, str)]
+    short = _within(str(getattr(data, "root", None) or "."))
+    lines = [*_sizes(found, data, seen), *_modes(found, data), *_broken(list(map(short, broken)), len(names))]
+    return [*lines, *_twice(files, found, short, _classes(data))]
 
 
 def _files(data: Any) -> list[tuple[str | int, str]]:
@@ -84,28 +95,51 @@ def _files(data: Any) -> list[tuple[str | int, str]]:
 def _looked(data: Any, name: str | int, split: str) -> Look:
     if isinstance(name, int):
         pixels = (data.train_set if split == "train" else data.test_set).image(name).cpu()
-        mode, digest = "array", hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
-    else:
-        pixels, mode = decode(name, data.channels, data.value_range), _mode(name)
-        with open(name, "rb") as file:
-            digest = hashlib.file_digest(file, "blake2b").digest()
+        digest = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+        shape = (pixels.shape[0], pixels.shape[1])
+        return Look(f"image {name} of {split}", split, shape, "array", digest, _thumbnail(pixels))
+    mode, size, quick = _header(name)
+    pixels = quick if quick is not None and data.channels == 3 else decode(name, data.channels, data.value_range)
+    sides = size or (pixels.shape[0], pixels.shape[1])
+    return Look(name, split, sides, mode, b"", _thumbnail(pixels))
+
+
+def _header(path: str) -> tuple[str, tuple[int, int] | None, torch.Tensor | None]:
+    """(the word for what it is stored as, height and width, the pixels of a JPEG at an eighth of its size or more)."""
+    try:
+        with opened(path) as image:
+            words = {"L": "grey", "1": "grey", "P": "palette"}
+            mode, size = words.get(image.mode, image.mode), (image.height, image.width)
+            if image.format != "JPEG":
+                return "more than 8 bits" if is_deep(path) else mode, size, None
+            image.draft("RGB", (4 * SIDE, 4 * SIDE))  # whole in its entropy coding: a truncated file fails
+            return mode, size, torch.from_numpy(np.array(image.convert("RGB")))
+    except UnidentifiedImageError:  # an array, or a file beyond PIL
+        return "array", None, None
+
+
+def _thumbnail(pixels: torch.Tensor) -> np.ndarray:
     x = pixels.permute(2, 0, 1)[None].float()
     small = torch.nn.functional.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     shown = small[..., :3] if small.shape[2] >= 3 else small[..., :1].expand(-1, -1, 3)
-    word = f"image {name} of {split}" if isinstance(name, int) else name
-    return Look(word, split, (pixels.shape[0], pixels.shape[1]), mode, digest, shown.contiguous().numpy())
+    return shown.contiguous().numpy()
 
 
-def _mode(path: str) -> str:
-    try:
-        with opened(path) as image:
-            return (
-                "more than 8 bits"
-                if is_deep(path)
-                else {"L": "grey", "1": "grey", "P": "palette"}.get(image.mode, image.mode)
-            )
-    except BROKEN:  # an array, or a file beyond PIL
-        return "array"
+def _exact_copies(paths: Sequence[Item], found: Sequence[Look]) -> list[list[Item]]:
+    """Groups of items that are the same: of files all of them, told by their sizes first."""
+    same = defaultdict[Any, list[Item]](list)
+    for look in found:
+        if look.digest:
+            same[look.digest].append((look.name, look.split))
+    sizes = defaultdict[int, list[Item]](list)
+    for name, split in paths:
+        with contextlib.suppress(OSError):
+            sizes[os.stat(name).st_size].append((name, split))
+    for files in sizes.values():
+        for name, split in files if len(files) > 1 else ():
+            with contextlib.suppress(OSError), open(name, "rb") as file:
+                same[hashlib.file_digest(file, "blake2b").digest()].append((name, split))
+    return [sorted(group) for group in same.values() if len(group) > 1]
 
 
 def _sizes(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
@@ -156,16 +190,43 @@ def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
 # ---- images that are there twice ------------------------------------------------------------------------------------
 
 
-def _twice(found: Sequence[Look]) -> Iterator[Finding]:
-    same = defaultdict[bytes, list[Look]](list)
-    for look in found:
-        same[look.digest].append(look)
-    copies = [looks for looks in same.values() if len(looks) > 1]
-    near = near_copies([looks[0] for looks in same.values()])
+def _within(root: str) -> Callable[[str], str]:
+    """A path as it is under the folder of the data."""
+    inside = f"{os.path.abspath(os.path.expanduser(root))}/"
+    return lambda path: path.removeprefix(inside)
+
+
+def _classes(data: DataModule) -> dict[str, str]:
+    """The class of each file that has one."""
+    known: dict[str, str] = {}
+    for part in (data.train_set, data.test_set):
+        for path, label in zip(part.paths or (), part.labels.tolist(), strict=False):
+            if 0 <= label < len(part.classes):
+                known[path] = part.classes[label]
+    return known
+
+
+def _torn(groups: Sequence[Sequence[Item]], short: Callable[[str], str], known: Mapping[str, str]) -> Iterator[Finding]:
+    """Copies in different classes: one of the labels is wrong."""
+    torn = [group for group in groups if len({known[name] for name, _ in group if name in known}) > 1]
+    if torn:
+        told = [" = ".join(f"{short(name)} ({known.get(name, '')})" for name, _ in group[:2]) for group in torn]
+        what = f"{counted(len(torn), 'case')} of one image in two classes: {named(told)}"
+        yield Finding("data", "warn", what, "one of the two labels is wrong")
+
+
+def _twice(
+    files: Sequence[Item], found: Sequence[Look], short: Callable[[str], str], known: Mapping[str, str]
+) -> Iterator[Finding]:
+    copies = _exact_copies(files, found)
+    again = {name for group in copies for name, _ in group[1:]}
+    near = [[(x.name, x.split) for x in pair] for pair in near_copies([x for x in found if x.name not in again])]
+    yield from _torn([*copies, *near], short, known)
+    copies, near = ([[(short(name), split) for name, split in group] for group in some] for some in (copies, near))
     yield from _leaks("the same file", copies)
     yield from _leaks("nearly the same image", near)
     if copies:
-        extra = sum(len(looks) - 1 for looks in copies)
+        extra = sum(len(group) - 1 for group in copies)
         what = f"{extra} exact cop{'y' if extra == 1 else 'ies'} of other images: {_pairs(copies, '=')}"
         yield Finding("data", "warn", what, "keep one of each: as negatives of each other they are wrong")
     if near:
@@ -175,16 +236,19 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("data", "ok", "no image is there twice, nor nearly")
 
 
-def _pairs(groups: Sequence[Sequence[Look]], sign: str) -> str:
-    return named([f"{group[0].name} {sign} {group[1].name}" for group in groups])
+def _pairs(groups: Sequence[Sequence[Item]], sign: str) -> str:
+    return named([f"{group[0][0]} {sign} {group[1][0]}" for group in groups])
 
 
-def _leaks(what: str, groups: Sequence[Sequence[Look]]) -> Iterator[Finding]:
+def _leaks(what: str, groups: Sequence[Sequence[Item]]) -> Iterator[Finding]:
     """Images of the evaluation split that are trained on, too."""
-    leaks = [group for group in groups if {"train", "test"} <= {look.split for look in group}]
+    leaks = [
+        [next(x for x in group if x[1] == split) for split in ("train", "test")]
+        for group in groups
+        if {"train", "test"} <= {split for _, split in group}
+    ]
     if leaks:
-        pairs = [sorted(group, key=lambda look: look.split) for group in leaks]
-        told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(pairs, '=')}"
+        told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(leaks, '=')}"
         yield Finding("data", "bad", told, "results flatter; remove them from one side")
 
 
