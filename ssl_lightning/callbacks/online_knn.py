@@ -1,4 +1,4 @@
-"""kNN accuracy at each validation: clean, evaluation-mode features of a bank judge those of the queries."""
+"""kNN accuracy at each validation: clean, evaluation-mode features of a bank tell the classes of the queries."""
 
 from typing import Any
 

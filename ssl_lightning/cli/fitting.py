@@ -14,6 +14,7 @@ from ssl_lightning.cli.picks import PICKS
 
 REFERS = re.compile(r"\$\{(?:oc\.select:\s*)?data\.(\w+)")  # what is looked up where it is there counts, too
 MOST = 8  # options named; of more than these a reader chooses nothing
+BANDS = "mels"  # the key of the data for them
 FORMS = 5  # a yaml on a yaml on a yaml
 
 
@@ -38,13 +39,21 @@ def lacking(error: Exception, choices: Mapping[str, Any], data: Any, folder: Pat
 
 
 def fitting(group: str, choice: str, data: Any, folder: Path | None = None) -> list[str]:
-    """The options of a group that refer to no key which `data` lack; those that the data themselves pick come first."""
+    """The options of a group that refer to no key which `data` lack; those that the data themselves pick come first.
+
+    Of sound a network is for log-mels where it asks for their bands, and for waves where it does not.
+    """
     folders, keys = (folder,) if folder else (), set(data) if isinstance(data, Mapping) else set()
     picked = _read("data", choice, folders).get(PICKS)
     chosen = picked.get(group) if isinstance(picked, dict) else None
     first = list(dict.fromkeys(map(str, chosen.values()))) if isinstance(chosen, dict) else []
-    others = [name for name in help.options(group, folders) if set(_asked(group, name, folders)) <= keys]
-    return [*first, *(name for name in others if name not in first)]
+    form = data.get("representation") if isinstance(data, Mapping) and group == "backbone" else None
+    found = []
+    for name in dict.fromkeys([*first, *help.options(group, folders)]):
+        asked = set(_asked(group, name, folders))
+        if (name in first or asked <= keys) and (form is None or (form == "logmel") == (BANDS in asked)):
+            found.append(name)
+    return found
 
 
 def _asked(group: str, option: str, folders: tuple[Path, ...], deep: int = FORMS) -> Iterator[str]:

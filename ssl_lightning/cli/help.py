@@ -9,7 +9,7 @@ GROUPS = (
     ("backbone", "the network that is kept"),
     ("data", "the images"),
     ("views", "how an image is augmented"),
-    ("stage", "what to do: pretrain, or judge and use a run"),
+    ("stage", "what to do: pretrain, or evaluate and use a run"),
     ("task", "what labels mean"),
     ("optimizer", "how weights move"),
     ("scheduler", "the learning rate over time"),
@@ -36,7 +36,7 @@ COMMON = (
 EXAMPLES = (
     ("", "the demo: minutes on a laptop"),
     ("method=moco data=cifar10 trainer.devices=4", "MoCo v2 on CIFAR-10, four processes"),
-    ("stage=linear ckpt=runs/moco-cifar10 data=cifar10", "judge it"),
+    ("stage=linear ckpt=runs/moco-cifar10 data=cifar10", "evaluate it"),
     ("stage=finetune ckpt=runs/moco-cifar10 data=folder data.root=photos data.label_fraction=0.01", "use it"),
     ("-m method=simclr method.loss.temperature=0.1,0.2,0.5 data.batch_size=128,256", "a sweep"),
 )
@@ -75,7 +75,7 @@ def groups(folders: tuple[Path, ...] = ()) -> list[str]:
 
 def text(folders: tuple[Path, ...] = ()) -> str:
     """The whole help."""
-    lines = ["Self-supervised learning on images: pretrain, judge and use a backbone.", ""]
+    lines = ["Self-supervised learning on images: pretrain, evaluate and use a backbone.", ""]
     lines += ["  python -m ssl_lightning [group=option ...] [key=value ...]", "", "Groups"]
     for group, meaning in GROUPS:
         lines += [f"  {group:<11} {meaning}", f"  {'':<11} {' '.join(options(group, folders))}"]

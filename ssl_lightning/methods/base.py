@@ -58,7 +58,7 @@ class SSLMethod(LightningModule):
     features_are_readout = True  # whether a step's features are `embed`'s; not of masked images, tiles, or a teacher's
     backbone_rate = 1.0  # the backbone's rate as a share of the heads'
     layer_decay = 1.0  # each of its blocks learns this many times slower than the next one
-    judged_by = "backbone"  # the submodule whose features are judged and exported; a method may say its teacher's
+    judged_by = "backbone"  # the submodule whose features are evaluated and exported; a method may say its teacher's
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Every step, a user's own method's too, gets a `Batch`, whatever the loader gave."""
@@ -93,7 +93,7 @@ class SSLMethod(LightningModule):
 
     @property
     def judged(self) -> nn.Module:
-        """The network that is judged and exported."""
+        """The network that is evaluated and exported."""
         return self.get_submodule(self.judged_by)
 
     def decayed_parameters(self) -> frozenset[str]:

@@ -22,7 +22,7 @@ from ssl_lightning.parts.teacher import Teacher
 
 
 class DINO(SSLMethod):
-    """Algorithm 1 of the paper with multi-crop. Judged and exported is the teacher, as in the paper.
+    """Algorithm 1 of the paper with multi-crop. Evaluated and exported is the teacher, as in the paper.
 
     Args:
         backbone: images of any size -> features (B, D), with `out_dim`.

@@ -1,4 +1,4 @@
-"""What the judging stages share: the backbone of a `ckpt=`, its random twin, the features to judge, and the report."""
+"""What evaluating stages share: the backbone of a `ckpt=`, its random twin, the features that count, and the report."""
 
 import copy
 import sys
@@ -212,7 +212,7 @@ def positive_pairs(
 
 
 def need_finite(*splits: tuple[str, Features], noun: str = "image", error: type[UserError] = UserError) -> None:
-    """Stop a judging stage before it gives a number for features that are none."""
+    """Stop an evaluating stage before it gives a number for features that are none."""
     for split, features in splits:
         if bad := verdict.not_finite(features.x, split, noun):
             raise error(bad)
@@ -239,7 +239,7 @@ def speed(data: DataModule, per_second: float) -> dict[str, float]:
 
 
 def report(judged: Judged, watch: Stopwatch, **found: Any) -> dict[str, Any]:
-    """What a judging stage adds to results.json: who was judged, what was found, how long it took."""
+    """What an evaluating stage adds to results.json: what was evaluated, what was found, how long it took."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cost = {"seconds": round(watch.seconds, 2), "peak_memory_mb": round(peak_memory_mb(device), 1)}
     return {"method": judged.method, **found, "ckpt": judged.ref, **cost}

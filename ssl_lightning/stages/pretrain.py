@@ -1,4 +1,4 @@
-"""stage=pretrain: train a method without labels, save its backbone, and judge what it learned."""
+"""stage=pretrain: train a method without labels, save its backbone, and evaluate it."""
 
 import copy
 from functools import partial
@@ -54,7 +54,7 @@ def run(
     other_data: OtherData | None = None,
     probes: Probes | None = None,
 ) -> dict[str, Any]:
-    """Trains to the last epoch, resuming from the run's last checkpoint, and judges that last epoch.
+    """Trains to the last epoch, resuming from the run's last checkpoint, and evaluates that last epoch.
 
     Args:
         channels_last: memory layout of the network; about twice as fast for convolutions, on CPU and GPU.

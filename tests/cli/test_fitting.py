@@ -15,12 +15,17 @@ from ssl_lightning.core.errors import UserError
         (
             "backbone=timm data=tones",
             "backbone=timm asks for data.image_size, which data=tones does not have; choose another backbone= "
-            "(mel_convnet, vit_mel, timm_mel, wave_convnet), or other data",
+            "(mel_convnet, vit_mel, timm_mel), or other data",
         ),
         (
             "data=audio_wave data.root=x backbone=vit_tiny",
             "backbone=vit_tiny asks for data.image_size, which data=audio_wave does not have; choose another backbone= "
-            "(wave_convnet, transformer1d, mel_convnet, timm_mel, vit_mel), or other data",
+            "(wave_convnet, transformer1d), or other data",
+        ),
+        (
+            "data=tones data.representation=wave backbone=vit_tiny",
+            "backbone=vit_tiny asks for data.image_size, which data=tones does not have; choose another backbone= "
+            "(wave_convnet), or other data",
         ),
         (  # more than eight: none is named
             "data=shapes views=audio",
