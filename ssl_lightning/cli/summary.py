@@ -190,12 +190,26 @@ def next_commands(
     if stage == "finetune":
         own += [word for word in overrides if word.startswith("runs_dir=")]
         return [on("finetune", "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
-    if stage == "export":
-        load = f'backbone = load_backbone("{plain(str(folder))}")'
-        return ["  from ssl_lightning import load_backbone", f"  {load}"]
-    if stage == "embed":
-        file = next((str(file) for file in results.get("files") or () if str(file).endswith(".npz")), None)
-        return ["  import numpy", f'  features = numpy.load("{plain(file)}")["features"]'] if file else []
+    if stage == "doctor":
+        return [command([*flags, *(word for word in overrides if not word.startswith(("stage=", "stage.")))])]
+    return loading(folder, map(str, results.get("files") or ())) if stage in ("export", "embed") else []
+
+
+LOADS = {  # what reads a file of an export or an embedding, by how its name ends; the first that is there is shown
+    ".safetensors": ("from ssl_lightning import load_backbone", 'backbone = load_backbone("{folder}")'),
+    "/hf": ("import timm", 'backbone = timm.create_model("local-dir:{file}", pretrained=True)'),
+    ".onnx": ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")'),
+    ".npz": ("import numpy", 'features = numpy.load("{file}")["features"]'),
+    ".parquet": ("import pyarrow.parquet", 'table = pyarrow.parquet.read_table("{file}")'),
+}
+
+
+def loading(folder: Path, files: Iterable[str]) -> list[str]:
+    """Two lines of Python that read what a stage has written."""
+    there = list(files)
+    for end, (first, second) in LOADS.items():
+        if file := next((file for file in there if file.endswith(end)), None):
+            return [f"  {first}", f"  {second.format(folder=plain(str(folder)), file=plain(file))}"]
     return []
 
 

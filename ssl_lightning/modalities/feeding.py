@@ -48,7 +48,11 @@ def transform_of(card: Mapping[str, Any]) -> Any:
             f"data of the modality '{modality}' have no transform from a file to an input; feed the backbone batches "
             "as your data module's evaluation_views gives them"
         )
-    found = import_module(f"ssl_lightning.modalities.{modality}.transform").of_card(card)
+    try:
+        found = import_module(f"ssl_lightning.modalities.{modality}.transform").of_card(card)
+    except Exception as error:  # somebody else's card, of sizes that do not go together: the network loads all the same
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return NoTransform(f"the card of this backbone does not say how an item becomes its input: {why}")
     return found or NoTransform(
         "the card of this backbone does not say how an item becomes its input (image_size, mean, std); save it with "
         "save_backbone(..., image_size=, mean=, std=)"

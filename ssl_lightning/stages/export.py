@@ -14,6 +14,7 @@ from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.broken import say
 from ssl_lightning.modalities.feeding import NoTransform, transform_of
 from ssl_lightning.runs.card import TIMM_OURS
 from ssl_lightning.runs.checkpoint import save_backbone
@@ -63,6 +64,8 @@ def run(
                 told |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
             else:
                 file.unlink()
+            for kind, written in found.items():
+                say(f"{kind}: its features are at most {written['max_difference']:.1g} from torch's")
             (folder / "backbone.json").write_text(json.dumps(told | found, indent=2) + "\n")
     barrier()
     return report(

@@ -192,3 +192,22 @@ def test_a_page_is_named_where_there_is_one(tmp_path: Path) -> None:
 def test_results_of_older_versions_are_shown(file: Path) -> None:
     found = summary.lines(json.loads(file.read_text()), file.parent)
     assert any("random weights" in line or "scratch" in line for line in found) or "stage=" in found[1]
+
+
+def test_an_export_and_an_embedding_say_how_their_files_are_read() -> None:
+    folder = Path("runs/a/export-folder")
+    for files, line in (
+        (["backbone.safetensors", "backbone.onnx"], 'backbone = load_backbone("runs/a/export-folder")'),
+        (["hf", "backbone.json"], 'timm.create_model("local-dir:runs/a/export-folder/hf", pretrained=True)'),
+        (["backbone.onnx"], 'InferenceSession("runs/a/export-folder/backbone.onnx")'),
+        (["features_all.parquet"], 'read_table("runs/a/export-folder/features_all.parquet")'),
+    ):
+        found = summary.loading(folder, [str(folder / file) for file in files])
+        assert line in found[1]
+        assert found[0].strip().startswith(("import ", "from "))
+
+
+def test_after_a_doctor_comes_the_training() -> None:
+    words = ["stage=doctor", "stage.seconds=5", "method=dino", "data=shapes"]
+    found = summary.next_commands({"stage": "doctor"}, Path("runs/x"), words)
+    assert [line.strip() for line in found] == ["python -m ssl_lightning method=dino data=shapes"]

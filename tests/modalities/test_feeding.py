@@ -216,7 +216,14 @@ def test_an_attribute_of_the_network_s_own_stays() -> None:
 
 
 def test_a_card_that_does_not_say_how(tmp_path: Path) -> None:
-    for card, why in (({}, "does not say how"), ({"modality": "series"}, "'series' have no transform")):
+    cards: list[tuple[dict[str, Any], str]] = [
+        ({}, "does not say how"),
+        ({"modality": "series"}, "'series' have no transform"),
+        ({"image_size": 32, "eval_resize": 8}, "does not say how .* eval_resize=8 is smaller"),
+        ({"image_size": 32, "mean": [0.5]}, "does not say how .* 1 numbers for 3 channels"),
+        ({"modality": "audio", "sample_rate": 8000, "length": 100, "representation": "wave", "mean": [0.1]}, "'std'"),
+    ]
+    for card, why in cards:
         net = attach(ConvNetSmall(4), card)
         assert isinstance(net.transform, NoTransform)
         for call in (net.transform, net.embed):
