@@ -173,3 +173,9 @@ def test_words_are_whole_sentences() -> None:
                 assert not text or (
                     text[-1] == "." and (text[0].isupper() or text[0].isdigit() or text.startswith("kNN"))
                 ), text
+
+
+def test_mild_views_are_no_alarm() -> None:
+    run = kept("simclr")
+    mild = change(run, train__positive_similarity=lambda at, v: 0.95, train__positive_top1=lambda at, v: 1.0)
+    assert "same_views" not in kinds(mild)

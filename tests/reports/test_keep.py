@@ -187,3 +187,11 @@ def test_facts_of_odd_things() -> None:
     assert facts.of_inputs([torch.zeros(3, 2, 2, dtype=torch.uint8)]) == {}  # not what a network is fed
     assert facts.of_inputs([torch.full((1, 4, 4), 3.0)]) == {"input_mean": 3.0, "input_std": 0.0}
     assert facts.of_data(object())["classes"] == []
+
+
+def test_near_neighbours_outvote_many_far_ones_as_the_temperature_says() -> None:
+    cosines, labels = torch.tensor([[0.9, 0.5, 0.5, 0.5]]), torch.tensor([[2, 1, 1, 1]])
+    assert keep.voted(cosines, labels, temperature=0.07).tolist() == [2]
+    assert keep.voted(cosines, labels, temperature=10.0).tolist() == [1]
+    assert keep.voted(cosines, torch.tensor([[-1, 1, -1, 0]]), temperature=10.0).tolist() == [0]  # of equals the first
+    assert keep.voted(cosines, torch.full((1, 4), -1), temperature=0.07).tolist() == [-1]

@@ -209,3 +209,14 @@ def test_a_stage_on_a_run_has_a_page_of_its_own(made: Path) -> None:
 def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a,b\n0,1,nan\n1,inf,x\n,3,4\n2,5,6\n")
     assert read.metrics_of(tmp_path) == [{"step": 0.0, "a": 1.0}, {"step": 1.0}, {"step": 2.0, "a": 5.0, "b": 6.0}]
+
+
+def test_many_classes_are_told_by_their_extremes_and_are_text(folder: Path) -> None:
+    count = len(kept.read(folder).arrays["labels"])
+    labels = np.arange(count) % 30
+    names = [f"{EVIL}{number}" for number in range(30)]
+    kept.add(folder, {"classes": names}, {"labels": labels, "found": np.roll(labels, 1)})
+    text = page(folder)
+    assert "the best and worst of 30" in text
+    assert "Most frequent mix-ups" in text
+    assert EVIL not in text
