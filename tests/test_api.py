@@ -217,25 +217,29 @@ def test_secrets_in_a_mistake_are_masked() -> None:
     assert "hunter2" not in str(error.value)
 
 
-def test_code_of_ones_own_may_come_or_change_between_two_calls(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["views=blank", "stage._target_=stages_of_mine.first", "~stage.boost", "~stage.fail"]
-    given: dict[str, Any] = {"overrides": words, "config_dir": CONF, "trusted": ["tests", "stages_of_mine"]}
+def own_stage(module: str, name: str, *words: str) -> sl.Run:
     Path("weights.pt").touch()
-    with pytest.raises(sl.UserError, match="stages_of_mine"):
-        sl.evaluate("weights.pt", "standin", "blank", name="x", **given)
-    (here / "own").mkdir()
-    file = here / "own" / "stages_of_mine.py"
+    target = ["views=blank", f"stage._target_={module}.first", "~stage.boost", "~stage.fail", *words]
+    given: dict[str, Any] = {"overrides": target, "config_dir": CONF, "trusted": ["tests", module]}
+    return sl.evaluate("weights.pt", "standin", "blank", name=name, **given)
+
+
+def test_code_of_ones_own_may_come_or_change_between_two_calls(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = "from typing import Any\n\n\ndef first(run: Any, "
-    file.write_text(f"{head}width: int = 1) -> dict[str, Any]:\n    return {{'width': width}}\n")
-    monkeypatch.syspath_prepend(here / "own")
-    assert sl.evaluate("weights.pt", "standin", "blank", name="x", **given).results["width"] == 1
-    words.append("+stage.depth=2")
+    with pytest.raises(sl.UserError, match="stages_to_come"):
+        own_stage("stages_to_come", "x")
+    for module in ("stages_to_come", "stages_of_mine"):
+        (here / f"{module}.py").write_text(f"{head}width: int = 1) -> dict[str, Any]:\n    return {{'width': width}}\n")
+    monkeypatch.syspath_prepend(here)
+    assert own_stage("stages_to_come", "x").results["width"] == 1
+    assert own_stage("stages_of_mine", "y").results["width"] == 1
     with pytest.raises(sl.UserError, match="depth"):
-        sl.evaluate("weights.pt", "standin", "blank", name="y", **given)
-    file.write_text(f"{head}width: int = 1, depth: int = 1) -> dict[str, Any]:\n    return {{'depth': depth}}\n")
-    os.utime(file, (0, 0))  # another time, whatever the clock's step
+        own_stage("stages_of_mine", "z", "+stage.depth=2")
+    text = f"{head}width: int = 1, depth: int = 1) -> dict[str, Any]:\n    return {{'depth': depth}}\n"
+    (here / "stages_of_mine.py").write_text(text)
+    os.utime(here / "stages_of_mine.py", (0, 0))  # another time, whatever the clock's step
     importlib.reload(sys.modules["stages_of_mine"])
-    assert sl.evaluate("weights.pt", "standin", "blank", name="y", **given).results["depth"] == 2
+    assert own_stage("stages_of_mine", "z", "+stage.depth=2").results["depth"] == 2
 
 
 # ---- the process is left as it was ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ LESS = {
     r"Shapes\(size=\d+, test_size=\d+\)": "Shapes(size=160, test_size=64)",
     r"\bepochs=\d+": "epochs=1",
     r'"epochs": \d+': '"epochs": 1',
-    r"range\(300\)": "range(70)",
+    r"range\(300\)": "range(90)",
     r'"labels_per_class": \d+': '"labels_per_class": 4',
 }
 CELLS, BYTES = 10, 3_000_000  # of one; of all
