@@ -244,6 +244,9 @@ def load_run(path: str | Path | Run, trusted: Iterable[str] = ()) -> Run:
 def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> nn.Module:
     """The backbone of a run, `load_backbone("runs/moco-cifar10")`: a batch of items -> (B, .out_dim), in eval mode.
 
+    >>> load_backbone("runs/moco-cifar10")(torch.zeros(2, 3, 32, 32)).shape  # doctest: +SKIP
+    torch.Size([2, 512])
+
     Args:
         ref: what says how its backbone is built: a run folder, a checkpoint in one, an exported safetensors file,
             `timm:<name>`, or what `resolve_ckpt` made of one of these.

@@ -166,3 +166,21 @@ def test_fine_tuning(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "from scratch" in run._repr_html_()
     with pytest.raises(sl.UserError, match="the one before fine-tuning is that of runs/s0"):
         _ = run.backbone
+
+
+@pytest.mark.long
+def test_a_script_that_torchrun_has_started(tmp_path: Path) -> None:
+    """Two processes, two calls: the second gives the bytes of a command line with two devices."""
+    words = [*SMALL, "trainer=cpu", "trainer.devices=2"]
+    (tmp_path / "script.py").write_text(
+        f"import ssl_lightning as sl\n\nfor seed in (0, 1):\n    run = sl.pretrain('shapes', seed=seed, "
+        f"name=f's{{seed}}', overrides={words}, **{TINY})\nprint(run.results['knn_top1'])\n"
+    )
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "script.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(start, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.split())) == 1
+    line = [word for word in LINE if word not in SMALL]
+    command(tmp_path, *line, *words, "seed=1", "name=s1", "runs_dir=lines")
+    assert_equal_runs(tmp_path / "lines" / "s1", tmp_path / "runs" / "s1")

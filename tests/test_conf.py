@@ -30,7 +30,8 @@ def overrides_of(option: str) -> list[str]:
         group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
     if option == "method/loss=masked_patches":  # of two losses the second
         return ["method=ibot", "method/loss@method.patch_loss=masked_patches"]
-    own = option in ("data=folder", "data=array", "data=audio", "data=audio_wave", "experiment=fsdd")
+    own = option in ("data=folder", "data=array", "data=audio", "data=audio_wave")
+    own = own or option in ("experiment=fsdd", "experiment=photos")
     own = own or "imagenet" in option
     needed = ["data.root=photos"] if own else []
     if option.startswith("views=audio"):

@@ -76,3 +76,17 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert pictures(notebook) >= 2
     assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_mistake_in_a_cell_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS[0].parents[1]))
+    cells = [nbformat.v4.new_code_cell('import ssl_lightning as sl\nsl.pretrain("shapez")')]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (shown,) = outputs(notebook)
+    assert shown.ename == "UserError"
+    assert len(shown.traceback) == 1
+    assert shown.traceback[0].startswith("UserError: there is no folder or file 'shapez'")
+    assert "Did you mean 'shapes'?" in shown.traceback[0]

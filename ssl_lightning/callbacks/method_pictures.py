@@ -20,7 +20,7 @@ COLUMNS = {
     "patch_pca": ("original", "patch tokens"),
 }
 TITLES = {
-    "attention": "Where the class token looks",
+    "attention": "Where the class token looks, from least (black) to most (white)",
     "patch_pca": "Patch tokens, their three main directions as colours",
 }
 

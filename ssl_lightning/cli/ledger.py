@@ -25,6 +25,7 @@ class Ledger:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.scores: list[Score] = []  # of each row
+        self.probed: list[str] = []  # columns of what the probes of a stage found
         self.swept: list[str] = []
 
     def add(self, job: str, swept: Mapping[str, str], code: int, results: Mapping[str, Any] | None) -> float:
@@ -35,7 +36,9 @@ class Ledger:
         mains, higher = metric_of(found)
         scores = {f"{what}_{main}": found.get(f"{what}_{main}") for what in KINDS for main in mains}
         scores = {name: value for name, value in scores.items() if isinstance(value, int | float)}
-        self.rows.append({"job": job, **swept, "status": status, **scores, "seconds": found.get("seconds")})
+        probed = _of_probes(found, mains)
+        self.probed = list(dict.fromkeys([*self.probed, *probed]))
+        self.rows.append({"job": job, **swept, "status": status, **scores, **probed, "seconds": found.get("seconds")})
         self.scores.append(Score.of(scores, higher))
         self._write()
         return self.scores[-1].value
@@ -50,7 +53,7 @@ class Ledger:
         names = list(dict.fromkeys(name for row in self.rows for name in row if name.split("_")[0] in KINDS))
         names = [name for what in KINDS for name in names if name.startswith(f"{what}_")]
         timed = ["seconds"] if any(row["seconds"] is not None for row in self.rows) else []
-        return [*self.swept, "status", *(name for name in names if name not in self.swept), *timed]
+        return [*self.swept, "status", *(name for name in names if name not in self.swept), *self.probed, *timed]
 
     def show(self) -> None:
         """Print the table and draw the heat map."""
@@ -98,6 +101,17 @@ def metric_of(results: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     if isinstance(told, Mapping) and isinstance(told.get("name"), str):
         return (told["name"],), told.get("higher_is_better") is not False
     return MAINS, True
+
+
+def _of_probes(results: Mapping[str, Any], mains: tuple[str, ...]) -> dict[str, Any]:
+    """The scores of each probe, by its name: {"probes.speaker.knn_top1": 0.9}."""
+    names = [f"{what}_{main}" for what in KINDS for main in mains]
+    return {
+        f"probes.{probe}.{name}": found[name]
+        for probe, found in (results.get("probes") or {}).items()
+        for name in names
+        if found.get(name) is not None
+    }
 
 
 def heat_map(rows: list[dict[str, Any]], scores: list[Score], keys: list[str], path: Path) -> Path:

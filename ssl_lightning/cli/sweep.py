@@ -181,7 +181,7 @@ class Sweep:
         stopped = status_of_process(code)
         if stopped is not None:
             raise Interrupted(stopped)
-        return self.ledger.add(label, self._row(label), code, RunFolder(self.path / folder_name(label)).results())
+        return self.ledger.add(label, _row(swept), code, RunFolder(self.path / folder_name(label)).results())
 
     def _unread(self, swept: Sequence[str]) -> dict[str, str]:
         """The words that a job would not read."""
@@ -192,10 +192,11 @@ class Sweep:
         except UserError:  # the job says so itself
             return {}
 
-    @staticmethod
-    def _row(label: str) -> dict[str, str]:
-        pairs = [part.partition("=") for part in re.split(r",(?=[^,=]+=)", label)]
-        return {key: value for key, _, value in pairs}
+
+def _row(swept: Sequence[str]) -> dict[str, str]:
+    """The swept values of a job, by their keys."""
+    pairs = [word.lstrip("+").partition("=") for word in swept]
+    return {key: value for key, _, value in pairs}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -28,6 +28,7 @@ LEARNT = {"value_range"}  # of the data: what they find out of their images wher
 DRAWING = {"train_fetch", "eval_fetch", "training_views", "evaluation_views", "padding_views", "place"}
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
 TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; evaluation learns from labelled ones alone
+A_LOOK_AT = {"ssl_lightning.stages.doctor.run": "ssl_lightning.stages.pretrain.run"}  # whose words it takes, too
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
 FEW = 6  # keys that are listed where another one is refused
@@ -68,7 +69,7 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
     if "data" in params:
         keys |= _of_data(reading.reads(target, "data", known), data)
     if "trainer" in params:
-        keys |= _of_trainer(reading.reads(target, "trainer", known), unread)
+        keys |= _of_trainer(reading.reads(A_LOOK_AT.get(target, target), "trainer", known), unread)
     return Built(keys, unread)
 
 

@@ -48,6 +48,9 @@ class Padded:
     Args:
         x: (B, L, ...); row i holds its item in `x[i, :lengths[i]]`, and what follows means nothing.
         lengths: (B,) int64, from 0 to L.
+
+    >>> Padded(torch.zeros(2, 5, 8), torch.tensor([5, 3])).valid.sum(dim=1)
+    tensor([5, 3])
     """
 
     x: Tensor
@@ -96,6 +99,12 @@ class Padded:
 def concat(views: Sequence[View]) -> View:
     """V views of B items each -> one of V * B items, the first view's items first.
 
+    Args:
+        views: V of them, all tensors (B, ...) of one shape, or all structures of one kind, such as `Padded`.
+
+    Returns:
+        The same kind, of V * B items.
+
     >>> concat([torch.zeros(2, 3), torch.ones(2, 3)]).shape
     torch.Size([4, 3])
     >>> concat([Padded(torch.zeros(1, 5), torch.tensor([5])), Padded(torch.ones(1, 2), torch.tensor([2]))]).x.shape
@@ -106,7 +115,18 @@ def concat(views: Sequence[View]) -> View:
 
 
 def chunk(view: View, n: int) -> tuple[View, ...]:
-    """The inverse of `concat` for `n` views of equally many items; padded ones stay as long as they are."""
+    """The inverse of `concat`; padded ones stay as long as they are.
+
+    Args:
+        view: n * B items, a tensor (n * B, ...) or a structure.
+        n: into how many.
+
+    Returns:
+        n of them, of B items each.
+
+    >>> [part.shape for part in chunk(torch.zeros(4, 3), 2)]
+    [torch.Size([2, 3]), torch.Size([2, 3])]
+    """
     return tuple(view.chunk(n))
 
 
@@ -125,6 +145,11 @@ class Batch(NamedTuple):
             the rows of items without.
         indices: (B,) int64, the row of each item in its source set.
         roles: V words, one for each view, such as "global" or "local"; () where all are global.
+
+    >>> views = [torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 16, 16)]
+    >>> batch = Batch(views, torch.tensor([-1, -1]), torch.arange(2), ("global", "global", "local"))
+    >>> len(batch.global_views), len(batch.local_views)
+    (2, 1)
     """
 
     views: list[View]

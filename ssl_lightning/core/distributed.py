@@ -57,10 +57,19 @@ def gather_objects(obj: Any) -> list[Any]:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all ranks in rank order, with gradient: (B, ...) on each rank -> (W*B, ...) on every rank.
+    """The rows of all ranks in rank order, with gradient, for a loss of one's own.
 
-    B must be the same on every rank. Backward sums the gradient over ranks and returns this rank's rows of it, so every
-    rank must run the backward pass (as DDP does anyway).
+    Backward sums the gradient over ranks and returns this rank's rows of it, so every rank must run the backward pass
+    (as DDP does anyway).
+
+    Args:
+        x: (B, ...), of the same B on every rank.
+
+    Returns:
+        (W*B, ...) on every rank, of W ranks; `x` itself in one process.
+
+    >>> gather(torch.zeros(2, 3)).shape  # one process
+    torch.Size([2, 3])
     """
     return _Gather.apply(x) if is_active() else x
 

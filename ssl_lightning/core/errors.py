@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that names the thing and its fix. The entry prints it without a traceback."""
+    """A mistake of the user's: one line that names the thing and its fix. The entry prints it without a traceback.
+
+    >>> raise UserError("photos holds no image; give data.root=FOLDER")
+    Traceback (most recent call last):
+    ssl_lightning.core.errors.UserError: photos holds no image; give data.root=FOLDER
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows, which asks for it by this name: the line, without a traceback through our code."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Interrupted(BaseException):

@@ -21,7 +21,11 @@ Size = int | Sequence[int]  # of a view along each axis, in pixels or samples; o
 
 
 class Encoder(Protocol):
-    """Items x (B, ...) -> features (B, out_dim)."""
+    """Items x (B, ...) -> features (B, out_dim). Nothing is inherited: a module with `out_dim` is one.
+
+    >>> backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 64))
+    >>> backbone.out_dim = 64
+    """
 
     @property
     def out_dim(self) -> int: ...
@@ -34,6 +38,11 @@ class TokenEncoder(Encoder, Protocol):
 
     R = `num_prefix_tokens` tokens that belong to no patch stand before them: the class token, if there is one, is the
     first. Patches are counted along the grid, the last axis fastest.
+
+    >>> from ssl_lightning.models import ViT
+    >>> net = ViT(image_size=32, patch_size=8, dim=48, depth=1, heads=3)
+    >>> net.grid, net.token_dim, net.num_prefix_tokens
+    ((4, 4), 48, 1)
     """
 
     @property
@@ -97,7 +106,12 @@ class AttendingEncoder(TokenEncoder, Protocol):
 
 
 class MapEncoder(Encoder, Protocol):
-    """An encoder whose features are the mean of a map over its places."""
+    """An encoder whose features are the mean of a map over its places.
+
+    >>> from ssl_lightning.models import ConvNetSmall
+    >>> ConvNetSmall(width=8).forward_features(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 32, 4, 4])
+    """
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -72,6 +72,9 @@ class Task(nn.Module):
             There are no naive features.
         names: the K classes or targets, known after `prepare`.
         node: the config node that builds it, where a config does.
+
+    >>> class Ordered(Task):
+    ...     reads, main = "numbers", "mae"  # and `loss` and `metrics`
     """
 
     reads: ClassVar[Reads] = CLASSES

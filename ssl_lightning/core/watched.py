@@ -19,12 +19,22 @@ BANK, QUERIES = 0, 1  # the labelled items that kNN looks up; those that are sco
 
 
 class StepOutput(TypedDict):
-    """What a training step returns."""
+    """What a training step returns; `SSLMethod.output` packs it.
 
-    loss: Tensor  # scalar, with gradient
-    features: Tensor  # (V*B, D), detached, of the views that the student sees, stacked in order
-    embeddings: Tensor  # (2*B, P), detached, of both global views, stacked in order; (B, P) where there is one
-    watch: dict[str, Tensor | float]  # further scalars to log as train/<name>
+    Args:
+        loss: scalar, with gradient.
+        features: (V*B, D), detached, of the views that the student sees, stacked in order.
+        embeddings: (2*B, P), detached, of both global views, stacked in order; (B, P) where there is one.
+        watch: further scalars to log as train/<name>.
+
+    >>> StepOutput(loss=torch.tensor(1.0), features=torch.zeros(4, 8), embeddings=torch.zeros(4, 2), watch={})["watch"]
+    {}
+    """
+
+    loss: Tensor
+    features: Tensor
+    embeddings: Tensor
+    watch: dict[str, Tensor | float]
 
 
 class EmbedOutput(TypedDict):

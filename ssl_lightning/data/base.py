@@ -64,6 +64,8 @@ class DataModule(Labelled, Position, LightningDataModule):
         query_size: evaluation items scored during training; None = all.
         seed: of the shuffle, the views and all subsets.
         worker_timeout: seconds after which processes that do not answer end the run.
+
+    >>> from ssl_lightning.modalities.image import Shapes  # one of its subclasses
     """
 
     modality: ClassVar[str] = ""  # one word, for the card

@@ -7,6 +7,10 @@ class Views:
     """How many views of an item are drawn, and what each is for.
 
     What a config may name under `views` descends from this class. A data module draws them in `training_views`.
+
+    >>> class Pairs(Views):
+    ...     def roles(self) -> tuple[str, ...]:
+    ...         return "global", "global"
     """
 
     def roles(self) -> tuple[str, ...]:

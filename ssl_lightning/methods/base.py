@@ -40,6 +40,12 @@ class SSLMethod(LightningModule):
         seed: of what the method draws (`draw`).
 
     In one's own Trainer a plain DataLoader of `([v1, v2], labels)` will do (`methods.plain`).
+
+    >>> class Invariant(SSLMethod):
+    ...     def training_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+    ...         features = self.backbone(concat(batch.global_views))  # (2B, D)
+    ...         f1, f2 = features.chunk(2)
+    ...         return self.output((f1 - f2).square().mean(), features, f1, f2)
     """
 
     uses_local_views = False  # whether the step makes something of multi-crop's small views

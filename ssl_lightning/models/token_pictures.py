@@ -13,8 +13,8 @@ from ssl_lightning.core.protocols import attends, has_tokens, token_encoder
 def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
     """For images (B, C, H, W) the maps of the class token, a column per head, and the patch tokens as colours.
 
-    Each map is scaled to its own maximum. Networks without tokens, and items that are no images, have neither; those
-    without a class token have no maps.
+    Each map is scaled to its own range, as in the authors' figures: black is its least, white its most. Networks
+    without tokens, and items that are no images, have neither; those without a class token have no maps.
     """
     if not has_tokens(backbone) or x.ndim != 4:
         return {}
@@ -22,7 +22,8 @@ def attention_pictures(backbone: nn.Module, x: Tensor) -> dict[str, list[Tensor]
         return {"patch_pca": patch_pictures(backbone, x)}
     encoder: Any = backbone
     maps = encoder.attention(x).float()
-    maps = maps / maps.amax((2, 3), keepdim=True)
+    least, most = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    maps = (maps - least) / (most - least).clamp_min(1e-12)
     columns = [_pixels(one[:, None].expand(-1, 3, -1, -1), x) for one in maps.unbind(1)]
     return {"attention": [x, *columns], "patch_pca": patch_pictures(backbone, x)}
 

@@ -22,6 +22,7 @@ class Axis:
     end: float
     log: bool = False
     known: bool = True  # whether any value was there to choose the ends by
+    whole: bool = False  # of steps or epochs: ticks at whole numbers alone
 
     def place(self, value: float) -> float:
         """Where a value lies; one that a logarithmic axis cannot show lies at its low end."""
@@ -32,7 +33,8 @@ class Axis:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Round values between the ends, both included where they are round."""
-        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, wanted)
+        found = log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, wanted)
+        return [value for value in found if value == round(value)] if self.whole else found
 
 
 def axis(values: Iterable[float], start: float, end: float, log: bool = False, zero: bool = False) -> Axis:

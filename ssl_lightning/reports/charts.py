@@ -20,6 +20,7 @@ from ssl_lightning.reports.drawing import (
     Points,
     Series,
     across,
+    along,
     band_of,
     colored,
     cut,
@@ -58,10 +59,7 @@ def line_chart(
     kept = [shown(one, log) for one in series]
     told = legend([(one.name, colored(one, i)) for i, one in enumerate(series)]) if len(series) > 1 else ""
     top = TOP + (16 * legend_rows(series) if told else 0)
-    xs = axis((v for one in kept for v in one.x), LEFT, WIDTH - RIGHT)
-    if any(one.x for one in kept):  # lines begin at the edge
-        ends = min(v for one in kept for v in one.x), max(v for one in kept for v in one.x)
-        xs = Axis(ends[0], ends[1] if ends[1] > ends[0] else ends[0] + 1, LEFT, WIDTH - RIGHT)
+    xs = along([v for one in kept for v in one.x])
     spread = [v for one in kept for side in (one.y, one.low or (), one.high or ()) for v in side]
     ys = axis([*spread, *(band[:2] if band else ())], HEIGHT - BOTTOM, top, log)
     marked = [across(band, ys)] if band else []

@@ -47,6 +47,14 @@ CHARTS = (
 )
 LESS: tuple[str, ...] = ("train/probe_loss", "train/probe_top1", "train/memory_mb", "train/embedding_scale")
 LESS += ("train/uniformity", "train/alignment")  # shown last
+TITLES = {
+    "train/probe_loss": "Loss of the online probe",
+    "train/probe_top1": "Online probe on training items",
+    "train/memory_mb": "Memory (MB)",
+    "train/embedding_scale": "Scale of the embeddings (1 = first look)",
+    "train/uniformity": "Uniformity of the embeddings",
+    "train/alignment": "Alignment of the embeddings",
+}
 MANY = 24  # charts of a page
 
 
@@ -62,7 +70,8 @@ def charts(run: Run, look: Look) -> list[str]:
             found.append(line_chart(series, chart.title, chart.over, "", chart.percent, chart.log, _band(chart, look)))
     own = [name for name in _names(run.rows) if name not in told]
     for name in sorted(own, key=lambda name: (name in LESS, name)):
-        found.append(line_chart([_series(run.rows, name, name)], name, "step", percent=name.endswith("top1")))
+        title = TITLES.get(name, name)
+        found.append(line_chart([_series(run.rows, name, title)], title, "step", percent=name.endswith("top1")))
     return found[:MANY]
 
 

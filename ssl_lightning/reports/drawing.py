@@ -66,6 +66,15 @@ def text(words: str, x: float, y: float, kind: str = "tick", anchor: str = "", t
     return f'<text class="{kind}" {place}{anchored}>{escape(words)}</text>'
 
 
+def along(values: Sequence[float]) -> Axis:
+    """The lower axis of lines, which begin at its edge; a single value lies in the middle."""
+    if not values:
+        return Axis(0.0, 1.0, LEFT, WIDTH - RIGHT, known=False)
+    low, high = min(values), max(values)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    return Axis(low, high, LEFT, WIDTH - RIGHT, whole=all(value == round(value) for value in values))
+
+
 def frame(xs: Axis, ys: Axis, x_label: str, y_label: str, percent: bool, percent_x: bool = False) -> str:
     """Grid, ticks and the names of the axes."""
     lines, middle = [], (LEFT + WIDTH - RIGHT) / 2

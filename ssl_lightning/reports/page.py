@@ -24,6 +24,8 @@ QUALITY = {
     "feature_std": ("Spread", "0 where all features point the same way, 1 where they point everywhere alike"),
 }
 
+QUALITY_SHORT = {"rankme": "directions in use", "feature_std": "1 is uniform"}
+
 
 def html_of(run: Run) -> str:
     """The whole page, a pure function of what lies in the run's folder but for the dates of its files."""
@@ -96,6 +98,11 @@ def tiles(run: Run) -> list[str]:
             found.append(tile(names.BASELINES.get(str(name), str(name)), names.value(key, score), ", ".join(told)))
     if not keys:
         found += running(run)
+        measured = run.results.get("quality")
+        measured = measured if isinstance(measured, Mapping) else {}
+        for key, short in QUALITY_SHORT.items():
+            if isinstance(measured.get(key), int | float):
+                found.append(tile(QUALITY[key][0], number(measured[key]), short))
     if (seconds := run.results.get("seconds")) is not None and isinstance(seconds, int | float):
         rate = run.results.get("samples_per_second") or run.results.get("images_per_second")
         noun = run.kept.about.get("noun") or "item"
@@ -212,7 +219,8 @@ def features(run: Run) -> str:
         about += f" of {its.number('test_items')}"
     where = "training" if run.kept.about.get("bank") == "train" else "other test"
     dots = f"Each dot is one of {about}; near ones have similar features. Point at a dot to see it."
-    near = f"A test {noun} and the {where} {noun}s nearest to it, with their cosine. Red: another class."
+    near = f"A test {noun} and the {where} {noun}s nearest to it, with their cosine."
+    near += " Red: another class." if its.labelled else ""
     odd = f"By mean cosine to the {its.number('k')} nearest {where} {noun}s."
     twins = f"Pairs with nearly equal features and nearly equal values, among {about}."
     blocks = [

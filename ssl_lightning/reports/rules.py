@@ -171,7 +171,9 @@ def low_rank(look: Look) -> Finding | None:
         "low_rank",
         WATCH,
         f"The features use few directions: effective rank {rank:.1f} of {width}.",
-        "The rank of features grows during training, or settles well above the number of a few.",
+        "What predicts pixels begins so, and its features are read out better by a linear probe than by kNN."
+        if look.method in MASKED
+        else "The rank of features grows during training, or settles well above the number of a few.",
         "Compare with a longer run; stronger views, a larger batch or a lower rate help where it stays low.",
         unless=BROKEN,
     )

@@ -49,10 +49,24 @@ def untrained(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | Path, **card: Any) -> Path:
-    """Write `folder/backbone.safetensors`: the weights and the card. Returns its path.
+    """Write `folder/backbone.safetensors`, the weights and the card, for `load_backbone`.
 
-    `config` is the backbone's plain config node (`_target_` and arguments); `card` takes image_size, mean, std, method,
-    data and whatever else is worth knowing, as plain JSON values.
+    Args:
+        backbone: the network.
+        config: how it is built, `_target_` and arguments, plain values.
+        folder: where to; it is made where it is not there.
+        **card: image_size, mean, std, method, data and whatever else is worth knowing, as plain JSON values.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: the network has no width, or the file cannot be written.
+
+    >>> from ssl_lightning.models import ConvNetSmall
+    >>> node = {"_target_": "ssl_lightning.models.convnet.ConvNetSmall", "width": 8}
+    >>> save_backbone(ConvNetSmall(8), node, "mine", image_size=32).name
+    'backbone.safetensors'
     """
     whole = {"backbone": untrained(config), "out_dim": out_dim(backbone), **card}
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.state_dict().items()}
@@ -174,7 +188,16 @@ def load_weights(backbone: nn.Module, ref: str | Path | Pretrained) -> None:
 
     Files of other programs are read as they are (`foreign.fitted`): the teacher of a DINO, the encoder of a MAE, other
     libraries' names. What only training needs is set aside and positions are resampled, with a line on it.
-    Raises UserError naming the first keys that are missing and left over: never loads a part in silence.
+
+    Args:
+        backbone: the network; the weights that it has go.
+        ref: a run, a checkpoint, a weights file, "timm:<name>", or what `resolve_ckpt` made of one of these.
+
+    Raises:
+        UserError: a tensor is missing, left over or of another shape (the first are named), or is not finite: a part is
+            never loaded in silence.
+
+    >>> load_weights(resnet("resnet50"), "moco_v2_800ep_pretrain.pth.tar")  # doctest: +SKIP
     """
     checkpoint = ref if isinstance(ref, Pretrained) else resolve_ckpt(ref)
     wanted, names = foreign.own_state(backbone), list(backbone.state_dict())

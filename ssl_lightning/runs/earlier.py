@@ -24,6 +24,7 @@ LATER: dict[str, Any] = {
     "method.projector.activation": "relu",
     "backbone.uniform_drop_path": False,
     "stage.probes": None,
+    "stage.formats": ["safetensors"],  # of an export
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

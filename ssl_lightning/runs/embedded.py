@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs.opened import Run
 
 if TYPE_CHECKING:
     import numpy as np
+
+SPLITS = ("train", "test", "all")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,10 @@ class Embedded:
         targets: (N, L) where each item has several labels, or numbers; None elsewhere.
         files: the features_<split>.npz that these were read from.
         run: the run of the embedding.
+
+    >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP
+    >>> found.features[found.split == "test"].shape  # doctest: +SKIP
+    (120, 512)
     """
 
     features: np.ndarray[Any, Any]
@@ -49,7 +56,9 @@ def embedded(run: Run) -> Embedded:
     """What a run of stage=embed has written."""
     import numpy as np
 
-    files = tuple(path for split in ("train", "test") if (path := run.path / f"features_{split}.npz").is_file())
+    files = tuple(path for split in SPLITS if (path := run.path / f"features_{split}.npz").is_file())
+    if not files:
+        raise UserError(f"{run.name} holds no features_<split>.npz, which arrays are read from; add npz to its formats")
     parts = []
     for file in files:
         with np.load(file) as opened_file:  # plain arrays, no pickle

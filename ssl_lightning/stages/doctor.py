@@ -32,6 +32,7 @@ from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
 GIB = 2**30
+WIDTH = 100  # of the page
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 
 
@@ -93,7 +94,7 @@ def page(found: Iterable[Finding], title: str) -> str:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    width = max(40, min(shutil.get_terminal_size((110, 24)).columns, 120))
+    width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
     return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
                          break_on_hyphens=False) or [head]  # fmt: skip
 
@@ -124,6 +125,10 @@ def machine(data: DataModule) -> Iterable[Finding]:
         told = os.environ.get("OMP_NUM_THREADS")
         fix = f"OMP_NUM_THREADS={told} says so; unset it" if told else "torch.set_num_threads, or fewer other programs"
         yield Finding("machine", "warn", f"torch computes with {threads} of {cores} cores", fix)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 1.5 * cores:
+        what = f"other programs are at work (a load of {load:.0f} on {cores} cores): times below are too long"
+        yield Finding("machine", "warn", what, "look again when they are done")
     workers = data.num_workers if data.num_workers is not None else automatic_workers()
     if workers > 2 * cores:
         yield Finding("machine", "warn", f"data.num_workers={workers} on {cores} cores", f"data.num_workers={cores}")
@@ -199,7 +204,7 @@ def _cost(
         epoch = timer.step * plan.steps
         found |= {"seconds_per_step": round(timer.step, 4), "seconds_per_epoch": round(epoch, 1)}
         what = (
-            f"{timer.step:.2g} s a step of {plan.together} {data.noun}s, {words(epoch)} an epoch of {plan.steps} steps"
+            f"{words(timer.step)} a step of {plan.together} {data.noun}s, {words(epoch)} an epoch of {plan.steps} steps"
         )
         if plan.total:
             hours = timer.step * plan.total / 3600
@@ -234,7 +239,7 @@ def words(seconds: float) -> str:
     ('12 s', '5 min', '2.5 hours', '3.5 days')
     """
     if seconds < 90:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} hours" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

@@ -187,8 +187,8 @@ Accuracies are fractions, on the evaluation split of the training's own data, of
 {table}
 ## Licence
 
-Not stated: the program that wrote this file does not know the licences of the data and of weights that the training
-began with. Add `license:` above once you know them.
+The licences of the data, and of weights that the training began with, are unknown to the program that wrote this file.
+Add `license:` above once you know them.
 """
 
 

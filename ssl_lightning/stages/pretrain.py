@@ -71,9 +71,9 @@ def run(
     """
     watch = Stopwatch()
     check(method, data, task)
-    probed = partial(data_of, probes, other_data, partial(fed_alike, method, data), "pretrain", task or Classify())
-    if judge:
-        probed()  # refused before the training, and read again after it: no second copy of the data in between
+    alike = partial(fed_alike, method, data)
+    if judge:  # refused before the training, and read again after it: no second copy of the data in between
+        data_of(probes, other_data, alike, "pretrain", task or Classify())
     method.backbone_rate, method.layer_decay = backbone_rate, layer_decay
     begun = copy.deepcopy(method.backbone)  # the very weights this run begins with
     make_fast(method, channels_last, compile)
@@ -88,7 +88,8 @@ def run(
         before = begun.to(device) if start and start.loaded else None  # a baseline, too
         keep = Keeper(run.path, data, method, run.overrides, k, temperature)
         results |= judge_backbone(embed, random, data, device, k, temperature, start=before, task=task, keep=keep)
-        results |= on_features(embed, random, probed(), device, k, temperature)
+        probed = data_of(probes, other_data, alike, "pretrain", task or Classify())
+        results |= on_features(embed, random, probed, device, k, temperature)
     if still:
         results["verdict"] = " ".join([still, *([results["verdict"]] if "verdict" in results else [])])
     return {

@@ -349,3 +349,24 @@ def test_the_heat_map_tells_shares_in_percent_and_others_as_they_are(
         ledger.add(a, {"a": a, "b": "x"}, 0, found)
     ledger.show()
     assert drawn == [[[0.25 * scale], [0.5 * scale]]]
+
+
+def test_what_probes_find_stands_beside(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for k, value in (("5", 0.4), ("20", 0.6)):
+        probes = {"speaker": {"knn_top1": 1 - value, "baselines": {}}, "sex": {"knn_top1": None}}
+        ledger.add(f"k={k}", {"k": k}, 0, {"knn_top1": value, "probes": probes})
+    assert ledger.columns() == ["k", "status", "knn_top1", "probes.speaker.knn_top1"]
+    assert [row["probes.speaker.knn_top1"] for row in rows(tmp_path)] == ["0.4", "0.6"]
+    ledger.add("k=1", {"k": "1"}, 1, None)
+    assert rows(tmp_path)[-1]["probes.speaker.knn_top1"] == ""
+
+
+def test_probes_may_be_swept(here: Path) -> None:
+    """A value with commas and "=" of its own is one value."""
+    probes = ["{a:{label_column:sex},b:{label_column:'x=1'}}", "{a:{label_column:sex},b:{label_column:'y=2'}}"]
+    jobs = Jobs({"x=1": 0.3, "y=2": 0.4})
+    words = ["stage=knn", "ckpt=timm:resnet18", "data=folder", "data.root=r", "data.labels=r.csv"]
+    assert sweep.main(parse([*words, "-m", f"probes={','.join(probes)}"]), jobs) == 0
+    (folder,) = Path("runs").iterdir()
+    assert [row["stage.probes"] for row in rows(folder)] == [probes[1], probes[0]]

@@ -181,7 +181,8 @@ def test_pictures_have_a_map_for_each_head_and_a_colour_for_each_patch() -> None
     assert image is x
     maps = net.attention(x)
     for number, column in enumerate((first, second)):
-        scaled = (255 * maps[:, number] / maps[:, number].amax((1, 2), keepdim=True)).round().to(torch.uint8)
+        low, high = maps[:, number].amin((1, 2), keepdim=True), maps[:, number].amax((1, 2), keepdim=True)
+        scaled = (255 * (maps[:, number] - low) / (high - low)).round().to(torch.uint8)
         assert torch.equal(column[:, 0, ::4, ::4], scaled)
         assert torch.equal(column[:, :, ::4, ::4], column[:, :, 3::4, 3::4])
     colours = shown["patch_pca"][1].permute(1, 0, 2, 3).flatten(1)

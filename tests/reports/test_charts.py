@@ -76,6 +76,15 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
     assert ticks(low, high) == pytest.approx(expected)
 
 
+def test_steps_and_epochs_have_whole_ticks() -> None:
+    drawn = line_chart([Series("a", [1, 2, 3], [0.1, 0.2, 0.3])], "t", "epoch")
+    below = [float(node.text or "") for node in ElementTree.fromstring(drawn).iter("text") if node.get("y") == "228.0"]
+    assert below == [1, 2, 3]
+    single = line_chart([Series("a", [4], [0.1])], "t", "epoch")
+    below = [node.text for node in ElementTree.fromstring(single).iter("text") if node.get("y") == "228.0"]
+    assert below == ["4"]
+
+
 def test_ticks_of_logarithms() -> None:
     assert log_ticks(1e-4, 1.0) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     assert log_ticks(0.9, 12) == pytest.approx([1, 2, 5, 10])

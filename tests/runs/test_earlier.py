@@ -21,11 +21,24 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.runs import earlier
 from ssl_lightning.runs.earlier import CORRECTED, LATER, WITHIN, as_begun
 from ssl_lightning.runs.folder import RunFolder, differences
-from ssl_lightning.stages import knn
+from ssl_lightning.stages import export, knn
 from tests.recipes import NAMES, composed
 
 PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
-WHOSE = [DataModule, Folder, Folder, OptimizerRecipe, View, SupConLoss, MAEDecoder, TokenPredictor, MLP, ViT, knn.run]
+WHOSE = [
+    DataModule,
+    Folder,
+    Folder,
+    OptimizerRecipe,
+    View,
+    SupConLoss,
+    MAEDecoder,
+    TokenPredictor,
+    MLP,
+    ViT,
+    knn.run,
+    export.run,
+]
 
 
 def without(node: Any, pattern: list[str]) -> Any:
@@ -60,7 +73,8 @@ def stored_before(config: Config) -> dict[str, Any]:
 def test_what_came_later_has_the_former_value_as_its_default() -> None:
     """So a config without the key builds what it built."""
     for (pattern, before), owner in zip(LATER.items(), WHOSE, strict=True):
-        assert inspect.signature(owner).parameters[pattern.rpartition(".")[2]].default == before, pattern
+        default = inspect.signature(owner).parameters[pattern.rpartition(".")[2]].default
+        assert (list(default) if isinstance(default, tuple) else default) == before, pattern
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -113,3 +127,11 @@ def test_the_run_itself_is_built_as_it_was_begun(
     assert main(words) == 0
     assert [scheduler.warmup_epochs for scheduler in built] == [3]
     assert "kept as this run was started: scheduler.warmup_epochs=3" in capsys.readouterr().out
+
+
+def test_an_export_from_before_there_were_formats_is_done(tmp_path: Path) -> None:
+    now = {"stage": {"_target_": "ssl_lightning.stages.export.run", "formats": ["safetensors"]}}
+    old = {"stage": {"_target_": "ssl_lightning.stages.export.run"}}
+    assert as_begun(old, now) == (old, [])
+    more = {"stage": {**now["stage"], "formats": ["onnx"]}}
+    assert differences(as_begun(old, more, ["stage.formats=[onnx]"])[0], old)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from ssl_lightning.__main__ import main
+from ssl_lightning.cli import run as build
+from ssl_lightning.cli.compose import compose
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.finding import Finding
 from ssl_lightning.losses.nt_xent import NTXent
@@ -143,6 +145,21 @@ def test_the_command_looks_anew(
     assert sorted(file.name for file in folder.iterdir()) == ["config.yaml", "doctor.json", "results.json"]
     assert json.loads((folder / "doctor.json").read_text())["bad"] == 1
     assert main(["stage=doctor", "data=folder", "data.root=absent"]) == 2
+    assert not (tmp_path / "runs" / "doctor-simclr-folder").exists()
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["trainer.max_epochs=50", "scheduler.warmup_epochs=3", "optimizer.base_lr=0.1", "callbacks=minimal", "logger=[csv]",
+     "views.global_1.count=2", "data.bank_size=100", "callbacks.checkpoint.every_n_epochs=5"],
+)  # fmt: skip
+def test_it_takes_the_words_of_the_training(word: str) -> None:
+    build.check(compose(["stage=doctor", "data=cifar10", word]))
+
+
+def test_a_word_of_another_stage_is_refused() -> None:
+    with pytest.raises(UserError, match=r"stage\.k"):
+        build.check(compose(["stage=doctor", "stage.k=5"]))
 
 
 def test_an_unknown_folder_is_a_user_error(tmp_path: Path) -> None:

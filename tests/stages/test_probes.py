@@ -1,5 +1,6 @@
 """`stage.probes`: further labels told from the same features, each as if it were a stage's own."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from ssl_lightning.cli.run_parts import changed
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import knn, linear
-from tests.stages.tiny_run import TinyData, a_run, a_trainer, judged
+from ssl_lightning.stages import knn, linear, pretrain
+from ssl_lightning.stages.common import open_backbone
+from tests.stages.test_pretrain_stage import a_method
+from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged, two_views
+
+# Lightning itself uses what newer torch versions warn of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 FEW = ProbeSettings(lrs=(0.1,), weight_decays=(0.0,), epochs=2)
 
@@ -56,6 +62,62 @@ def test_a_probe_finds_what_a_stage_of_its_own_finds(stage: str, tmp_path: Path)
     }
     assert "probes" not in plain
     assert found[key] != found["probes"]["half"][key]
+
+
+def pretrained(path: Path, data: TinyData, **more: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """(the results of a pretraining, its weights)."""
+    method, folder = a_method("simclr"), a_folder(path / "run")
+    trainer = partial(a_trainer(path), max_epochs=1, limit_val_batches=0)
+    found = pretrain.run(method, data, trainer, folder, "some", "tiny", k=7, **more)
+    return found, method.state_dict()
+
+
+def test_a_pretraining_ends_with_its_probes(tmp_path: Path) -> None:
+    """Its own data may have no labels; what is trained is the same with them and without."""
+    loading = {"views": two_views(), "num_workers": 0}
+    probes = {"half": {"labels": True}}
+    found, weights = pretrained(tmp_path / "a", TinyData(60, 30, **loading), probes=probes, other_data=other_data)
+    plain, same = pretrained(tmp_path / "b", TinyData(60, 30, **loading))
+    assert all(torch.equal(weights[key], value) for key, value in same.items())
+    assert {key: found[key] for key in ("knn_top1", "linear_top1", "quality", "baselines", "protocol")} == {
+        key: plain[key] for key in ("knn_top1", "linear_top1", "quality", "baselines", "protocol")
+    }
+    half = found["probes"]["half"]
+    assert set(half) == {"knn_top1", "linear_top1", "baselines", "classes"}
+    assert set(half["baselines"]) == {"random_init", "raw_pixels"}
+    run = open_backbone(tmp_path / "a" / "run", {}, seed=3)
+    alone = knn.run(run, Halves(60, 30), a_trainer(tmp_path), k=7)
+    assert half["knn_top1"] == alone["knn_top1"]
+    assert half["baselines"]["raw_pixels"] == alone["baselines"]["raw_pixels"]
+    bare = TinyData(60, 30, labelled=False, **loading)
+    found, _ = pretrained(tmp_path / "c", bare, probes=probes, other_data=other_data)
+    assert "knn_top1" not in found
+    assert found["probes"]["half"] == half
+
+
+def test_a_wrong_probe_stops_a_pretraining_before_it_begins(tmp_path: Path) -> None:
+    data = TinyData(60, 30, views=two_views(), num_workers=0)
+    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels; stage=pretrain"):
+        pretrained(tmp_path, data, probes={"half": {"labels": False}}, other_data=other_data)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    words = ["method=simclr", "stage.judge=false", "stage.probes={other:{image_seed:3}}"]
+    with pytest.raises(UserError, match=r"reads stage\.probes only with stage\.judge=true"):
+        check(compose(words))
+
+
+def test_a_pretraining_of_no_numbers_ends_without_its_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = pretrain.train
+
+    def broken(method: Any, *rest: Any) -> Any:
+        done = train(method, *rest)
+        next(method.backbone.parameters()).data.fill_(torch.nan)
+        return done
+
+    monkeypatch.setattr(pretrain, "train", broken)
+    data = TinyData(60, 30, views=two_views(), num_workers=0)
+    found, _ = pretrained(tmp_path, data, probes={"half": {"labels": True}}, other_data=other_data)
+    assert "not finite" in found["verdict"]
+    assert "probes" not in found
 
 
 def test_a_probe_without_labels_is_named_before_anything_is_computed(tmp_path: Path) -> None:

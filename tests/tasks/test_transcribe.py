@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation import verdict
 from ssl_lightning.models.audio import MelConvNet
 from ssl_lightning.tasks.transcribe import Transcribe, needed
 
@@ -74,6 +75,13 @@ def test_error_rates_count_edits_of_all_items_together() -> None:
     found = task.measure(torch.nn.functional.one_hot(paths, 4).float(), torch.tensor([0, 1, 2]))
     assert found["cer"] == pytest.approx((0 + 1 + 2) / (2 + 4 + 3))
     assert found["wer"] == pytest.approx((0 + 1 + 1) / (1 + 1 + 2))
+
+
+def test_fewer_errors_are_better() -> None:
+    task = task_of("ab")
+    assert verdict.against(0.1, 0.5, 100, task, "x") == "above x: CER 10.0 % against CER 50.0 %"
+    assert verdict.against(0.5, 0.1, 100, task, "x").startswith("not above x")
+    assert task.worst > 10  # an error rate may be more than 1
 
 
 def test_a_text_needs_as_many_steps_as_it_has_changes() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -76,7 +76,7 @@ def look(data: DataModule, seconds: float) -> list[Finding]:
     files = [(name, split) for name, split in names if isinstance(name, str)]
     short = _within(str(getattr(data, "root", None) or "."))
     lines = [*_sizes(found, data, seen), *_modes(found, data), *_broken(list(map(short, broken)), len(names))]
-    return [*lines, *_twice(files, found, short)]
+    return [*lines, *_twice(files, found, short, _classes(data))]
 
 
 def _files(data: Any) -> list[tuple[str | int, str]]:
@@ -139,7 +139,7 @@ def _exact_copies(paths: Sequence[Item], found: Sequence[Look]) -> list[list[Ite
         for name, split in files if len(files) > 1 else ():
             with contextlib.suppress(OSError), open(name, "rb") as file:
                 same[hashlib.file_digest(file, "blake2b").digest()].append((name, split))
-    return [group for group in same.values() if len(group) > 1]
+    return [sorted(group) for group in same.values() if len(group) > 1]
 
 
 def _sizes(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
@@ -196,10 +196,32 @@ def _within(root: str) -> Callable[[str], str]:
     return lambda path: path.removeprefix(inside)
 
 
-def _twice(files: Sequence[Item], found: Sequence[Look], short: Callable[[str], str]) -> Iterator[Finding]:
+def _classes(data: DataModule) -> dict[str, str]:
+    """The class of each file that has one."""
+    known: dict[str, str] = {}
+    for part in (data.train_set, data.test_set):
+        for path, label in zip(part.paths or (), part.labels.tolist(), strict=False):
+            if 0 <= label < len(part.classes):
+                known[path] = part.classes[label]
+    return known
+
+
+def _torn(groups: Sequence[Sequence[Item]], short: Callable[[str], str], known: Mapping[str, str]) -> Iterator[Finding]:
+    """Copies in different classes: one of the labels is wrong."""
+    torn = [group for group in groups if len({known[name] for name, _ in group if name in known}) > 1]
+    if torn:
+        told = [" = ".join(f"{short(name)} ({known.get(name, '')})" for name, _ in group[:2]) for group in torn]
+        what = f"{counted(len(torn), 'case')} of one image in two classes: {named(told)}"
+        yield Finding("data", "warn", what, "one of the two labels is wrong")
+
+
+def _twice(
+    files: Sequence[Item], found: Sequence[Look], short: Callable[[str], str], known: Mapping[str, str]
+) -> Iterator[Finding]:
     copies = _exact_copies(files, found)
     again = {name for group in copies for name, _ in group[1:]}
     near = [[(x.name, x.split) for x in pair] for pair in near_copies([x for x in found if x.name not in again])]
+    yield from _torn([*copies, *near], short, known)
     copies, near = ([[(short(name), split) for name, split in group] for group in some] for some in (copies, near))
     yield from _leaks("the same file", copies)
     yield from _leaks("nearly the same image", near)

@@ -59,6 +59,16 @@ def test_copies_are_named(folder: Path) -> None:
     assert "train/07.png ~ train/smaller.jpg" in near
 
 
+def test_one_image_in_two_classes(tmp_path: Path) -> None:
+    for i in range(24):
+        path = tmp_path / ("shorts", "skirt")[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        picture(i).save(path)
+    (tmp_path / "skirt" / "wrong.png").write_bytes((tmp_path / "shorts" / "02.png").read_bytes())
+    line = said(seen(tmp_path), "in two classes")
+    assert line.what == "1 case of one image in two classes: shorts/02.png (shorts) = skirt/wrong.png (skirt)"
+
+
 def test_broken_files_are_named(folder: Path) -> None:
     whole = (folder / "train" / "04.png").read_bytes()
     (folder / "train" / "cut.png").write_bytes(whole[: len(whole) // 2])
