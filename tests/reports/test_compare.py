@@ -284,7 +284,7 @@ def test_the_stage_takes_the_place_of_no_other_run(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [([], "stage.runs has no default: give stage.runs=..."), (["stage.runs=nowhere"], "nowhere is no run's folder"),
+    [([], "stage.runs: name the runs to compare"), (["stage.runs=nowhere"], "nowhere is no run's folder"),
      (["stage.runs=5"], "stage.runs"), (["stage.runs=[]"], "stage.runs")],
 )  # fmt: skip
 def test_mistakes_are_one_line_and_leave_nothing(
