@@ -145,7 +145,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"overrides": ["trainer.devices=2"]}, "start your script with torchrun --nproc-per-node=2"),
     ({"overrides": ["trainer=ddp_cpu"]}, "start your script with torchrun --nproc-per-node=2"),
     ({"overrides": ["trainer.num_nodes=2"]}, "--nnodes=2"),
-    ({"config_dir": "nowhere"}, "'nowhere' is none"),
+    ({"config_dir": "nowhere"}, "'nowhere' is not a folder"),
 ]
 
 

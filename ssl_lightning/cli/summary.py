@@ -19,6 +19,7 @@ from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, mea
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
 TOLD += " runs groups"
+NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
 LONGER = "trainer.max_epochs"  # a verdict that names it says: train longer
@@ -116,7 +117,7 @@ def _ranking(results: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for kind in dict.fromkeys((row.get("stage"), row.get("data"), row.get("task")) for row in rows):
         some = [row for row in rows if (row.get("stage"), row.get("data"), row.get("task")) == kind]
-        keys = [key for key in some[0] if key not in ("stage", "data", "task", "run") and not key.endswith("_std")]
+        keys = [key for key in some[0] if key not in NOT_RANKED and not key.endswith("_std")]
         keys = [key for key in keys if any(row.get(key) is not None for row in some)]
         cells = [[_mean(row, key) for key in keys] for row in some]
         found += [f"{kind[0]} on {kind[1]}", *table.columns([table.short(keys), *cells], "  ")]

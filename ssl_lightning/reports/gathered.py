@@ -16,6 +16,9 @@ from ssl_lightning.core.words import KINDS, LOWER, SECOND, last_word
 from ssl_lightning.reports.run_files import COSTS, Run, number_of
 from ssl_lightning.runs.comparison import differences, flatten
 
+# Choices that make the sections, that stand for values told one by one, or that leave the results as they are.
+NOT_SWEPT = {"stage", "data", "task", "experiment", "logger", "trainer"}
+
 
 @dataclass(frozen=True)
 class Group:
@@ -137,7 +140,7 @@ def differing(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
     A choice (`method`) stands for all that comes with it; within the same choices, every key that differs counts.
     """
-    chosen = sorted({key for run in runs for key in run.choices if key not in ("stage", "data", "task", "experiment")})
+    chosen = sorted({key for run in runs for key in run.choices} - NOT_SWEPT)
     parts = [key for key in chosen if len({str(run.choices.get(key)) for run in runs}) > 1]
     by_choices: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:

@@ -12,7 +12,7 @@ from ssl_lightning.reports.run_files import find
 from ssl_lightning.runs.folder import RunFolder, writing
 
 
-def run(run: RunFolder, runs: str | list[str]) -> dict[str, Any]:
+def run(run: RunFolder, runs: str | list[str] | None = None) -> dict[str, Any]:
     """Writes `compare.html` and `compare.csv`. What differs between the configs is found here and names the rows.
 
     Runs that are equal but for their seed are one group. The comparison is made anew at each call.
@@ -21,8 +21,10 @@ def run(run: RunFolder, runs: str | list[str]) -> dict[str, Any]:
         runs: folders of runs, a folder of runs (a sweep's), or patterns of these, such as runs/byol-*.
 
     Raises:
-        UserError: one of them leads to no run, or there are fewer than two in all.
+        UserError: there is none, one of them leads to no run, or there are fewer than two in all.
     """
+    if not runs:
+        raise UserError("stage.runs: name the runs to compare, stage.runs=[runs/a,runs/b], or a sweep's folder")
     paths = [path for path in find(runs) if path.resolve() != run.path.resolve()]
     if len(paths) < 2:
         raise UserError("stage.runs: give two runs or more to compare, stage.runs=[runs/a,runs/b]")

@@ -63,7 +63,7 @@ def test_flags() -> None:
         (["moco"], "key=value"),
         (["--cfg", "all"], "--cfg job"),
         (["--cfg"], "--cfg job"),
-        (["--config-dir", "nowhere"], "'nowhere' is none"),
+        (["--config-dir", "nowhere"], "'nowhere' is not a folder"),
         (["--config-dir"], "takes a folder"),
     ],
 )

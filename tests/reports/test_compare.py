@@ -91,6 +91,13 @@ def test_a_method_stands_for_what_comes_with_it(tmp_path: Path) -> None:
     assert [group.values for group in part.groups] == [("simclr", "default"), ("byol", "0.99"), ("byol", "0.9")]
 
 
+def test_choices_that_change_no_result_set_no_run_apart(tmp_path: Path) -> None:
+    node = config(1, choices={**CHOICES, "logger": "wandb", "trainer": "gpu", "experiment": "cpu"}, name="y")
+    (part,) = of([make(tmp_path / "a", config(), 0.5), make(tmp_path / "b", node, 0.4)])
+    assert part.keys == ()
+    assert len(part.groups[0].runs) == 2
+
+
 def test_other_stages_and_data_stand_apart(tmp_path: Path) -> None:
     finetune = config(choices={**CHOICES, "stage": "finetune"})
     cifar = config(choices={**CHOICES, "data": "cifar10"})
@@ -277,7 +284,7 @@ def test_the_stage_takes_the_place_of_no_other_run(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [([], "stage.runs has no default: give stage.runs=..."), (["stage.runs=nowhere"], "nowhere is no run's folder"),
+    [([], "stage.runs: name the runs to compare"), (["stage.runs=nowhere"], "nowhere is no run's folder"),
      (["stage.runs=5"], "stage.runs"), (["stage.runs=[]"], "stage.runs")],
 )  # fmt: skip
 def test_mistakes_are_one_line_and_leave_nothing(

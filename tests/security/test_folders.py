@@ -112,9 +112,9 @@ ATTACKS = [
     foreign("link out", "a folder that is a link out of `runs_dir`", outward, "leads out", "runs_dir=./proj_dir"),
     foreign("link loop", "a folder that is a link to itself", loop, "cannot be looked into"),
     foreign("bomb", "a config.yaml with an alias bomb", bomb, "too many values"),
-    foreign("pipe: config", "a config.yaml that is a named pipe", piped("config.yaml"), "is no file"),
-    foreign("pipe: checkpoint", "a last.ckpt that is a named pipe", piped("checkpoints/last.ckpt"), "is no file"),
-    foreign("pipe: id", "a wandb_id.txt that is a named pipe", piped("wandb_id.txt"), "is no file"),
+    foreign("pipe: config", "a config.yaml that is a named pipe", piped("config.yaml"), "regular file"),
+    foreign("pipe: checkpoint", "a last.ckpt that is a named pipe", piped("checkpoints/last.ckpt"), "regular file"),
+    foreign("pipe: id", "a wandb_id.txt that is a named pipe", piped("wandb_id.txt"), "regular file"),
     foreign("link: metrics", "a metrics.csv that is a link to a file elsewhere", linked("metrics.csv"), "leads out"),
     foreign("link: results", "a results.json that is a link to a file elsewhere", linked("results.json"), "leads out"),
 ]
