@@ -16,6 +16,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
+from ssl_lightning.core import progress
+
 # Settings of torch as (read, write, what a run begins with; None: as it is found).
 Setting = tuple[Callable[[], Any], Callable[[Any], Any], Any]
 
@@ -44,6 +46,7 @@ def untouched() -> Iterator[None]:
 
     with contextlib.ExitStack() as back:
         back.enter_context(warnings.catch_warnings())
+        back.callback(progress.watched, False)
         for keep in (_environment, _folder, _loggers, _handlers, _lists, _random, _random_of_devices):
             back.callback(keep())
         for read, write, fresh in _settings():
