@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation import verdict
+from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.models.audio import MelConvNet
 from ssl_lightning.tasks.transcribe import Transcribe, needed
 
@@ -342,3 +343,12 @@ def test_other_tasks_on_texts_are_refused_as_before(there: Path, capsys: pytest.
     rows = [(f"{i}.5", speaker) for i, speaker in enumerate(SPEAKERS)]
     assert fine_tune(there, "classes", rows, *APART, "task=classify") == 2
     assert "nearly all of them different" in capsys.readouterr().err
+
+
+def test_it_is_trained_on_whole_recordings(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    plain = AudioDataModule.weak_views
+    monkeypatch.setattr(AudioDataModule, "weak_views", lambda self, scale: asked.append(scale) or plain(self, scale))
+    rows = [("ab"[i % 2], speaker) for i, speaker in enumerate(SPEAKERS)]
+    assert fine_tune(there, "views", rows, *APART, "stage.picking=0", "stage.crop_scale=[0.2,0.4]") == 0
+    assert set(asked) == {(1.0, 1.0)}
