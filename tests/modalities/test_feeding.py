@@ -219,8 +219,8 @@ def test_a_card_that_does_not_say_how(tmp_path: Path) -> None:
     cards: list[tuple[dict[str, Any], str]] = [
         ({}, "does not say how"),
         ({"modality": "series"}, "'series' have no transform"),
-        ({"image_size": 32, "eval_resize": 8}, "does not say how .* eval_resize=8 is smaller"),
-        ({"image_size": 32, "mean": [0.5]}, "does not say how .* 1 numbers for 3 channels"),
+        ({"image_size": 32, "eval_resize": 8}, r"does not say how .*eval_resize=8 is smaller"),
+        ({"image_size": 32, "mean": [0.5]}, r"does not say how .*1 numbers for 3 channels"),
         ({"modality": "audio", "sample_rate": 8000, "length": 100, "representation": "wave", "mean": [0.1]}, "'std'"),
     ]
     for card, why in cards:
