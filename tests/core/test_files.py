@@ -57,7 +57,7 @@ def test_a_name_that_a_killed_process_leaves_is_known(tmp_path: Path) -> None:
     for name in ("config.yaml", "metrics.csv", "last.ckpt", "backbone.safetensors", "results.json", ".writable"):
         with atomic(tmp_path / name) as temporary:
             assert LEFT_OVER.fullmatch(temporary.name)
-            assert re.fullmatch(FILES[2], temporary.name)
+            assert re.fullmatch(FILES[-1], temporary.name)
             assert temporary.name.endswith(f".{os.getpid()}.tmp")
 
 

@@ -67,7 +67,8 @@ def test_device() -> None:
 def test_data_that_does_not_tell_loses_a_line_and_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     progress.watched(True)
     try:
-        opening.of_backbone(nn.Linear(2, 2), "simclr", SimpleNamespace(), torch.device("cpu"))  # type: ignore[arg-type]
+        opening.tell_backbone(nn.Linear(2, 2), "simclr")
+        opening.tell_items(SimpleNamespace(), torch.device("cpu"))  # type: ignore[arg-type]
         opening.say("data", lambda: "a\x1b[2Jb")
     finally:
         progress.watched(False)
