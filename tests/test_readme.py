@@ -8,6 +8,7 @@ that is only parsed. A block that begins with `# my_...` is that file. Pages wit
 import ast
 import re
 import shlex
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -171,11 +172,18 @@ def test_readme_is_short() -> None:
     assert len(text.split()) <= 700
 
 
-def test_the_code_of_docs_runs(folder: Path) -> None:
-    """docs/weights.md: a public file into our ViT, and a method in one's own Trainer."""
-    weights, trainer = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs" / "weights.md").read_text(), flags=re.S | re.M
-    )
+@pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
+def test_the_code_of_docs_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/weights.md: a public file into our ViT, the backbone of a run, a method in one's own Trainer."""
+    weights, own, *_, trainer = blocks(PAGES["docs/weights.md"])
+    words = ["name=simclr-photos", "data=folder", "data.root=photos", "data.image_size=32"]
+    monkeypatch.setattr("sys.argv", ["ssl_lightning", *words])
+    assert __main__.main(shrunk(words)) == 0
+    shutil.copy(next((folder / "photos").rglob("*.jpg")), "photo.jpg")
+    read: dict[str, Any] = {}
+    exec(own, read)
+    assert read["x"].shape == (3, 32, 32)
+    assert len(read["features"]) == 48
     net = ViT(image_size=518, patch_size=14, dim=384, heads=6, registers=4, layer_scale=1e-5)
     state = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
     torch.save(state, "dinov2_vits14_reg4_pretrain.pth")
