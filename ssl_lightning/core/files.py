@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +51,21 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = False) -> Non
     """Write a small file so that others see the old one or the whole new one; text as UTF-8. See `atomic`."""
     with atomic(path, durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def all_or_none(folder: Path) -> Iterator[Path]:
+    """A folder to write to, whose files and folders take their places in `folder` when the block ends without error."""
+    place = Path(tempfile.mkdtemp(prefix=".made.", suffix=".tmp", dir=folder))
+    try:
+        yield place
+        for made in sorted(place.iterdir()):
+            there = folder / made.name
+            if there.is_dir():  # of an export before: a folder cannot be replaced at once
+                there.rename(place / f"{made.name}.before")
+            os.replace(made, there)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

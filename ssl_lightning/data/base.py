@@ -7,7 +7,7 @@ loader gives to what a method is given is `on_after_batch_transfer`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_lightning.core import distributed
 from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.data.batch import RawBatch
+from ssl_lightning.data.batch import Drawn, RawBatch, drawn_by
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.data.labelled import Labelled, Split, only_at
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
@@ -36,19 +36,6 @@ from ssl_lightning.data.sampler import (
 )
 
 Loaded = tuple[Any, Any] | tuple[Any, Any, Any]  # sets: (train, test) or (train, test, probe)
-Drawn = tuple[list[Any], tuple[str, ...]]  # V views of B items, and the role of each; () = all global
-
-
-def drawn_by(hook: Callable[[RawBatch], Drawn], batch: RawBatch) -> Drawn:
-    """What a modality's hook returns, refused where it is no pair of views and roles."""
-    found = hook(batch)
-    pair = isinstance(found, list | tuple) and len(found) == 2
-    if pair and all(isinstance(part, list | tuple) for part in found):
-        return found[0], found[1]
-    raise UserError(
-        f"{hook.__qualname__} returned {type(found).__name__}; return ([view, ...], roles), where the roles are a "
-        "tuple of a word for each view, () where all are global"
-    )
 
 
 class DataModule(Labelled, Position, LightningDataModule):

@@ -1,13 +1,15 @@
 """What travels from the data to a method: `RawBatch`, as loaded, becomes `core.batch.Batch` on the device."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ssl_lightning.core.batch import Batch, Padded, chunk, concat
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import TRAIN, Purpose
 
-__all__ = ["Batch", "Padded", "RawBatch", "chunk", "concat"]
+__all__ = ["Batch", "Drawn", "Padded", "RawBatch", "chunk", "concat", "drawn_by"]
 
 
 class RawBatch(NamedTuple):
@@ -35,3 +37,18 @@ class RawBatch(NamedTuple):
     def images(self) -> Any:
         """`items`, by the name they had when all were images."""
         return self.items
+
+
+Drawn = tuple[list[Any], tuple[str, ...]]  # V views of B items, and the role of each; () = all global
+
+
+def drawn_by(hook: Callable[[RawBatch], Drawn], batch: RawBatch) -> Drawn:
+    """What a modality's hook returns, refused where it is no pair of views and roles."""
+    found = hook(batch)
+    pair = isinstance(found, list | tuple) and len(found) == 2
+    if pair and all(isinstance(part, list | tuple) for part in found):
+        return found[0], found[1]
+    raise UserError(
+        f"{hook.__qualname__} returned {type(found).__name__}; return ([view, ...], roles), where the roles are a "
+        "tuple of a word for each view, () where all are global"
+    )

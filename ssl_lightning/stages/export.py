@@ -1,15 +1,12 @@
 """stage=export: the backbone in files for code without this package: safetensors, ONNX, a folder for timm."""
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ssl_lightning.core import files
 from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
@@ -50,7 +47,7 @@ def run(
     parameters, found = sum(p.numel() for p in judged.backbone.parameters()), dict[str, Any]()
     names = {"safetensors": "backbone.safetensors", "onnx": "backbone.onnx", "hf": "hf"}
     if is_main():
-        with _all_or_none(run.path) as folder:
+        with files.all_or_none(run.path) as folder:
             save_backbone(judged.backbone, node, folder, **card)  # the card tells its sum, whether it is kept or not
             if "onnx" in formats:
                 found["onnx"] = export_onnx.write(judged.backbone, _shape(card), folder / names["onnx"])
@@ -76,21 +73,6 @@ def run(
         parameters=parameters,
         **found,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _all_or_none(folder: Path) -> Iterator[Path]:
-    """A folder to write to, whose files and folders take their places in `folder` when the block ends without error."""
-    place = Path(tempfile.mkdtemp(prefix=".export.", suffix=".tmp", dir=folder))
-    try:
-        yield place
-        for made in sorted(place.iterdir()):
-            there = folder / made.name
-            if there.is_dir():  # of an export before: a folder cannot be replaced at once
-                there.rename(place / f"{made.name}.before")
-            os.replace(made, there)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _shape(card: dict[str, Any]) -> tuple[int, ...]:
