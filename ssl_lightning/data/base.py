@@ -47,8 +47,7 @@ class DataModule(Labelled, Position, LightningDataModule):
         num_workers: processes that fetch; None = none for items in memory, else one per core, at most 8.
         label_fraction, labels_per_class: how many training labels `labelled_indices` gives out; None = all. Training
             batches bear these labels and no others.
-        bank_size: training items in the kNN bank during training; None = all.
-        query_size: evaluation items scored during training; None = all.
+        bank_size, query_size: items of the kNN bank, and evaluation items scored, during training; None = all.
         seed: of the shuffle, the views and all subsets.
         worker_timeout: seconds after which processes that do not answer end the run.
 
