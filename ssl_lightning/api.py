@@ -253,12 +253,11 @@ def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> 
         trusted: your own packages, where the backbone's class lives in one.
 
     Returns:
-        A plain nn.Module with `.out_dim` and
-
-        - `.transform(item)`: a path, PIL image, array or tensor of any size, mode and depth -> its input (C, H, W), as
-          the evaluation view of its training gives it; of audio a path, or a wave and its rate;
-        - `.embed(items, batch_size=64, device=None)`: files, a folder, images or arrays -> float32 (N, .out_dim);
-        - `.card`: a dict that says how it is built and fed (`image_size`, `mean`, `std`, `method`, `data` ...).
+        A plain nn.Module with `.out_dim`, `.card` (a dict that says how it is built and fed: `image_size`, `mean`,
+        `std`, `method`, `data` ...), `.transform(item)` (a path, PIL image, array or tensor of any size, mode and
+        depth -> its input (C, H, W), as the evaluation view of its training gives it; of audio a path, or a wave and
+        its rate) and `.embed(items, batch_size=64, device=None)` (files, a folder, images or arrays -> float32
+        (N, .out_dim)).
 
     Raises:
         UserError: there is nothing to read, it is damaged, or it is a bare state_dict: build that backbone yourself

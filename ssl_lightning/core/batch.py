@@ -124,8 +124,9 @@ def chunk(view: View, n: int) -> tuple[View, ...]:
     Returns:
         n of them, of B items each.
 
-    >>> [part.shape for part in chunk(torch.zeros(4, 3), 2)]
-    [torch.Size([2, 3]), torch.Size([2, 3])]
+    >>> first, second = chunk(torch.zeros(4, 3), 2)
+    >>> first.shape
+    torch.Size([2, 3])
     """
     return tuple(view.chunk(n))
 
