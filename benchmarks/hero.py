@@ -121,14 +121,14 @@ def main() -> None:
     labels = np.arange(ITEMS) % len(CLASSES)
     x = features(asked.run, images)
     figure = plt.figure(figsize=(14, 5.2))
-    draw_views(panel(figure, 0.015, 0.13, "Two views of each", "all it is told: these are one"))
+    draw_views(panel(figure, 0.015, 0.13, "Two views of each", "both show the same image"))
     draw_map(
         panel(
             figure,
             0.175,
             0.42,
             "A map of what it learned",
-            "like lies near like; frames are classes, which it never saw",
+            "similar images lie together; frame colours are classes it never saw",
         ),
         x,
         images,

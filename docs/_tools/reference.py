@@ -37,13 +37,13 @@ def value(given: Any) -> str:
     """A value as it is written in yaml."""
     given = list(given) if isinstance(given, tuple) else given
     text = yaml.safe_dump(given, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
 
 
 def kind(param: signatures.Param | None) -> str:
     text = ast.unparse(param.annotation) if param is not None and param.annotation is not None else ""
     text = text.replace("typing.", "").replace("Callable[..., ", "Callable[…, ")
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    return f"`{text}`" if text else ""
 
 
 def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "") -> list[str]:
@@ -73,7 +73,7 @@ def rows(node: dict[str, Any], said: dict[str, str], place: str, prefix: str = "
         if key in node or not meaning or param.default is None or key in HANDED:
             continue
         known = param.default_value()
-        default = value(known[0]) if known else f"`{ast.unparse(param.default)}`".replace("|", "\\|")
+        default = value(known[0]) if known else f"`{ast.unparse(param.default)}`"
         lines.append(f"| `{place}.{prefix}{key}` | {default} | {kind(param)} | {cell(meaning.rstrip('.'))} |")
     return lines
 
