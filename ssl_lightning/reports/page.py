@@ -71,7 +71,7 @@ def top(run: Run, title: str, found: list[Finding]) -> str:
     meta = f'<p class="meta"><span class="status {status}">{status}</span>{escape(names.home(run.config))}'
     meta += f" &middot; {escape(when)}</p>" if when else "</p>"
     level = BAD if any(f.level == BAD for f in found) else WATCH if any(f.level == WATCH for f in found) else OK
-    words = str(run.results.get("verdict") or "")
+    words = str(run.results.get("verdict") or "").rstrip(". ")
     if not words and not run.done:
         words = "still training; the verdict comes at the end"
     verdict = f'<p class="verdict {level}">{escape(words[:1].upper() + words[1:])}.</p>' if words else ""

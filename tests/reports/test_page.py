@@ -54,6 +54,7 @@ def test_a_finished_run_has_a_page_with_everything_on_it(made: Path) -> None:
     word = "over" if gain >= 0 else "against"
     assert f"{gain:+.1f} points {word} random weights" in text
     assert results["verdict"][1:] in text
+    assert f"{results['verdict'][1:].rstrip('.')}.</p>" in text  # one full stop
     assert "python -m ssl_lightning data=shapes data.size=200" in text  # the command that repeats it
     assert f"stage=linear ckpt={made}" in text
     assert "disc, ring, square" in text
