@@ -33,6 +33,11 @@ class Page(Watcher):
         self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         self._inputs: dict[str, Any] = {}
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.command:  # for the page of a run that is stopped in its first epoch
+            with pages.quietly("the command of this run"):
+                kept.add(self.folder, facts.of_command(self.command), {})
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,

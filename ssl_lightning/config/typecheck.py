@@ -49,7 +49,7 @@ def _convert(value: Any, annotation: ast.expr, module: str) -> Any:
     fitting = [result for member in members for result in _fit(value, *member)]
     if not fitting:
         choices = tuple(dict.fromkeys(choice for expr, _ in members for choice in _choices(expr)))
-        words = [_words(expr) for expr, _ in members if not _choices(expr)]
+        words = [_words(expr, home) for expr, home in members if not _choices(expr)]
         words += ["one of " + ", ".join(dict.fromkeys(map(str, choices)))] if choices else []
         raise Mismatch(" or ".join(dict.fromkeys(words)), choices)
     exact = [result for result in fitting if type(result) is type(value)]  # int | float: 1 stays 1
@@ -153,9 +153,13 @@ def _choices(expr: ast.expr) -> tuple[Any, ...]:
     return tuple(a.value for a in _arguments(expr) if isinstance(a, ast.Constant)) if _name(expr) == "Literal" else ()
 
 
-def _words(expr: ast.expr) -> str:
+def _words(expr: ast.expr, module: str) -> str:
     """An annotation in plain words."""
     name, arguments = _name(expr), _arguments(expr)
+    if name in LISTS and arguments:
+        choices = [str(choice) for item, _ in _members(arguments[0], module) for choice in _choices(item)]
+        if choices:
+            return f"a list of any of {', '.join(dict.fromkeys(choices))}"
     if isinstance(expr, ast.Constant):
         return "null"
     if name in TUPLES and arguments and not isinstance(arguments[-1], ast.Constant):

@@ -185,11 +185,27 @@ def against(
         beside = f"{named_baseline(constant[0])}: {task.word(constant[1])}"
         return f"Nothing useful learned: no better than the same answer for all ({beside}; {what}: {told})."
     gain, noise = (1 if task.higher else -1) * (mine - other), task.noise(other, items)
+    naive = _naive_beats(mine, items, task, baselines or {})
     if gain > noise:
-        return f"Better than {what}: {told}."
+        return f"Better than {what}: {told}.{naive}"
     if gain < -noise:
-        return f"Worse than {what}: {told}."
-    return f"No better than {what}: {told}, a difference within chance for {items} test items."
+        return f"Worse than {what}: {told}.{naive}"
+    return f"No better than {what}: {told}, a difference within chance for {items} test items.{naive}"
+
+
+def _naive_beats(mine: float, items: int, task: Task, baselines: Mapping[str, Any]) -> str:
+    """A sentence where the same labels do better on the naive features, beyond chance; else ""."""
+    for name, scores in baselines.items():
+        if name in (*NOT_NAIVE, task.chance) or not isinstance(scores, Mapping):
+            continue
+        other = next((value for key, value in scores.items() if key.endswith(f"_{task.main}")), None)
+        if (
+            isinstance(other, int | float)
+            and _better(other, mine, task)
+            and abs(other - mine) > task.noise(other, items)
+        ):
+            return f" A linear probe on {named_baseline(name)} does better, with {task.word(other)}: pretrain longer."
+    return ""
 
 
 def share_noise(share: float, items: int) -> float:

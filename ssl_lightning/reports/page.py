@@ -65,15 +65,15 @@ def title_of(run: Run) -> str:
 
 def top(run: Run, title: str, found: list[Finding]) -> str:
     """Title, state, tiles, verdict."""
-    status = "done" if run.done else "running"
+    status = "done" if run.done else "unfinished"
     begun, ended = (modified(run.folder / name) for name in ("config.yaml", "results.json"))
     when = f"{begun} to {ended}" if begun and ended else f"begun {begun}" if begun else ""
     meta = f'<p class="meta"><span class="status {status}">{status}</span>{escape(names.home(run.config))}'
     meta += f" &middot; {escape(when)}</p>" if when else "</p>"
     level = BAD if any(f.level == BAD for f in found) else WATCH if any(f.level == WATCH for f in found) else OK
-    words = str(run.results.get("verdict") or "")
+    words = str(run.results.get("verdict") or "").rstrip(". ")
     if not words and not run.done:
-        words = "still training; the verdict comes at the end"
+        words = "still training, or stopped; the verdict comes at the end"
     verdict = f'<p class="verdict {level}">{escape(words[:1].upper() + words[1:])}.</p>' if words else ""
     return (
         f'<div id="result"><h1>{escape(title)}</h1>{meta}<div class="tiles">{"".join(tiles(run))}</div>{verdict}</div>'

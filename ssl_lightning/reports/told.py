@@ -9,13 +9,12 @@ from ssl_lightning.reports.look import Look
 from ssl_lightning.reports.read import Run
 
 CLASSES = 12  # names that are listed
+NO_COMMAND = "The command of this run is not on record; config.yaml has all its settings."
 
 
 def what(run: Run, look: Look) -> str:
     """The command to repeat it, and tables of data, network, training and cost."""
     words = run.kept.about.get("command")
-    if not isinstance(words, list):
-        words = [f"{key}={value}" for key in ("method", "data", "stage") if (value := run.choices.get(key))]
     tables = [
         ("Data", data(run)),
         ("Network", network(run)),
@@ -27,7 +26,8 @@ def what(run: Run, look: Look) -> str:
     )
     protocol = html.facts([*_mapping(run.results.get("protocol")).items()])
     measured = html.details("How the results were measured", f'<div class="card">{protocol}</div>') if protocol else ""
-    return html.code(names.command(words)) + f'<div class="grid2">{cards}</div>{measured}'
+    begun = html.code(names.command(words)) if isinstance(words, list) else f'<p class="note">{NO_COMMAND}</p>'
+    return begun + f'<div class="grid2">{cards}</div>{measured}'
 
 
 def data(run: Run) -> list[tuple[str, Any]]:
@@ -102,8 +102,7 @@ def after(run: Run) -> str:
     labelled, finetune = bool(run.kept.about.get("labelled", True)), ["stage=finetune", f"ckpt={home}"]
     if not run.done:
         words = run.kept.about.get("command")
-        again = words if isinstance(words, list) else [f"name={run.config.get('name')}"]
-        steps = [("If it stops, the same command goes on where it stopped.", again)]
+        steps = [("If it stops, the same command goes on where it stopped.", words if isinstance(words, list) else [])]
     elif stage == "pretrain" and labelled:
         steps = [
             ("A linear probe on the frozen features, the usual figure of papers.", ["stage=linear", f"ckpt={home}"]),
@@ -121,7 +120,10 @@ def after(run: Run) -> str:
             ("The same backbone, read out in another way.", [f"stage={first}", f"ckpt={origin}"]),
             ("And on.", [f"stage={other}", f"ckpt={origin}"]),
         ]
-    drawn = "".join(f'<p class="note">{html.escape(why)}</p>{html.code(names.command(words))}' for why, words in steps)
+    drawn = "".join(
+        f'<p class="note">{html.escape(why)}</p>{html.code(names.command(words)) if words else ""}'
+        for why, words in steps
+    )
     return f'<div class="card">{drawn}</div>'
 
 

@@ -89,7 +89,7 @@ def check_kept(ref: str | None, folder: Path) -> None:
         return
     path = Path(ref).expanduser()
     if not path.exists():
-        raise UserError(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+        raise UserError(places.nowhere(path))
     if path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"ckpt={ref} lies in {folder}, which resume=never would move away; give this run another name=")
 

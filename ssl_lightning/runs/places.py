@@ -6,12 +6,13 @@ import contextlib
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ssl_lightning.config import aliases
 from ssl_lightning.core import plain_yaml, secrets
-from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.errors import UserError, nearest
 
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
 FILES = (
@@ -197,3 +198,13 @@ def _stays(entry: Path, folder: Path) -> bool:
     if not (entry.is_file() or entry.is_dir()):
         return False
     return not entry.is_symlink() or entry.resolve().is_relative_to(folder.resolve())
+
+
+def nowhere(path: Path) -> str:
+    """That nothing is there, and the name beside it that is most like the one asked for."""
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = sorted(other.name for other in islice(path.parent.iterdir(), 1000) if not other.name.startswith("."))
+    best = nearest(path.name, beside)
+    hint = f". Did you mean '{path.parent / best}'?" if best else ""
+    return f"no checkpoint at {path}; give a run folder or a checkpoint file that exists{hint}"

@@ -18,7 +18,7 @@ from torch import Tensor
 from ssl_lightning.core import files
 from ssl_lightning.core.bounded import TooMuch
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.runs import torch_files
+from ssl_lightning.runs import places, torch_files
 from ssl_lightning.runs.inert import Refused
 
 STAMP = b"sha256:"
@@ -124,7 +124,7 @@ def existing(path: str | Path) -> Path:
     if Path(path).is_dir():
         raise UserError(f"{path} is a sharded checkpoint; only the run that wrote it, on as many devices, reads it")
     if not Path(path).is_file():
-        raise Damaged(f"no checkpoint at {path}; give a run folder or a checkpoint file that exists")
+        raise Damaged(places.nowhere(Path(path)))
     return Path(path)
 
 

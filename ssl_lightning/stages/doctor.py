@@ -31,6 +31,7 @@ from ssl_lightning.stages.common import MakeTrainer, Stopwatch
 from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
+LONG, LONG_ON_CPU = 48, 3  # hours, of which a longer run has a warning
 GIB = 2**30
 WIDTH = 100  # of the page
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
@@ -64,13 +65,16 @@ def run(
     barrier()
     plan = _plan(data, trainer)
     found += doctor_method.look(method, data, plan)
+    if is_main():  # a slow machine is minutes at the steps below
+        print(page(found, f"{method_name} on {data_name}"), flush=True)
     cost: dict[str, Any] = {}
     if not any(line.mark == "bad" and line.about == "method" for line in found):
         lines, cost = _cost(method, data, trainer, plan, seconds, run.path)
         found += lines
+        if is_main():
+            print(page(lines), flush=True)
     counts = {mark: sum(line.mark == mark for line in found) for mark in SIGNS}
     if is_main():
-        print(page(found, f"{method_name} on {data_name}"))
         text = json.dumps({"findings": [line.plain() for line in found], **counts, **cost}, indent=2)
         write_atomic(run.path / "doctor.json", text + "\n")
     words = f"{counts['bad']} bad, {counts['warn']} to look at, {counts['ok']} fine"
@@ -80,13 +84,13 @@ def run(
 # ---- the page -------------------------------------------------------------------------------------------------------
 
 
-def page(found: Iterable[Finding], title: str) -> str:
+def page(found: Iterable[Finding], title: str = "") -> str:
     """The findings as text, by what they are about; names in them are written out, whatever they are."""
-    lines, about = [plain(title)], ""
+    lines, about = [plain(title), ""] if title else [], ""
     for line in found:
         if line.about != about:
+            lines += ["", line.about] if about else [line.about]
             about = line.about
-            lines += ["", about]
         lines += _wrapped(f"  {SIGNS[line.mark]}  ", plain(line.what))
         if line.fix:
             lines += _wrapped("        -> ", plain(line.fix))
@@ -209,7 +213,7 @@ def _cost(
         if plan.total:
             hours = timer.step * plan.total / 3600
             found["hours"] = round(hours, 3)
-            long = hours > 48
+            long = hours > (LONG_ON_CPU if device.type == "cpu" else LONG)
             fix = "a smaller data.image_size or backbone=, fewer trainer.max_epochs, or a GPU" if long else ""
             what += f", {words(3600 * hours)} the {plan.total:,} steps of the run, without its evaluations"
             lines.append(Finding("cost", "warn" if long else "ok", what, fix))

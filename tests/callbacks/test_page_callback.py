@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from ssl_lightning.callbacks.metrics_csv import MetricsCSV
 from ssl_lightning.callbacks.online_knn import OnlineKNN
@@ -30,10 +31,23 @@ def test_the_page_is_there_after_the_first_validation_and_shows_its_metrics(tmp_
     watched(tmp_path, Looking(tmp_path), max_epochs=3)
     assert len(seen) == 3
     for epoch, text in enumerate(seen, start=1):
-        assert 'class="status running"' in text
+        assert 'class="status unfinished"' in text
         assert 'class="map"' in text  # of the queries' features
         assert f'<div class="what">Epoch</div><div class="value">{epoch}</div>' in text
     assert "since the last epoch" in seen[1]  # the kNN of this validation is in the table already
+
+
+def test_the_command_is_there_before_the_first_validation(tmp_path: Path) -> None:
+    page = Page(tmp_path)
+    page.command = ["method=toy", "data.root=photos"]
+
+    class Stopped(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(BaseException):  # noqa: B017  # as this Lightning ends it
+        fit(ToyMethod(), tmp_path, [page, Stopped()], ToyData(), logger=[MetricsCSV(tmp_path)], max_epochs=1)
+    assert kept.read(tmp_path).about == {"command": ["method=toy", "data.root=photos"]}
 
 
 def test_the_map_is_of_the_queries_in_order(tmp_path: Path) -> None:

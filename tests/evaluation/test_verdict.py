@@ -80,6 +80,14 @@ def test_what_training_on_labels_has_brought() -> None:
     assert verdict.against(0.61, 0.6, 100, task, "x").startswith("No better than x: 61.0 % against 60.0 %, a diff")
 
 
+@pytest.mark.parametrize(("pixels", "beaten"), [(0.9, True), (0.81, False), (0.3, False)])
+def test_training_on_labels_is_compared_with_raw_pixels(pixels: float, beaten: bool) -> None:
+    given = {"from_scratch": {"finetune_top1": 0.99}, "raw_pixels": {"linear_top1": pixels, "variant": "centered"}}
+    told = verdict.against(0.8, 0.6, 400, Classify.of(4), "training from scratch", given)
+    assert told.startswith("Better than training from scratch: 80.0 % against 60.0 %.")
+    assert ("A linear probe on raw pixels does better, with 90.0 %" in told) == beaten
+
+
 def test_collapse_is_told_with_what_helps() -> None:
     assert verdict.of(results(0.1, 0.1, 0.4), POINT).startswith(
         "Collapsed: all images get nearly the same features (spread 0.0"

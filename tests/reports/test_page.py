@@ -54,6 +54,7 @@ def test_a_finished_run_has_a_page_with_everything_on_it(made: Path) -> None:
     word = "over" if gain >= 0 else "against"
     assert f"{gain:+.1f} points {word} random weights" in text
     assert results["verdict"][1:] in text
+    assert f"{results['verdict'][1:].rstrip('.')}.</p>" in text  # one full stop
     assert "python -m ssl_lightning data=shapes data.size=200" in text  # the command that repeats it
     assert f"stage=linear ckpt={made}" in text
     assert "disc, ring, square" in text
@@ -89,10 +90,20 @@ def test_it_is_a_pure_function_of_the_folder(folder: Path, made: Path) -> None:
 def test_a_running_one_says_so_and_shows_its_curves(folder: Path) -> None:
     (folder / "results.json").unlink()
     text = page(folder)
-    assert 'class="status running"' in text
-    assert "Still training" in text
+    assert 'class="status unfinished"' in text
+    assert "Still training, or stopped" in text
     assert "of 2" in text  # epochs
     assert "goes on where it stopped" in text
+
+
+def test_no_command_is_made_up(folder: Path) -> None:
+    (folder / "report.npz").unlink()  # which has the command
+    (folder / "results.json").unlink()
+    text = page(folder)
+    assert "The command of this run is not on record" in text
+    assert "goes on where it stopped" in text
+    assert "python -m ssl_lightning method=" not in text
+    assert "python -m ssl_lightning name=" not in text
 
 
 def test_a_folder_of_an_older_version_says_how_to_get_the_map(folder: Path) -> None:

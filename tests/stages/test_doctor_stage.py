@@ -58,6 +58,29 @@ def test_a_page_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert any("72 optimizer steps in all" in text for text in lines(found, "warn"))
 
 
+def test_the_page_is_there_before_the_steps_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def timed(*_: Any) -> tuple[list[Finding], dict[str, Any]]:
+        seen.append(capsys.readouterr().out)
+        return [Finding("cost", "ok", "a cost")], {}
+
+    monkeypatch.setattr(doctor, "_cost", timed)
+    _, after = examined(tmp_path, TinyData(train=64, test=32, views=two_views(), num_workers=0), capsys)
+    assert "images to train on" in seen[0]
+    assert after.startswith("cost\n  ok    a cost\n")
+
+
+def test_hours_on_a_cpu_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor.Timer, "step", 300.0)  # seconds
+    found, _ = examined(tmp_path, TinyData(train=600, test=120, views=two_views(), num_workers=0), capsys)
+    assert [line["mark"] for line in found["findings"] if "hours the 72 steps" in line["what"]] == ["warn"]
+
+
 def test_a_step_that_cannot_be_made_is_bad_and_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = TinyData(train=20, test=10, batch_size=64, views=two_views(), num_workers=0)
     found, page = examined(tmp_path, data, capsys)
