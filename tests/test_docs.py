@@ -15,6 +15,7 @@ import yaml
 from benchmarks import method_chart
 
 ROOT = Path(__file__).parents[1]
+KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")  # keepachangelog.com
 DOCS, CONF = ROOT / "docs", ROOT / "conf"
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {".", "method"})
@@ -184,3 +185,26 @@ def test_method_page(name: str) -> None:
     assert f"method={name}" in text
     for part in ("## Loss", "```math", "## A training step", "## What it needs", "## Run it", "Healthy:", "Sick:"):
         assert part in text, part
+
+
+def test_changelog_has_the_form_of_keep_a_changelog() -> None:
+    """Versions, newest first and dated; the six kinds in their order; each change is one line under its kind."""
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    assert lines[0] == "# Changelog"
+    assert any("keepachangelog.com" in line for line in lines[:6])
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions[0] == "## [Unreleased]"
+    assert all(re.fullmatch(r"## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", line) for line in versions[1:])
+    body = lines[lines.index(versions[0]) :]
+    kinds: list[str] = []
+    for line in body:
+        if line.startswith("## "):
+            kinds = []
+        elif line.startswith("### "):
+            kinds.append(line.removeprefix("### "))
+            assert kinds == [kind for kind in KINDS if kind in kinds], line
+        elif line.startswith("- "):
+            assert kinds, f"a change belongs under one of {KINDS}: {line}"
+            assert len(line) <= 200, f"one short line per change: {line}"
+        elif line and kinds:
+            assert re.match(r"#### \w", line), f"a change is one line: {line}"

@@ -49,6 +49,6 @@ def drawn_by(hook: Callable[[RawBatch], Drawn], batch: RawBatch) -> Drawn:
     if pair and all(isinstance(part, list | tuple) for part in found):
         return found[0], found[1]
     raise UserError(
-        f"{hook.__qualname__} returned {type(found).__name__}; return ([view, ...], roles), where the roles are a "
-        "tuple of a word for each view, () where all are global"
+        f"{hook.__qualname__} returned {type(found).__name__}; return ([view, ...], roles), and roles is a "
+        "tuple of one word per view, or () if all views are global"
     )

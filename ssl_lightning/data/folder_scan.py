@@ -157,7 +157,9 @@ class Scan:
         """One line for each kind of thing that is skipped."""
         lines = []
         if self.others:
-            lines.append(f"Skipped what is no regular file under {top}: {named(sorted(self.others))}.")
+            lines.append(
+                f"Skipped links and entries that are not regular files under {top}: {named(sorted(self.others))}."
+            )
         if self.foreign:
             kinds = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in self.foreign)
             told = named([f"{kind} {count}" for kind, count in kinds.most_common()], 4)

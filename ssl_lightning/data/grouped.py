@@ -33,7 +33,7 @@ def of_files(group: str, files: Sequence[str], column: Sequence[str] = ()) -> tu
         return groups.numbered([found.get(field, "") for found in name_pattern.read(group, files, "data.group")])
     if not column:
         raise UserError(
-            f"data.group={group} is a column of a table, and data.labels is none; give data.labels=FILE.csv, a pattern "
+            f"data.group={group} names a column of a table, but no table is set; set data.labels=FILE.csv, a pattern "
             "such as data.group='{group}_*', or data.group=folder"
         )
     return groups.numbered(column)
@@ -54,7 +54,7 @@ def hold_out(
     by_name = [held_out] if isinstance(held_out, str) else held_out
     train, test = groups.group_split(numbers, labels, test_fraction, seed, by_name, names)
     told = [names[i] for i in numbers[test].unique().tolist() if i >= 0]
-    say(f"{root}: groups held out for evaluation, whole: {named(told, 8)}.")
+    say(f"{root}: whole groups held out for evaluation: {named(told, 8)}.")
     return train, test
 
 
@@ -69,7 +69,7 @@ def check_apart(found: tuple[Tensor, list[str]], first: int) -> None:
 def checked(group: str | None, held_out: str | Sequence[str] | None) -> None:
     """Refuse `held_out` without groups."""
     if held_out is not None and group is None:
-        raise UserError("data.held_out names groups; say with data.group what a group is")
+        raise UserError("data.held_out needs groups; set data.group to say what they are")
 
 
 def at(found: tuple[Tensor, list[str]] | None, rows: Tensor) -> tuple[Tensor, list[str]] | None:

@@ -56,15 +56,15 @@ def group_split(
         test = torch.isin(groups, _by_name(held_out, names))
     else:
         if not 0 < test_fraction < 1:
-            raise UserError(f"test_fraction={test_fraction} is not between 0 and 1; 0.1 holds a tenth out")
+            raise UserError(f"test_fraction={test_fraction} is not between 0 and 1; 0.1 holds out a tenth")
         test = _chosen(_apart(groups), labels, test_fraction, seed)
     if not bool(test.any()) or bool(test.all()):
-        raise UserError("every row belongs to one side of the split; hold out some groups, and leave some to train on")
+        raise UserError("all rows are on one side of the split; hold out some groups, and leave others to train on")
     ours, theirs = (part[part >= 0].unique() for part in (labels[~test], labels[test]))
     if len(ours) and len(theirs) and not bool(torch.isin(theirs, ours).any()):
         raise UserError(
-            "no class of the groups that are held out is trained on: a group seems to be a class; give other labels "
-            "(data.labels), or another data.group"
+            "the held-out groups share no class with the training groups, as if each group were a class; set "
+            "other labels (data.labels) or another data.group"
         )
     return (~test).nonzero().flatten(), test.nonzero().flatten()
 
@@ -73,14 +73,14 @@ def check_apart(train: Iterable[str], test: Iterable[str], fix: str) -> None:
     """Raise a UserError that names the groups which two sides of a given split share; "" is no group."""
     both = sorted((set(train) & set(test)) - {""})
     if both:
-        raise UserError(f"the same groups are trained and evaluated on ({named(both)}); {fix}")
+        raise UserError(f"groups are in both the training and the evaluation data ({named(both)}); {fix}")
 
 
 def _by_name(held_out: Sequence[str], names: Sequence[str]) -> Tensor:
     for name in held_out:
         if str(name) not in names:
             hint = did_you_mean(str(name), names) or f" There are: {named(names, 8)}."
-            raise UserError(f"data.held_out names {str(name)!r}, which is no group.{hint}")
+            raise UserError(f"data.held_out names {str(name)!r}, which is not a group.{hint}")
     return torch.tensor([list(names).index(str(name)) for name in held_out], dtype=torch.int64)
 
 
@@ -96,7 +96,9 @@ def _chosen(groups: Tensor, labels: Tensor, share: float, seed: int) -> Tensor:
     """(N,) bool: the rows of the groups that are held out."""
     count = int(groups.max()) + 1
     if count < 2:
-        raise UserError("all rows are of one group, so none can be held out; name another data.group, or leave it out")
+        raise UserError(
+            "all rows belong to one group, so none can be held out; set another data.group, or leave it out"
+        )
     classes = labels.unique(return_inverse=True)[1]
     width = int(classes.max()) + 1
     table = torch.bincount(groups * width + classes, minlength=count * width).view(count, width).double().numpy()

@@ -68,7 +68,7 @@ def meaning(
         return _several(path, {f: [place[n] for n in _parts(cell)] for f, cell in cells.items()}, files, names)
     classes = in_order({cell for cell in cells.values() if cell})
     if not classes:
-        raise UserError(f"{path} has no label in its rows; give a path and a label in each")
+        raise UserError(f"no row of {path} has a label; write a path and a label in each row")
     number = {name: label for label, name in enumerate(classes)}
     return Labels(torch.tensor([number.get(cells.get(name, ""), -1) for name in files]), classes)
 
@@ -80,7 +80,7 @@ def _check_numbers(path: Path, different: set[str], files: int) -> None:
         and any("." in name for name in different)
         and all(map(is_number, different))
     ):
-        fix = "add task=regress, which reads them so, or choose another column with data.label_column=NAME"
+        fix = "add task=regress to read them as numbers, or choose another column with data.label_column=NAME"
         raise UserError(
             f"{path}: its labels are numbers, nearly all of them different ({named(sorted(different))}); {fix}"
         )
@@ -107,7 +107,7 @@ def _numbers(
     if len(bare) == len(found):
         raise UserError(f"{path} has no row with a number in each column; give a path and numbers in each row")
     if bare:
-        say(f"{path}: without all of their numbers, and so without a label ({len(bare)}): {named(bare)}.")
+        say(f"{path}: rows that lack a number, used without a label ({len(bare)}): {named(bare)}.")
     targets = torch.full((len(files), len(columns)), torch.nan)
     for n, file in enumerate(files):
         if file in found and all(found[file][i] for i in columns):
@@ -127,8 +127,8 @@ def _check_several(path: Path, labels: int, images: int) -> None:
     most = min(MOST_LABELS, MOST_TARGETS // max(images, 1))
     if labels > most:
         raise UserError(
-            f"{path} has more than {most:,} different labels for {counted(images, 'image')}, several for each; leave "
-            "those that are needed, or give one label for each image"
+            f"{path} has more than {most:,} different labels for {counted(images, 'image')}, several per image; keep "
+            "only the labels you need, or give one label per image"
         )
 
 

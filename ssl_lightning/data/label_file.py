@@ -54,14 +54,14 @@ def read(
     _check_columns(path, rows, header, columns, reads)
     found, missing = _by_file(path, rows, place, root, files, kind.word)
     if missing:
-        say(f"{path}: paths that are no {kind.word} under {root} ({len(missing)}): {named(missing)}.")
+        say(f"{path}: paths without {_a(kind.word)} under {root} ({len(missing)}): {named(missing)}.")
     if not found:
         raise UserError(
             f"{path}: none of its {len(rows)} paths is {_a(kind.word)} under {root} ({named([rows[0][place]])} first)"
         )
     bare = [name for name in files if name not in found]
     if bare:
-        say(f"{path} has no row for {counted(len(bare), kind.word)} under {root}, without a label then: {named(bare)}.")
+        say(f"{path} has no row for {counted(len(bare), kind.word)} under {root}, used without a label: {named(bare)}.")
     labels = label_cells.meaning(path, found, files, header, columns, reads)
     return (
         labels
@@ -97,7 +97,7 @@ def _rows(path: Path, known: set[str], root: str, kind: Kind) -> tuple[list[list
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} cannot be read as text ({error}); save the table as UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"{path} is no table ({error}); save it with a path and a label in each row") from error
+        raise UserError(f"{path} is not a table ({error}); save it with a path and a label in each row") from error
     if not rows:
         raise UserError(f"{path} is empty; give a table with a path and a label in each row")
     width = len(rows[0])
@@ -127,7 +127,7 @@ def _lines(path: Path) -> Iterator[str]:
             if len(line) > MOST_LINE:
                 raise UserError(f"{path}: line {number} is longer than {MOST_LINE:,} characters; write a row in a line")
             if "\0" in line:
-                raise UserError(f"{path}: line {number} has NUL bytes, which no text has; save the table as UTF-8")
+                raise UserError(f"{path}: line {number} has NUL bytes, so it is not text; save the table as UTF-8")
             yield line
 
 
@@ -141,7 +141,7 @@ def _named_column(path: Path, header: list[str], column: str, place: int, key: s
     names = [header[i] for i in others]
     if column not in names:
         what = f"has the columns {named(names, 8)}" if names else "has no header"
-        raise UserError(f"{path} {what}, so {key}={column} is none.{did_you_mean(column, names)}")
+        raise UserError(f"{path} {what}, but not {key}={column}.{did_you_mean(column, names)}")
     return others[names.index(column)]
 
 
@@ -191,7 +191,7 @@ def _check_columns(path: Path, rows: list[list[str]], header: list[str], columns
     names = [header[i] for i in columns] if header else ["NAME"]
     hint = "; task=regress reads numbers" if label_cells.is_number(odd[1]) else ""
     raise UserError(
-        f"{path} has several columns beside the path, and {where} is not 0 and 1 alone; choose the label with "
+        f"{path} has several columns beside the path, and {where} holds more than 0 and 1; choose the label with "
         f"data.label_column={names[0]}, or leave only columns of 0 and 1{hint}"
     )
 

@@ -118,7 +118,9 @@ class Labelled:
         if split == "test":
             return labelled_subset(strata(self.test_set, self.label_kind))
         if self.label_kind != CLASSES and self.labels_per_class is not None:
-            raise UserError("data.labels_per_class counts labels of each class; give data.label_fraction for this task")
+            raise UserError(
+                "data.labels_per_class needs classes, and this task has none; set data.label_fraction instead"
+            )
         return labelled_subset(
             strata(self.probe_set, self.label_kind), self.label_fraction, self.labels_per_class, self.seed
         )

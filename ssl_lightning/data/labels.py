@@ -60,7 +60,7 @@ def split(labels: Tensor, test_fraction: float = 0.1, seed: int = 0) -> tuple[Te
     Unlabelled rows (-1) are split as a class of their own.
     """
     if not 0 < test_fraction < 1:
-        raise UserError(f"test_fraction={test_fraction} is not between 0 and 1; 0.1 holds a tenth out")
+        raise UserError(f"test_fraction={test_fraction} is not between 0 and 1; 0.1 holds out a tenth")
     test = []
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()

@@ -44,7 +44,7 @@ def find_splits(listing: Listing, train: str | None = None, test: str | None = N
     inside = None if named_train else _named(listing, TRAIN)
     if inside and _is_class(listing, inside):
         word = listing.kind.word
-        say(f"{listing.root}: {inside}/ is taken as a class, for the folders beside it hold {word}s as it does.")
+        say(f"{listing.root}: {inside}/ is read as a class, not as a split: the folders beside it hold {word}s, too.")
         inside = None
     found = named_train or (listing.under(inside) if inside else None)
     if named_test:
@@ -72,7 +72,7 @@ def _part(listing: Listing, name: str, which: str) -> Listing:
         return list_files(elsewhere, listing.kind)
     tops = _tops(listing)
     hint = did_you_mean(name, tops) or (f" There are: {named(tops, 8)}." if tops else "")
-    raise UserError(f"data.{which}={name} is no folder with {listing.kind.word}s under {listing.root}.{hint}")
+    raise UserError(f"data.{which}={name} is not a folder with {listing.kind.word}s under {listing.root}.{hint}")
 
 
 def _tops(listing: Listing) -> list[str]:
@@ -114,7 +114,7 @@ def _tell_what_is_left(listing: Listing, used: list[str | None]) -> None:
     left = [f"{top}/" for top in _tops(listing) if top not in used and not _is_split(top)]
     left += [name for name in listing.files if "/" not in name]
     if left:
-        say(f"{listing.root}: left alone beside the splits: {named(left)}.")
+        say(f"{listing.root}: not read, because they lie beside the splits: {named(left)}.")
 
 
 # ---- classes
@@ -128,7 +128,7 @@ def once(listing: Listing) -> Listing:
     if len(files) == len(listing.files):
         return listing
     pairs = named([f"{name}/ is {first}/" for name, first in again])
-    say(f"{listing.root}: taken once, for by a link they are the same folder: {pairs}.")
+    say(f"{listing.root}: read once, because a link makes them the same folder: {pairs}.")
     return listing.only(files)
 
 
@@ -151,32 +151,32 @@ def class_folders(listing: Listing, labels: bool | None, exact_depth: bool) -> t
     classes = _tops(listing)
     if labels is True:
         if flat:
-            raise UserError(f"data.labels=true, but {root}/{flat[0]} lies in no class folder; move it into one")
+            raise UserError(f"data.labels=true, but {root}/{flat[0]} is not in a class folder; move it into one")
         return listing, classes
     if len(classes) < 2:
         if classes and flat:
             beside = counted(len(flat), word)
-            say(f"{root}: without labels, for there is one folder only, {classes[0]}/, beside {beside}.")
+            say(f"{root}: used without labels, because there is only one folder, {classes[0]}/, beside {beside}.")
         return listing, []
     deeper = [name for name in inside if name.count("/") > 1] if exact_depth else []
     if 2 * len(deeper) > len(inside):
         fix = "data.labels=true takes the first folder of each path as its class"
-        say(f"{root}: without labels, for most {word}s lie deeper than class/{word} ({deeper[0]}); {fix}.")
+        say(f"{root}: used without labels, because most {word}s lie deeper than class/{word} ({deeper[0]}); {fix}.")
         return listing, []
     if len(flat) >= len(inside):
         folders = named([f"{name}/" for name in classes])
         many = counted(len(flat), word)
-        say(f"{root}: without labels, for {many} lie beside the folders {folders}, outside any class.")
+        say(f"{root}: used without labels, because {many} lie outside the folders {folders}.")
         return listing, []
     if deeper:
         many = counted(len(deeper), word)
-        say(f"{root}: {many} in folders inside class folders count for the class: {named(deeper)}.")
+        say(f"{root}: {many} in subfolders of class folders get the class of the outer folder: {named(deeper)}.")
     if flat:
         fix = f"data.labels=false takes all {word}s, without labels"
         say(f"{root}: left out {counted(len(flat), word)} outside the class folders: {named(flat)}; {fix}.")
     empty = [name for name in listing.empty if "/" not in name]
     if empty:
-        say(f"{root}: folders without {word}s are no classes: {named(empty)}.")
+        say(f"{root}: folders without {word}s are not classes: {named(empty)}.")
     return listing.only(inside) if flat else listing, classes
 
 
@@ -195,7 +195,7 @@ def labelled_part(listing: Listing, classes: list[str]) -> Listing | None:
         if top not in classes:
             fix = did_you_mean(top, classes) or " Move it away, or name another part with data.test=."
             raise UserError(
-                f"{listing.root} has a class folder {top!r} that the training {listing.kind.word}s have not.{fix}"
+                f"{listing.root} has a class folder {top!r} that the training {listing.kind.word}s do not have.{fix}"
             )
     if flat:
         many = counted(len(flat), listing.kind.word)
@@ -231,13 +231,13 @@ def evaluated_on(splits: Splits, classes: list[str]) -> tuple[Listing | None, bo
     name = os.path.basename(unlabelled.root)
     if splits.chosen:
         word = unlabelled.kind.word
-        say(f"{unlabelled.root} holds {word}s outside class folders, so it has no labels to score against.")
+        say(f"{unlabelled.root} has {word}s outside class folders, so it has no labels and gets no scores.")
         return unlabelled, False
-    say(f"{unlabelled.root} has no class folders to score against; data.test={name} evaluates on it without labels.")
+    say(f"{unlabelled.root} has no class folders, so it is not used; data.test={name} uses it without labels.")
     return None, False
 
 
 def _tell_the_choice(used: Listing | None, left: Listing | None) -> None:
     if used and left:
         names = [os.path.basename(part.root) for part in (used, left)]
-        say(f"{os.path.dirname(used.root)}: {names[0]}/ is evaluated on; {names[1]}/ is left alone.")
+        say(f"{os.path.dirname(used.root)}: {names[0]}/ is evaluated on; {names[1]}/ is not used.")

@@ -28,9 +28,13 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """
     plain = FIELD.sub("", pattern)
     if set("{}") & set(plain) or len(pattern) > LONGEST:
-        raise UserError(f"{pattern!r} is no pattern of file names; write fields such as {{label}}_{{group}}_{{take}}")
+        raise UserError(
+            f"{pattern!r} is not a pattern of file names; write fields such as {{label}}_{{group}}_{{take}}"
+        )
     if re.search(r"[}*][{*]", pattern):
-        raise UserError(f"{pattern!r}: what stands between two fields tells where one ends; put a letter there")
+        raise UserError(
+            f"{pattern!r}: two fields touch, so it is unclear where the first ends; put a letter between them"
+        )
     out, seen, last = "", set[str](), 0
     for match in FIELD.finditer(pattern):
         name = match.group(1)
@@ -52,16 +56,16 @@ def read(pattern: str, files: Sequence[str], key: str = "data.labels") -> list[d
     odd = [name for name, match in zip(files, matches, strict=True) if match is None]
     if len(odd) == len(files):
         first = f" ({files[0]} first)" if files else ""
-        raise UserError(f"{key}={pattern}: no file's name is of this form{first}; correct the pattern")
+        raise UserError(f"{key}={pattern}: no file name has this form{first}; correct the pattern")
     if odd:
-        say(f"{key}={pattern}: {counted(len(odd), 'name')} not of this form: {named(odd)}.")
+        say(f"{key}={pattern}: {counted(len(odd), 'file name')} without this form: {named(odd)}.")
     return [{} if match is None else match.groupdict() for match in matches]
 
 
 def field_of(pattern: str, name: str, key: str) -> str:
     """`name`, which must be a field of the pattern; UserError otherwise."""
     if name not in fields(pattern):
-        raise UserError(f"{key}={name} is no field of {pattern}.{did_you_mean(name, fields(pattern))}")
+        raise UserError(f"{key}={name} is not a field of {pattern}.{did_you_mean(name, fields(pattern))}")
     return name
 
 

@@ -57,7 +57,9 @@ class Position:
         if ranks == before:
             raise UserError(f"{made}, and this run has {self.batch_size * ranks}; set batch_size={step // ranks}")
         if step % ranks:
-            raise UserError(f"{made}, which {ranks} cannot share; choose a number of devices that divides {step}")
+            raise UserError(
+                f"{made}, and {ranks} devices cannot divide that equally; choose a number that divides {step}"
+            )
         if any(isinstance(loader.requests, TrainSampler) for loader in self._loaders):
             raise UserError(f"{made}; for {ranks} set batch_size={step // ranks}")  # too late to change it here
         self.batch_size = step // ranks

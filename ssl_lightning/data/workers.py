@@ -18,9 +18,9 @@ from torch.utils.data._utils import signal_handling
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.signals import NUMBERS
 
-GO_ON = "the same command goes on from the last checkpoint"
+GO_ON = "run the same command again to continue from the last checkpoint"
 FEWER = "set data.num_workers lower"
-SEE = "see what it said above; data.num_workers=0 loads without workers"
+SEE = "see its message above; data.num_workers=0 loads without workers"
 SAID = (  # by torch or the system, and what it means
     (
         r"killed by signal: Bus error|shared memory|</torch_\S*>: |/dev/shm",

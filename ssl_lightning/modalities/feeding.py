@@ -78,7 +78,7 @@ class Embed:
             UserError: there is no such folder or nothing in it; a file that cannot be read, by its name.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} is no number of items; give 1 or more")
+            raise UserError(f"batch_size={batch_size} is not a number of items; give 1 or more")
         chosen = self._chosen(items)
         like = next(self.backbone.parameters(), torch.empty(0))
         place = like.device if device is None else torch.device(device)

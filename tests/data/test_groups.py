@@ -37,7 +37,7 @@ def test_by_name() -> None:
     groups, names = numbered(["theo", "", "jackson", "theo", "lucas"])
     train, test = group_split(groups, held_out=["theo"], names=names)
     assert (train.tolist(), test.tolist()) == ([1, 2, 4], [0, 3])
-    with pytest.raises(UserError, match=r"'thea', which is no group. Did you mean 'theo'"):
+    with pytest.raises(UserError, match=r"'thea', which is not a group. Did you mean 'theo'"):
         group_split(groups, held_out=["thea"], names=names)
     with pytest.raises(UserError, match="one side"):
         group_split(torch.zeros(3, dtype=torch.int64), held_out=["a"], names=["a"])
@@ -58,7 +58,7 @@ def test_rows_without_a_group_are_their_own() -> None:
 
 
 def test_what_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="all rows are of one group"):
+    with pytest.raises(UserError, match="all rows belong to one group"):
         group_split(torch.zeros(5, dtype=torch.int64))
     with pytest.raises(UserError, match="between 0 and 1"):
         group_split(torch.arange(5), test_fraction=1.0)
@@ -73,6 +73,6 @@ def test_what_cannot_be_split() -> None:
 def test_groups_that_are_the_classes_are_refused(held_out: list[str] | None) -> None:
     """`data.group=folder` where the folders are the classes: nothing that is evaluated on would have been learned."""
     groups = torch.arange(3).repeat_interleave(10)
-    with pytest.raises(UserError, match="a group seems to be a class"):
+    with pytest.raises(UserError, match="as if each group were a class"):
         group_split(groups, groups, 0.3, held_out=held_out, names=["a", "b", "c"])
     assert len(group_split(groups, None, 0.3)[1]) == 10

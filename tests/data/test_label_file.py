@@ -74,8 +74,8 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.Cap
     found = read(tmp_path, "path,label\n1,x\n1,x\n9.png,y\n2,\n")
     assert found.labels.tolist() == [0, -1, -1]
     said = capsys.readouterr().err
-    assert "paths that are no image under /data (1): 9.png" in said
-    assert "no row for 1 image under /data, without a label then: b/3.png" in said
+    assert "paths without an image under /data (1): 9.png" in said
+    assert "no row for 1 image under /data, used without a label: b/3.png" in said
     assert "rows that repeat another (1): a/1.png" in said
 
 
@@ -89,7 +89,7 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.Cap
         ("7.png,x\n8.png,y\n", None, "none of its 2 paths is an image"),
         ("path,label\n7,x\n8,y\n", None, "none of its 2 paths is an image"),
         ("path,label\n1,x\n1,y\n", None, "gives a/1.png two different labels"),
-        ("path,age,kind\n1,31,x\n", None, r"column 'age' is not 0 and 1 alone; choose .* data\.label_column="),
+        ("path,age,kind\n1,31,x\n", None, r"column 'age' holds more than 0 and 1; choose .* data\.label_column="),
         ("path,age,kind\n1,31,x\n", ["age", "age"], "data.label_column names 'age' twice"),
         ("path,age,kind\n1,31,x\n", [], "data.label_column names no column"),
         ("path,age,kind\n1,31,x\n", "kin", r"data\.label_column=kin is none. Did you mean 'kind'"),
@@ -178,11 +178,11 @@ def test_a_way_back_stays_in_the_root_or_names_nothing(tmp_path: Path, cell: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\n1\0,x\n", "line 2 has NUL bytes, which no text has; save the table as UTF-8"),
+        ("path,label\n1\0,x\n", "line 2 has NUL bytes, so it is not text; save the table as UTF-8"),
         ("path,label\n1,x\n".encode("utf-16-le").decode("latin1"), "line 1 has NUL bytes"),
         ("path,label\n1,x\n2," + "y" * 2**21, "line 3 is longer than 1,048,576 characters"),
-        ("path,label\n1," + "y" * 200_000, "is no table .*field larger than field limit"),
-        ('path,label\n1,"x\n' + "2,y\n" * 100_000, "is no table .*field larger than field limit"),
+        ("path,label\n1," + "y" * 200_000, "is not a table .*field larger than field limit"),
+        ('path,label\n1,"x\n' + "2,y\n" * 100_000, "is not a table .*field larger than field limit"),
         ("path,label\n" + "x" * 5000 + ",y\n", r"none of its 1 paths is an image under /data \(x{117}\.\.\. first\)"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_table_of_labels_by_images_is_bounded(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(label_cells, "MOST_TARGETS", 15)
     assert len(read(tmp_path, text).names) == 5
     monkeypatch.setattr(label_cells, "MOST_TARGETS", 14)
-    with pytest.raises(UserError, match=r"more than 4 different labels for 3 images, several for each; leave those"):
+    with pytest.raises(UserError, match=r"more than 4 different labels for 3 images, several per image; keep"):
         read(tmp_path, text)
 
 

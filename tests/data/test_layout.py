@@ -48,7 +48,7 @@ def test_splits_stay_splits_beside_other_folders(tmp_path: Path, capsys: pytest.
     write_picture(tmp_path / "r/cover.png")
     data = loaded(tmp_path / "r")
     assert (len(data.train_set), len(data.test_set), data.classes) == (6, 6, ["a", "b"])
-    assert "left alone beside the splits: extra/, more/, cover.png" in capsys.readouterr().err
+    assert "not read, because they lie beside the splits: extra/, more/, cover.png" in capsys.readouterr().err
 
 
 def test_strays_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_where_labels_are_not_taken_that_is_said(tmp_path: Path, capsys: pytest.
     for i in range(9):
         write_picture(tmp_path / f"flat/{i}.png")
     assert not loaded(tmp_path / "flat").has_labels
-    assert "9 images lie beside the folders a/, b/" in capsys.readouterr().err
+    assert "9 images lie outside the folders a/, b/" in capsys.readouterr().err
 
 
 def test_labelled_validation_beats_an_unlabelled_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_an_unlabelled_test_alone_leaves_a_held_out_part(tmp_path: Path, capsys:
     data = loaded(tmp_path / "r")
     assert data.has_labels
     assert (len(data.train_set), len(data.test_set)) == (18, 2)
-    assert "data.test=test evaluates on it without labels" in capsys.readouterr().err
+    assert "data.test=test uses it without labels" in capsys.readouterr().err
     assert len(loaded(tmp_path / "r", test="test").test_set) == 7
 
 
@@ -116,7 +116,7 @@ def test_splits_can_be_named(tmp_path: Path) -> None:
     write(tmp_path / "c", "a", "b", "held/a", "held/b")
     data = loaded(tmp_path / "c", test="held")
     assert (len(data.train_set), len(data.test_set), data.classes) == (6, 6, ["a", "b"])
-    with pytest.raises(UserError, match=r"data\.train=fold is no folder .* Did you mean 'fold"):
+    with pytest.raises(UserError, match=r"data\.train=fold is not a folder .* Did you mean 'fold"):
         loaded(tmp_path / "r", train="fold")
     with pytest.raises(UserError, match="hold the same images"):
         loaded(tmp_path / "r", train="fold1", test="fold1")
@@ -145,7 +145,7 @@ def test_linked_classes_are_classes_in_each_split(tmp_path: Path, capsys: pytest
             (tmp_path / "r" / part / name).symlink_to(tmp_path / "all" / name)
     data = loaded(tmp_path / "r")
     assert (len(data.train_set), len(data.test_set), data.classes) == (6, 6, ["a", "b"])
-    assert "6 images are both trained on and evaluated on" in capsys.readouterr().err
+    assert "6 images are in both the training and the evaluation data" in capsys.readouterr().err
 
 
 def test_what_programs_leave_behind_is_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_what_programs_leave_behind_is_no_class(tmp_path: Path, capsys: pytest.C
     assert data.classes == ["a", "b"]
     assert len(data.train_set) + len(data.test_set) == 6
     said = capsys.readouterr().err
-    assert "folders without images are no classes: empty" in said
+    assert "folders without images are not classes: empty" in said
     assert "Skipped" not in said
 
 
@@ -170,7 +170,7 @@ def test_unknown_formats_are_counted_and_named(tmp_path: Path, capsys: pytest.Ca
     loaded(tmp_path / "r", test_fraction=0.34)
     said = capsys.readouterr().err
     assert "Skipped 3 files of formats that are not read (.heic 2, .dcm 1)" in said
-    assert "Skipped what is no regular file" in said
+    assert "Skipped links and entries that are not regular files" in said
 
 
 def test_classes_of_one_split_only_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +180,7 @@ def test_classes_of_one_split_only_are_named(tmp_path: Path, capsys: pytest.Capt
         capsys.readouterr().err
     )
     write(tmp_path / "r", "test/cc")
-    with pytest.raises(UserError, match=r"'cc' that the training images have not\. Did you mean 'c'"):
+    with pytest.raises(UserError, match=r"'cc' that the training images do not have\. Did you mean 'c'"):
         loaded(tmp_path / "r")
 
 

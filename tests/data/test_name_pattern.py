@@ -25,8 +25,8 @@ def test_what_a_pattern_reads(pattern: str, path: str, found: dict[str, str]) ->
 
 def test_names_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert name_pattern.read("{label}_{n}", ["a_1.wav", "readme.wav"]) == [{"label": "a", "n": "1"}, {}]
-    assert "1 name not of this form: readme.wav" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"no file's name is of this form \(b.wav first\)"):
+    assert "1 file name without this form: readme.wav" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no file name has this form \(b.wav first\)"):
         name_pattern.read("{label}_{n}", ["b.wav"])
 
 

@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
             call(folder / "broken.jpg")
     with pytest.raises(UserError, match=r"absent\.jpg cannot be read"):
         net.embed([folder / "absent.jpg"])
-    with pytest.raises(UserError, match=r"item 1: .* is no image"):
+    with pytest.raises(UserError, match=r"item 1: .* is not an image"):
         net.embed([np.zeros((8, 8)), np.zeros((2, 2, 2, 2))])
     with pytest.raises(UserError, match="nothing to embed"):
         net.embed([])

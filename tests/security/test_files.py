@@ -287,7 +287,7 @@ def entry(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     png("good.png")
     assert list_images(".").files == ["good.png"]
     said = capsys.readouterr().err
-    assert said.startswith("Skipped what is no regular file")
+    assert said.startswith("Skipped links and entries that are not regular files")
     assert path.name in said
     assert said.count("\n") == 1
 

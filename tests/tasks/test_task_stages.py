@@ -138,7 +138,10 @@ def test_a_network_that_learns_nothing_is_no_better_than_the_same_answer_for_all
         (["data.labels={there}/numbers.csv", "data.label_column=red"], "nearly all of them different"),
         (["data.labels={there}/numbers.csv"], "leave only columns of 0 and 1; task=regress reads numbers"),
         (["task=regress", "data.labels={there}/words.csv"], "task=regress reads numbers, and column 'labels' has"),
-        (["task=regress", "data.labels={there}/numbers.csv", "data.labels_per_class=3"], "give data.label_fraction"),
+        (
+            ["task=regress", "data.labels={there}/numbers.csv", "data.labels_per_class=3"],
+            "set data.label_fraction instead",
+        ),
         (
             ["task=regress", "data.labels={there}/numbers.csv", "data.label_column=blue"],
             "data.label_column=blue is none",

@@ -314,7 +314,7 @@ def test_rows_without_a_text_are_left_out(there: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "more", "line"),
     [
-        ("", [], "has no label in its rows"),
+        ("", [], "no row of .* has a label"),
         ("a" * 300, [], "needs 599 steps, and this network gives 7; give longer views"),
         ("a", ["data.label_column=said"], "so data.label_column=said is none"),
         (
@@ -322,7 +322,7 @@ def test_rows_without_a_text_are_left_out(there: Path) -> None:
             ["data.label_column=null"],
             "has 2 columns beside the path (text, speaker), and this task reads one text",
         ),
-        ("a", ["data.labels_per_class=3"], "give data.label_fraction for this task"),
+        ("a", ["data.labels_per_class=3"], "set data.label_fraction instead"),
         ("a", ["stage.label_smoothing=0.1"], "task=transcribe has none; set stage.label_smoothing=0"),
     ],
 )

@@ -116,7 +116,7 @@ def _rates(found: Sequence[Look], data: Any) -> Iterator[Finding]:
             "data", "warn", f"{low:.0%} have a lower rate than data.sample_rate={data.sample_rate}: {told}", fix
         )
     elif len(rates) > 1:
-        fix = "they are resampled; a class of one rate alone is told by it"
+        fix = "they are resampled; a class that always has one rate can be recognised by it"
         yield Finding("data", "warn", f"rates differ: {told}", fix)
     else:
         yield Finding("data", "ok", f"one rate: {told}")
@@ -138,7 +138,7 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
     leaks = [name for name, looks in zip(names, copies, strict=True) if {"train", "test"} <= {x.split for x in looks}]
     if leaks:
         what = f"{counted(len(leaks), 'recording')} both trained on and evaluated on: {named(leaks)}"
-        yield Finding("data", "bad", what, "results flatter; remove them from one side")
+        yield Finding("data", "bad", what, "results will look too good; remove them from one side")
     if copies:
         what = f"{counted(len(copies), 'recording')} there more than once: {named(names)}"
         yield Finding("data", "warn", what, "keep one of each")

@@ -61,7 +61,7 @@ class ClipSet(Dataset[tuple[Tensor, int, int]]):
 
     def _begin(self, count: int, sample_rate: int, most: int) -> None:
         if sample_rate < 1 or most < 1:
-            raise UserError(f"clips of {most} samples at {sample_rate} Hz are none; give 1 or more of each")
+            raise UserError(f"clips of {most} samples at {sample_rate} Hz are empty; give 1 or more of each")
         self.labels, self.classes = torch.full((count,), -1), []
         self.groups, self.group_names = torch.full((count,), -1), []
         self.targets, self.target_names, self.paths = None, (), None

@@ -104,7 +104,7 @@ class AudioDataModule(DataModule):
         self.mel = LogMel(sample_rate, mels, window, hop, low, high)
         if not self.mel.hop_samples <= length <= MOST_LENGTH:
             raise UserError(
-                f"data.length={length} samples are no view; give {self.mel.hop_samples} (one frame) to {MOST_LENGTH}"
+                f"data.length={length} samples make no view; give {self.mel.hop_samples} (one frame) to {MOST_LENGTH}"
             )
         self._normal, self.level = _stated(mean, std), level
         self._drawer: DeviceAudioViews | None = None
@@ -242,7 +242,7 @@ class AudioDataModule(DataModule):
                 fix = f"set backbone.length={self.length}"
                 if len(own) == 2:
                     fix = f"choose backbone=vit_mel, or set backbone.image_size={list(self.shape[1:])}"
-                raise UserError(f"this network is of inputs {own}, and the data give {self.shape[1:]}; {fix}")
+                raise UserError(f"this network takes inputs of shape {own}, and the data give {self.shape[1:]}; {fix}")
 
     def show(self, item: Tensor) -> Tensor:
         """A wave or a log-mel as a picture, bytes (H, W, 3)."""

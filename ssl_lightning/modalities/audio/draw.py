@@ -68,13 +68,15 @@ class AudioView:
             object.__setattr__(self, name, pair)  # a config brings lists
             low, high = _RANGES.get(name, (-math.inf, math.inf))
             if len(pair) != 2 or not low < pair[0] <= pair[1] <= high:
-                raise UserError(f"a view's {name}={list(pair)} is no range; give [low, high] above {low} and to {high}")
+                raise UserError(
+                    f"a view's {name}={list(pair)} is not a range; give [low, high] above {low} and to {high}"
+                )
         if len(self.canvas) != 2 or min(self.canvas) < 1:
             raise UserError(f"a view's canvas={list(self.canvas)} does not hold the view; give [1, 1] or more")
         object.__setattr__(self, "canvas", (float(self.canvas[0]), float(self.canvas[1])))
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"a view's {name}={getattr(self, name)} is no share; give a number from 0 to 1")
+                raise UserError(f"a view's {name}={getattr(self, name)} is not a share; give a number from 0 to 1")
         if self.length < 1 or self.count < 1:
             raise UserError(f"a view of length={self.length}, count={self.count} is empty; give 1 or more of each")
         if not (0 <= self.time_masks <= MOST_MASKS and 0 <= self.freq_masks <= MOST_MASKS):
@@ -94,7 +96,9 @@ class LocalAudioView(AudioView):
 
     def __post_init__(self) -> None:
         if not 0 < self.part < 1 or self.multiple < 1:
-            raise UserError(f"a local view's part={self.part} is no part of the global ones; give a number in (0, 1)")
+            raise UserError(
+                f"a local view's part={self.part} is not a part of the global ones; give a number between 0 and 1"
+            )
         short = self.multiple * max(round(self.length * self.part / self.multiple), 1)
         if short >= self.length:
             raise UserError(f"a local view in multiples of {self.multiple} samples is no shorter than the global views")

@@ -73,7 +73,7 @@ def read(path: str, sample_rate: int, most: int, where: float = 0.5) -> Tensor:
     if len(samples) == 0:
         raise OSError(f"{path} is empty")
     if not bool(torch.isfinite(samples).all()):
-        raise OSError(f"{path} holds what is no number")
+        raise OSError(f"{path} holds nan or infinite values")
     if total <= most and bool((samples == samples[0]).all()):
         raise Silent(f"{path} is silent")
     count = min(count, resampled_length(begins + len(samples), rate, sample_rate) - first)  # less than was said

@@ -70,9 +70,11 @@ class Recordings:
     def __post_init__(self) -> None:
         table = isinstance(self.labels, str) and not name_pattern.is_pattern(self.labels)
         if self.label_column is not None and not table:
-            raise UserError(f"data.label_column={self.label_column} is of a table; give data.labels=FILE.csv with it")
+            raise UserError(
+                f"data.label_column={self.label_column} names a column of a table; set data.labels=FILE.csv, too"
+            )
         if self.held_out is not None and self._group is None:
-            raise UserError("data.held_out names groups; say with data.group what a group is")
+            raise UserError("data.held_out needs groups; set data.group to say what they are")
         if name_pattern.is_pattern(self.labels):
             name_pattern.field_of(str(self.labels), "label", "data.labels: label")
 
@@ -140,8 +142,8 @@ class Recordings:
             return groups.numbered([found.get(field, "") for found in name_pattern.read(group, names, "data.group")])
         if not beside:
             raise UserError(
-                f"data.group={group} is a column of a table or a field of a pattern, and data.labels is neither; give "
-                "a pattern such as data.group='{group}_*', or data.group=folder"
+                f"data.group={group} names a column of a table or a field of a pattern, but data.labels is neither; "
+                "set a pattern such as data.group='{group}_*', or data.group=folder"
             )
         return groups.numbered(beside)
 
@@ -180,7 +182,7 @@ class Recordings:
     def _hold_out(self, clips: ClipSet, rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         if len(rows) < 2:
             raise UserError(
-                f"only one recording under {self.root}; one to train on and one to evaluate on are the least"
+                f"only one recording under {self.root}; at least two are needed, one to train on and one to evaluate on"
             )
         usable = rows[known[rows]]
         labels = shares(clips.labels[usable], self.reads)

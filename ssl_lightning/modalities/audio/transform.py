@@ -69,7 +69,7 @@ class AudioTransform:
         wave = recording.detach().cpu().numpy() if isinstance(recording, Tensor) else np.asarray(recording)
         if wave.ndim not in (1, 2) or not (wave.dtype.kind == "f" or wave.dtype.name in WHOLE) or not wave.size:
             what = f"{type(recording).__name__} of {wave.dtype} {wave.shape}"
-            raise UserError(f"{what} is no recording; give a path, or a wave (n,) of floats or int16 and its rate")
+            raise UserError(f"{what} is not a recording; give a path, or a wave (n,) of floats or int16 and its rate")
         if not isinstance(rate, int | np.integer) or not reading.RATES[0] <= rate <= reading.RATES[1]:
             raise UserError("a wave needs its rate in Hz: transform(wave, 16000)")
         if wave.ndim == 2:
@@ -78,7 +78,7 @@ class AudioTransform:
             (wave / WHOLE.get(str(recording.dtype).removeprefix("torch."), 1.0)).astype(np.float32)
         )
         if not bool(torch.isfinite(samples).all()):
-            raise UserError("this wave holds what is no number")
+            raise UserError("this wave holds nan or infinite values; give finite ones")
         return resample(samples, int(rate), self.sample_rate)
 
     def __repr__(self) -> str:

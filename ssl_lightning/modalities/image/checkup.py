@@ -170,7 +170,7 @@ def _modes(found: Sequence[Look], data: Any) -> Iterator[Finding]:
         yield Finding("data", "ok", f"stored alike: {told}")
         return
     both = {"grey", "RGB"} <= modes.keys() and data.channels == 3
-    fix = "grey ones are told from colours by that alone; data.channels=1 makes all grey" if both else ""
+    fix = "a network can tell grey images by their lack of colour; data.channels=1 makes all grey" if both else ""
     deep = modes.get("more than 8 bits", 0)
     fix = "images of 8 bits and deeper ones are scaled differently; convert them to one kind" if deep else fix
     rare = modes.most_common(1)[0][1] > 0.99 * len(found) and not deep
@@ -249,7 +249,7 @@ def _leaks(what: str, groups: Sequence[Sequence[Item]]) -> Iterator[Finding]:
     ]
     if leaks:
         told = f"{counted(len(leaks), 'case')} of {what} in training and evaluation: {_pairs(leaks, '=')}"
-        yield Finding("data", "bad", told, "results flatter; remove them from one side")
+        yield Finding("data", "bad", told, "results will look too good; remove them from one side")
 
 
 def near_copies(looks: Sequence[Look]) -> list[tuple[Look, Look]]:

@@ -25,7 +25,7 @@ MOST_CHANNELS = 1024
 def per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
     """`data.mean` or `data.std`, one number for each channel; ImageNet's average where there are not three."""
     if not 1 <= channels <= MOST_CHANNELS:
-        raise UserError(f"data.channels={channels} is no number of channels; give 1 or more, 3 for colours")
+        raise UserError(f"data.channels={channels} is not a number of channels; give 1 or more, 3 for colours")
     found = tuple(float(value) for value in values)
     if channels != 3 and found == IMAGENET[name]:
         found = (round(sum(found) / 3, 4),) * channels
@@ -34,7 +34,7 @@ def per_channel(name: str, values: Sequence[float], channels: int) -> tuple[floa
             f"data.{name}={list(found)} has {len(found)} numbers for {channels} channels; give one for each"
         )
     if name == "std" and not all(value > 0 for value in found):
-        raise UserError(f"data.std={list(found)} divides by what is not above 0; give positive numbers")
+        raise UserError(f"data.std={list(found)} has a number that is not above 0; give positive numbers")
     return found
 
 

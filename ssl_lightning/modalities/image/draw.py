@@ -55,10 +55,14 @@ class View:
             low_high = tuple(getattr(self, name))
             object.__setattr__(self, name, low_high)  # a config brings lists
             if len(low_high) != 2 or not 0 < low_high[0] <= low_high[1]:
-                raise UserError(f"a view's {name}={list(low_high)} is no range; give [low, high] with 0 < low <= high")
+                raise UserError(
+                    f"a view's {name}={list(low_high)} is not a range; give [low, high] with 0 < low <= high"
+                )
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"a view's {name}={getattr(self, name)} is no probability; give a number from 0 to 1")
+                raise UserError(
+                    f"a view's {name}={getattr(self, name)} is not a probability; give a number from 0 to 1"
+                )
         if self.scale[1] > 1:
             raise UserError(f"a view's scale={list(self.scale)} is more than the image; give parts of it, at most 1")
         if min(self.brightness, self.contrast, self.saturation, self.hue) < 0 or self.hue > 0.5:
@@ -85,7 +89,7 @@ class LocalView(View):
                 f"a local view's part={self.part} is not smaller than the global views; give a number between 0 and 1"
             )
         if self.multiple < 1:
-            raise UserError(f"a local view's multiple={self.multiple} is no number of pixels; give 1 or more")
+            raise UserError(f"a local view's multiple={self.multiple} is not a number of pixels; give 1 or more")
         small = self.multiple * max(round(self.size * self.part / self.multiple), 1)
         if small >= self.size:
             raise UserError(

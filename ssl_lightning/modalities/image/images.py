@@ -159,4 +159,4 @@ def decode(path: str, channels: int = 3, value_range: depth.Range | None = None)
 def regular_or_absent(path: str | os.PathLike[str]) -> None:
     """Raise a UserError for what is there but is no regular file: it would be waited for, or written to."""
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise UserError(f"{os.path.abspath(path)} is no regular file; put the file there, or remove it")
+        raise UserError(f"{os.path.abspath(path)} is not a regular file; put the file there, or remove it")

@@ -31,7 +31,7 @@ def regular(path: str) -> Iterator[BinaryIO]:
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(f"{path} is no regular file")
+                raise OSError(f"{path} is not a regular file")
             yield file
     except BROKEN:
         raise

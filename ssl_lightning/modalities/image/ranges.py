@@ -21,7 +21,7 @@ def checked(value_range: Sequence[float] | None) -> Range | None:
         return None
     values = tuple(float(value) for value in value_range)
     if len(values) != 2 or not values[0] < values[1] or not all(np.isfinite(values)):
-        raise UserError(f"data.value_range={list(value_range)} is no range; give [lowest, highest]")
+        raise UserError(f"data.value_range={list(value_range)} is not a range; give [lowest, highest]")
     return values[0], values[1]
 
 
@@ -55,7 +55,7 @@ def tell(low: float, high: float, whole: bool, what: str) -> Range:
     """The range in use, said in one line."""
     bottom, top = range_in_use(low, high, whole)
     stated = f"data.value_range=[{bottom:g},{top:g}]"
-    say(f"Values run from {low:g} to {high:g} in {what}: scaled from {stated} to 8 bits; state another if need be.")
+    say(f"Values run from {low:g} to {high:g} in {what}: scaled from {stated} to 8 bits; set another if this is wrong.")
     return bottom, top
 
 

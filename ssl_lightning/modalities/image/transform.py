@@ -129,7 +129,7 @@ def _of_array(image: Any, channels: int) -> np.ndarray:
     values = image.detach().cpu().numpy() if tensor else np.asarray(image)
     if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or 0 in values.shape:
         what = f"{type(image).__name__} of {values.dtype} {values.shape}"
-        raise UserError(f"{what} is no image; give a path, a PIL image, an array (H, W, C) or a tensor (C, H, W)")
+        raise UserError(f"{what} is not an image; give a path, a PIL image, an array (H, W, C) or a tensor (C, H, W)")
     if values.dtype.kind == "b":
         values = values.astype(np.uint8) * 255
     if values.ndim == 2:

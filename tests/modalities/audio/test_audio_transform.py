@@ -120,5 +120,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         net.transform(tmp_path / "silent.wav")
     with pytest.raises(UserError, match="a wave needs its rate"):
         net.transform(np.zeros(100, np.float32))
-    with pytest.raises(UserError, match="is no recording"):
+    with pytest.raises(UserError, match="is not a recording"):
         net.transform(np.zeros((2, 3, 4)), 8000)

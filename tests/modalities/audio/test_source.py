@@ -214,7 +214,7 @@ def test_a_given_split_that_shares_groups_is_refused(tmp_path: Path) -> None:
                 write(tmp_path / part / label / f"{who}-1.wav")
     train, test, _ = Recordings(tmp_path, 8000).load()
     assert (len(train), len(test), train.classes) == (4, 4, ["x", "y"])
-    with pytest.raises(UserError, match=r"trained and evaluated on \(b\); leave data.group out"):
+    with pytest.raises(UserError, match=r"in both the training and the evaluation data \(b\); leave data.group out"):
         Recordings(tmp_path, 8000, group="{group}-*").load()
 
 

@@ -97,7 +97,7 @@ def test_networks_and_numbers_that_do_not_fit_are_one_line() -> None:
         DataModule(mean=[0.5, 0.5])
     with pytest.raises(UserError, match=r"data\.mean=\[0\.5, 0\.5, 0\.5\] has 3 numbers for 1 channels"):
         DataModule(mean=[0.5] * 3, channels=1)
-    with pytest.raises(UserError, match="divides by what is not above 0"):
+    with pytest.raises(UserError, match="has a number that is not above 0"):
         DataModule(std=[0.2, 0.0, 0.2])
     with pytest.raises(UserError, match=r"data\.channels=0"):
         DataModule(channels=0)
@@ -132,7 +132,7 @@ def test_training_and_evaluation_share_one_range(tmp_path: Path, capsys: pytest.
     assert "data.value_range=[0,4095]" in capsys.readouterr().err
     stated = Folder(tmp_path / "r", value_range=[0, 2000])
     assert int(stated.train_set.image(0).max()) == 255  # not what was kept of the other range
-    with pytest.raises(UserError, match=r"data\.value_range=\[5, 5\] is no range"):
+    with pytest.raises(UserError, match=r"data\.value_range=\[5, 5\] is not a range"):
         Folder(tmp_path / "r", value_range=[5, 5])
 
 

@@ -302,7 +302,7 @@ def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError, match="16 images a step on 1 device, and this run has 8; set batch_size=16"):
         Noise().load_state_dict(state_of(16, 1))
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
-    with pytest.raises(UserError, match="16 images a step on 2 devices, which 3 cannot share"):
+    with pytest.raises(UserError, match="16 images a step on 2 devices, and 3 devices cannot divide that equally"):
         Noise().load_state_dict(state_of(16, 2))
     data = Noise(batch_size=4)
     data.train_dataloader()

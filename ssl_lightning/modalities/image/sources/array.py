@@ -78,7 +78,7 @@ class Array(DataModule):
                 "or train_images, train_labels, test_images, test_labels"
             )
         if asked_of and validation and not whole:
-            say(f"{self.root}: the test part is evaluated on; the validation part is left alone.")
+            say(f"{self.root}: the test part is evaluated on; the validation part is not used.")
         found = [whole or given, None if whole else asked_of or validation]
         parts = self._as_sets([part for part in found if part is not None])
         if len(parts) == 1:

@@ -69,13 +69,15 @@ class Folder(DataModule):
         if root is None:
             raise UserError("data=folder needs data.root=FOLDER, a folder of images, or of folders of images")
         if label_column is not None and not isinstance(labels, str):
-            raise UserError(f"data.label_column={label_column} is of a table; give data.labels=FILE.csv with it")
+            raise UserError(
+                f"data.label_column={label_column} names a column of a table; set data.labels=FILE.csv, too"
+            )
         self.root, self.probe_root, self.labels, self.test_fraction = root, probe_root, labels, test_fraction
         self.train, self.test, self.label_column = train, test, label_column
         self.value_range = ranges.checked(value_range)
         grouped.checked(group, held_out)
         if group is not None and probe_root is not None:
-            raise UserError("data.group is of data.root; leave data.probe_root out")
+            raise UserError("data.group works on data.root alone; leave data.probe_root out")
         self.group, self.held_out = group, held_out
 
     def load(self) -> Loaded:
@@ -95,7 +97,7 @@ class Folder(DataModule):
         listing = list_images(self.root)
         if isinstance(self.labels, str):
             if self.probe_root is not None:
-                raise UserError("data.labels=FILE.csv labels data.root; leave data.probe_root out")
+                raise UserError("data.labels=FILE.csv works on data.root alone; leave data.probe_root out")
             return self._of_table(listing, self.labels)
         if self.probe_root is None:
             train, test = self._read(listing, self.labels)
@@ -124,7 +126,9 @@ class Folder(DataModule):
     def _hold_out(self, images: FileImages, root: str) -> tuple[FileImages, FileImages]:
         images = _readable(images) if len(images) <= FEW else images
         if len(images) < 2:
-            raise UserError(f"only one image under {root}; a training and an evaluation image are the least")
+            raise UserError(
+                f"only one image under {root}; at least two are needed, one to train on and one to evaluate on"
+            )
         train, test = self._divided(images.labels, self._groups(images.paths, root), root)
         kind = f"in {len(images.classes)} classes" if images.classes else "without labels"
         if len(test) == 0:
@@ -208,4 +212,7 @@ def _tell_of_shared(train: Listing, test: Listing) -> None:
     both = set(map(realpath, train.paths())) & set(map(realpath, test.paths()))
     if both:
         many = counted(len(both), "image")
-        say(f"{many} are both trained on and evaluated on ({sorted(both)[0]} first): results flatter.")
+        say(
+            f"{many} are in both the training and the evaluation data ({sorted(both)[0]} first): "
+            "results will look too good."
+        )

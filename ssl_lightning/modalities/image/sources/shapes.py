@@ -66,7 +66,7 @@ def drawn_once(count: int, image_size: int, seed: int, split: str) -> Tensor:
         _write(file, images.numpy())
     except OSError as error:
         why = error.strerror or error
-        say(f"The drawn images cannot be kept in {file.parent} ({why}); they are drawn anew in each run.")
+        say(f"The drawn images cannot be kept in {file.parent} ({why}); they are drawn again in each run.")
         return images
     written = _read(file, shape)
     return images if written is None else written

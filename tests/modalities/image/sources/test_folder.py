@@ -40,7 +40,7 @@ def test_test_is_preferred_to_validation_and_that_is_said(tmp_path: Path, capsys
     for part, each in (("Train", 3), ("validation", 1), ("test", 2)):
         write_classes(tmp_path / "r" / part, each=each)
     assert len(Folder(tmp_path / "r").test_set) == 4
-    assert "test/ is evaluated on; validation/ is left alone" in capsys.readouterr().err
+    assert "test/ is evaluated on; validation/ is not used" in capsys.readouterr().err
 
 
 def test_validation_serves_where_there_is_no_test(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_labels_can_be_hidden_or_demanded(tmp_path: Path) -> None:
     assert Folder(tmp_path / "deep").classes == []
     assert Folder(tmp_path / "deep", labels=True).classes == ["x", "y"]
     write_picture(tmp_path / "deep/flat.png")
-    with pytest.raises(UserError, match=r"flat\.png lies in no class folder"):
+    with pytest.raises(UserError, match=r"flat\.png is not in a class folder"):
         _ = Folder(tmp_path / "deep", labels=True).classes
 
 
@@ -108,7 +108,7 @@ def test_labelled_folders_for_the_probes(tmp_path: Path) -> None:
 def test_a_class_only_the_test_folder_has_is_named(tmp_path: Path) -> None:
     write_classes(tmp_path / "r/train", each=2)
     write_picture(tmp_path / "r/test/zebra/1.png")
-    with pytest.raises(UserError, match="class folder 'zebra' that the training images have not"):
+    with pytest.raises(UserError, match="class folder 'zebra' that the training images do not have"):
         _ = Folder(tmp_path / "r").test_set
 
 

@@ -46,16 +46,16 @@ def test_no_patient_is_on_both_sides(scans: Path, by: str) -> None:
 def test_patients_may_be_named(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = Folder(scans / "r", group="{group}_*", held_out=["p3", "p4"])
     assert patients(data.test_set) == {"p3", "p4"}
-    assert "groups held out for evaluation, whole: p3, p4." in capsys.readouterr().err
+    assert "whole groups held out for evaluation: p3, p4." in capsys.readouterr().err
     assert patients(Folder(scans / "r", group="{group}_*", held_out="p5").test_set) == {"p5"}
-    with pytest.raises(UserError, match=r"held_out names 'p33', which is no group. Did you mean"):
+    with pytest.raises(UserError, match=r"held_out names 'p33', which is not a group. Did you mean"):
         _ = Folder(scans / "r", group="{group}_*", held_out=["p33"]).test_set
 
 
 def test_given_folders_are_checked(tmp_path: Path) -> None:
     for part, patient in (("train", 0), ("train", 1), ("test", 1)):
         write_picture(tmp_path / f"r/{part}/a/p{patient}_{part}.png", (8, 8))
-    with pytest.raises(UserError, match=r"the same groups are trained and evaluated on \(p1\)"):
+    with pytest.raises(UserError, match=r"groups are in both the training and the evaluation data \(p1\)"):
         _ = Folder(tmp_path / "r", group="{group}_*").test_set
 
 
@@ -70,9 +70,9 @@ def test_a_folder_may_be_the_group(tmp_path: Path) -> None:
 
 
 def test_what_says_no_group_is_refused(scans: Path) -> None:
-    with pytest.raises(UserError, match=r"is a column of a table, and data.labels is none"):
+    with pytest.raises(UserError, match=r"names a column of a table, but no table is set"):
         _ = Folder(scans / "r", group="patient").test_set
-    with pytest.raises(UserError, match=r"say with data.group what a group is"):
+    with pytest.raises(UserError, match=r"set data.group to say what they are"):
         Folder(scans / "r", held_out=["p1"])
     with pytest.raises(UserError, match=r"leave data.probe_root out"):
         Folder(scans / "r", group="folder", probe_root=scans / "r")
