@@ -240,12 +240,15 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
         return results, parts
     except Exception as error:
-        _explain(error, folder, settings.trusted_packages)
+        _explain(error, folder, settings.trusted_packages, str((config.values.get("data") or {}).get("_target_") or ""))
         raise
 
 
-def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> None:
-    """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback."""
+def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str], data: str) -> None:
+    """Raise what an exception means for the user; where it is a bug of a data worker's, name it above its traceback.
+
+    `data`: the path of their class.
+    """
     from ssl_lightning.data import workers
 
     mistake = workers.explain(error)  # torch raises a worker's UserError as one, with a traceback in its text
@@ -253,6 +256,10 @@ def _explain(error: Exception, folder: RunFolder, trusted: Sequence[str]) -> Non
         mistake = UserError(absent)
     if mistake is None and not isinstance(error, UserError):
         mistake = one_line.of_run(error, folder.path, trusted)
+        if mistake is None and data and not data.startswith("ssl_lightning."):  # ours check their networks themselves
+            from ssl_lightning.core import misfit
+
+            mistake = misfit.of_views(error, data.rpartition(".")[2])
     if mistake is not None:
         raise mistake from error
     if workers.named(error):

@@ -151,3 +151,51 @@ def test_a_hook_that_returns_no_views_with_roles_is_named(hook: str, purpose: sa
     raw = RawBatch(x, torch.zeros(2), torch.arange(2), 0, torch.arange(0), purpose)
     with pytest.raises(UserError, match=rf"Own\.{hook} returned .*; return \(\[view, \.\.\.\], roles\)"):
         data.on_after_batch_transfer(raw)
+
+
+def refused(words: list[str], runs: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that is refused and leaves nothing."""
+    before = sorted(path.name for path in runs.iterdir())
+    capsys.readouterr()
+    assert main([*OWN, *words, "name=misfit", f"runs_dir={runs}"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("error: ") for line in said) == 1
+    assert sorted(path.name for path in runs.iterdir()) == before
+    return said[-1].removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [
+        ("Channels", r"Given groups=1, weight of size \[8, 2, 5\], expected input\[\d+, 1, 24\] to have 2 channels"),
+        ("Length", r"(addmm: )?mat1 and mat2 shapes cannot be multiplied \(\d+x24 and 17x8\) \(misfits\.py, line \d+\)"),
+        ("Plain", r"linear\(\): argument 'input' \(position 1\) must be Tensor, not Padded \(misfits\.py, line \d+\)"),
+        ("Bytes", r"Input type \(long int\) and bias type \(float\) should be the same"),
+        ("Unpacks", r"not enough values to unpack \(expected 4, got 3\) \(misfits\.py, line \d+\)"),
+    ],
+)
+def test_a_network_that_does_not_take_the_views_is_one_line(
+    net: str, why: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found in the first step of a training, or where the first step is watched."""
+    words = ["data=series", f"backbone._target_=tests.contracts.misfits.{net}", *SMALL]
+    said = refused(words + ([] if net == "Channels" else ["callbacks=minimal"]), runs, capsys)
+    view = r"\(Padded, shape \(24, 1\), float32\)"
+    assert re.match(rf"the network {net} does not take the views of SeriesData {view}: {why}", said)
+    assert said.endswith("; choose another backbone=, or change the views that SeriesData gives")
+
+
+@pytest.mark.parametrize("more", [["knn"], ["linear"], ["linear", "stage.augmented=true"], ["finetune"], ["embed"]])
+def test_so_are_other_views_than_those_of_the_training(
+    more: list[str], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"stage={more[0]}", *more[1:], f"ckpt={runs}/run", "data=series", "trainer.log_every_n_steps=1"]
+    said = refused([*words, "data._target_=tests.contracts.misfits.TwoNumbers"], runs, capsys)
+    start = "the network Net does not take the views of TwoNumbers (Padded, shape (24, 2), float32): Given groups=1, "
+    assert said.startswith(start)
+
+
+@pytest.mark.parametrize(("net", "error"), [("Broken", RuntimeError), ("Misspelt", AttributeError)])
+def test_other_mistakes_of_a_network_keep_their_traceback(net: str, error: type[Exception], runs: Path) -> None:
+    with pytest.raises(error):
+        main([*OWN, "data=series", f"backbone._target_=tests.contracts.misfits.{net}", *SMALL, f"runs_dir={runs}"])
