@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -14,8 +15,8 @@ from ssl_lightning.runs.folder import decisive
 
 # What is measured, not computed: it differs from one run to the next on the same machine.
 TIMES = ("images_per_second", "samples_per_second", "seconds", "memory_mb", "peak_memory_mb")
-# A log of words and times; the event files of TensorBoard hold the time of each row.
-IGNORED = ("*.log", "*.txt", "events.out.tfevents.*")
+# A log of words and times; the event files of TensorBoard hold the time of each row; a page says when it was made.
+IGNORED = ("*.log", "*.txt", "events.out.tfevents.*", "report.html")
 SHOWN = 5  # differences of one file
 
 
@@ -60,6 +61,7 @@ def _compare(one: Path, two: Path) -> list[str]:
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {
         ".ckpt": lambda path: leaves(torch.load(path, map_location="cpu", weights_only=True)),
         ".csv": _table,
+        ".npz": _kept,
         ".json": lambda path: leaves(json.loads(path.read_text())),
         ".yaml": lambda path: decisive(yaml.safe_load(path.read_text())),
     }
@@ -84,6 +86,18 @@ def _table(path: Path) -> dict[str, Any]:
         header, *rows = list(csv.reader(file))
     columns = {"header": header}
     return columns | {f"row {i}.{name}": cell for i, row in enumerate(rows) for name, cell in zip(header, row)}
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Arrays by name; of what a page is told in words all but how the command was typed."""
+    found = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for name in stored.files:
+            told = name == "about" and path.name == "report.npz"
+            found[name] = json.loads(str(stored[name])) if told else stored[name].tolist()
+    if isinstance(found.get("about"), dict):
+        found["about"].pop("command", None)
+    return leaves(found)
 
 
 def same(one: Any, two: Any) -> bool:

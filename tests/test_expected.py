@@ -125,4 +125,4 @@ def test_a_number_of_another_recipe_is_found() -> None:
 
 def test_recipes_without_a_published_number_name_none() -> None:
     others = [path.stem for path in CONF.glob("*.yaml")]
-    assert sorted(others) == ["cifar10_cpu", "cpu", "fsdd"]
+    assert sorted(others) == ["cifar10_cpu", "cpu", "fsdd", "photos"]

@@ -75,6 +75,15 @@ class Watched(Protocol):
     def log_dict(self, dictionary: Any, *, sync_dist: bool, add_dataloader_idx: bool) -> None: ...
 
 
+class Titled(Protocol):
+    """One of several trainings of a stage: what its lines of progress say. Nothing is asked of a method without it."""
+
+    title: str
+
+    def progress_words(self) -> list[str]:
+        """What stands beside the loss."""
+
+
 @runtime_checkable
 class Pictured(Protocol):
     """A method with something to show."""

@@ -51,7 +51,8 @@ class DataModule(Labelled, Position, LightningDataModule):
         seed: of the shuffle, the views and all subsets.
         worker_timeout: seconds after which processes that do not answer end the run.
 
-    >>> from ssl_lightning.modalities.image import Shapes  # one of its subclasses
+    >>> DataModule(batch_size=32).batch_size
+    32
     """
 
     modality: ClassVar[str] = ""  # one word, for the card

@@ -147,7 +147,7 @@ def machine(data: DataModule) -> Iterable[Finding]:
 # ---- the cost -------------------------------------------------------------------------------------------------------
 
 
-def _plan(data: DataModule, trainer: MakeTrainer) -> doctor_method.Plan:
+def _plan(data: DataModule, trainer: MakeTrainer) -> doctor_method.Length:
     """How long the configured training is."""
     whole = trainer(callbacks=[], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     items, together = len(data.train_set), data.batch_size * world_size()
@@ -156,7 +156,7 @@ def _plan(data: DataModule, trainer: MakeTrainer) -> doctor_method.Plan:
     total = whole.max_steps if whole.max_steps and whole.max_steps > 0 else None
     if epochs is not None:
         total = min(total or epochs * steps, epochs * steps)
-    return doctor_method.Plan(items, data.batch_size, together, steps, epochs, total)
+    return doctor_method.Length(items, data.batch_size, together, steps, epochs, total)
 
 
 class Timer(Callback):
@@ -185,7 +185,7 @@ class Timer(Callback):
 
 
 def _cost(
-    method: SSLMethod, data: DataModule, trainer: MakeTrainer, plan: doctor_method.Plan, seconds: float, place: Path
+    method: SSLMethod, data: DataModule, trainer: MakeTrainer, plan: doctor_method.Length, seconds: float, place: Path
 ) -> tuple[list[Finding], dict[str, Any]]:
     """A few real steps, and what the whole run takes by them: time, memory, disk."""
     timer = Timer(seconds)

@@ -23,7 +23,7 @@ FEW_STEPS, FEW_TOKENS = 1000, 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class Length:
     """How long a training is: training items, batch of a device and of all, optimizer steps an epoch, epochs, steps."""
 
     items: int
@@ -34,14 +34,14 @@ class Plan:
     total: int | None
 
 
-def look(method: SSLMethod, data: DataModule, plan: Plan) -> list[Finding]:
+def look(method: SSLMethod, data: DataModule, plan: Length) -> list[Finding]:
     """All that does not fit, or one line that all does."""
     found = [*_batches(method, data, plan), *_parts(method, data, plan), *_sizes(method, data)]
     learns = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return [Finding("method", "ok", f"{learns / 1e6:.1f} million parameters learn"), *found]
 
 
-def _batches(method: SSLMethod, data: DataModule, plan: Plan) -> Iterator[Finding]:
+def _batches(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Finding]:
     noun, batch = f"{data.noun}s", plan.batch
     if plan.steps == 0:
         size = max(1, plan.items // 4)
@@ -85,7 +85,7 @@ def prototypes(method: SSLMethod) -> int:
     return max(found)
 
 
-def _parts(method: SSLMethod, data: DataModule, plan: Plan) -> Iterator[Finding]:
+def _parts(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Finding]:
     noun, count = f"{data.noun}s", prototypes(method)
     if count > plan.items:
         fix = f"{_key_of_prototypes(method)}={max(2, 2 ** ((plan.items // 4).bit_length() - 1))}"

@@ -27,7 +27,7 @@ def members(protocol: type) -> set[str]:
     return {name for name in (*vars(protocol), *protocol.__annotations__) if not name.startswith("_")}
 
 
-MAY = members(watched.Watched) | members(watched.Pictured) | members(watched.HasFrozen)
+MAY = members(watched.Watched) | members(watched.Pictured) | members(watched.HasFrozen) | members(watched.Titled)
 OUTPUTS = {*watched.StepOutput.__annotations__, *watched.EmbedOutput.__annotations__}
 
 
@@ -106,7 +106,7 @@ def every_callback(folder: Path) -> list[Any]:
         node.update({"every_n_steps": 1} if "every_n_steps" in node else {})
     files = {file.stem for file in CALLBACKS.glob("*.py")}
     used = {node["_target_"].split(".")[-2] for node in nodes.values()}
-    no_callbacks = {"__init__", "captions", "labels", "watcher", "exact_loops", "metrics_csv"}
+    no_callbacks = {"__init__", "captions", "labels", "watcher", "exact_loops", "metrics_csv", "notebook"}
     assert files == used | no_callbacks | {"tensorboard_logger", "wandb_logger", "throughput"}, (
         "a new callback is missing in this test"
     )
@@ -125,7 +125,8 @@ def run(method: Recorded, folder: Path, *more: Any) -> tuple[set[str], Any]:
 def test_a_run_reads_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked, trainer = run(Least(EMATeacher(0.9)), tmp_path)
     own = asked - set(dir(nn.Module)) - {"device", "log", "log_dict", "training"}
-    assert own == {"embed", "teacher_pairs", "features_are_readout", "pictures", "frozen"}  # the five
+    five = {"embed", "teacher_pairs", "features_are_readout", "pictures", "frozen"}
+    assert own == five | {"title", "progress_words"}
     assert asked <= MAY
     assert "measures nothing here" not in caplog.text
     assert {"val/knn_top1", "val/probe_top1", "val/feature_std"} <= set(trainer.callback_metrics)

@@ -65,7 +65,6 @@ def test_parts_are_built_once_and_only_when_asked_for(tmp_path: Path) -> None:
 
     def stage(method: Any, seed: int, data_name: str, own: int = 1) -> None: ...
 
-    assert parts.loggers == []
     given = parts.of(stage)
     assert given == {"method": parts.method, "seed": 3, "data_name": "shapes"}
     assert parts.method.backbone is parts.backbone

@@ -330,7 +330,7 @@ def test_a_metric_of_an_own_task_ranks_by_its_own_direction(tmp_path: Path) -> N
     assert (tmp_path / "heatmap.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(("name", "scale"), [("linear_top1", 100.0), ("linear_r2", 1.0), ("finetune_cer", 1.0)])
+@pytest.mark.parametrize(("name", "scale"), [("linear_top1", 100.0), ("linear_r2", 1.0), ("finetune_cer", 100.0)])
 def test_the_heat_map_tells_shares_in_percent_and_others_as_they_are(
     name: str, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

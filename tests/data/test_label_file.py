@@ -232,7 +232,7 @@ for name in ("line", "many"):
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
     line, many = done.stdout.splitlines()
     assert "line.csv: line 3 is longer than" in line
-    assert "many.csv has more than 53,687 different labels for 20000 images" in many
+    assert "many.csv has more than 53,687 different labels for 20,000 images" in many
 
 
 def test_what_a_table_names_reaches_the_terminal_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

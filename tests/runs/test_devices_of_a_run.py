@@ -124,7 +124,7 @@ def test_a_run_is_called_with_its_share(
     began = begun(tmp_path / "a", two.stored)
     taken: list[Any] = []
     monkeypatch.setattr(
-        build, "_call_stage", lambda config, folder, crew: taken.append((config, folder)) or {"done": 1}
+        build, "_call_stage", lambda config, folder, crew: taken.append((config, folder)) or ({"done": 1}, None)
     )
     build.run(one)
     (config, folder), said = taken[0], capsys.readouterr().out

@@ -23,7 +23,7 @@ from ssl_lightning.parts.queue import Queue
 from ssl_lightning.stages import doctor, doctor_data, doctor_method
 from tests.stages.tiny_run import TinyData, a_folder, a_trainer, two_views
 
-Plan = doctor_method.Plan
+Length = doctor_method.Length
 
 
 def simclr(backbone: nn.Module | None = None) -> SimCLR:
@@ -101,21 +101,21 @@ def test_one_image_a_batch_is_told_by_the_method_s_own_check(
 @pytest.mark.parametrize(
     ("plan", "text", "fix"),
     [
-        (Plan(100, 8, 8, 12, 300, 3600), "BatchNorm averages over 8 images", "a larger batch"),
-        (Plan(100, 32, 32, 3, 1000, 3000), "told from 31 others", "method=byol"),
-        (Plan(400, 128, 128, 3, 1000, 3000), "3 steps an epoch", "data.batch_size=32"),
-        (Plan(4000, 128, 128, 31, 5, 155), "155 optimizer steps in all", "trainer.max_epochs=97"),
+        (Length(100, 8, 8, 12, 300, 3600), "BatchNorm averages over 8 images", "a larger batch"),
+        (Length(100, 32, 32, 3, 1000, 3000), "told from 31 others", "method=byol"),
+        (Length(400, 128, 128, 3, 1000, 3000), "3 steps an epoch", "data.batch_size=32"),
+        (Length(4000, 128, 128, 31, 5, 155), "155 optimizer steps in all", "trainer.max_epochs=97"),
     ],
 )
-def test_batches_and_lengths(plan: Plan, text: str, fix: str) -> None:
+def test_batches_and_lengths(plan: Length, text: str, fix: str) -> None:
     found = doctor_method.look(simclr(), TinyData(views=two_views()), plan)
     assert any(text in line.what and fix in line.fix and line.mark == "warn" for line in found)
-    fine = doctor_method.look(simclr(), TinyData(views=two_views()), Plan(50_000, 128, 128, 390, 200, 78_000))
+    fine = doctor_method.look(simclr(), TinyData(views=two_views()), Length(50_000, 128, 128, 390, 200, 78_000))
     assert [line.mark for line in fine] == ["ok"]
 
 
 def test_queues_prototypes_stems_and_tokens() -> None:
-    long = Plan(1000, 64, 64, 15, 200, 3000)
+    long = Length(1000, 64, 64, 15, 200, 3000)
     method = simclr()
     method.queue = Queue(4096, 8)
     found = said(doctor_method.look(method, TinyData(views=two_views()), long))
@@ -128,10 +128,10 @@ def test_queues_prototypes_stems_and_tokens() -> None:
     assert found.fix == "method.prototypes=128"
     net = resnet("resnet18", "imagenet")
     data = TinyData(views=two_views(32), image_size=32)
-    found = said(doctor_method.look(simclr(net), data, Plan(50_000, 128, 128, 390, 200, 78_000)))
+    found = said(doctor_method.look(simclr(net), data, Length(50_000, 128, 128, 390, 200, 78_000)))
     assert (found.what, found.fix) == ("the stem of large images leaves 1 x 1 places of 32 px", "backbone.stem=cifar")
     other = TinyData(views=two_views(16), image_size=32)
-    found = said(doctor_method.look(simclr(), other, Plan(50_000, 128, 128, 390, 200, 78_000)))
+    found = said(doctor_method.look(simclr(), other, Length(50_000, 128, 128, 390, 200, 78_000)))
     assert found.what == "trained on views of 16 px and evaluated at 32 px"
 
 

@@ -94,7 +94,11 @@ def test_one_file_for_all_in_row_groups(tmp_path: Path, monkeypatch: pytest.Monk
     given = (judged(run), TinyData(labelled=False), a_trainer(tmp_path), folder)
     found = embed.run(*given, splits=["all"], formats=["npz", "parquet"])
     assert found["images"] == {"all": 150}
-    assert sorted(path.name for path in folder.path.iterdir()) == ["features_all.npz", "features_all.parquet"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "features_all.npz",
+        "features_all.parquet",
+        "report.npz",
+    ]
     table = parquet.ParquetFile(folder.path / "features_all.parquet")
     assert [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)] == [32, 32, 26, 32, 28]
     content = np.load(folder.path / "features_all.npz", allow_pickle=False)

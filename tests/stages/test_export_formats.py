@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ssl_lightning.config.instantiate import instantiate
+from ssl_lightning.core import files
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.stages import export, export_hf, export_onnx
@@ -186,7 +187,7 @@ def test_a_second_export_takes_the_place_of_the_first(tmp_path: Path) -> None:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
     (folder.path / "hf").mkdir()
     (folder.path / "hf" / "old").touch()
-    with export._all_or_none(folder.path) as place:
+    with files.all_or_none(folder.path) as place:
         (place / "hf").mkdir()
         (place / "hf" / "new").touch()
     assert [file.name for file in (folder.path / "hf").iterdir()] == ["new"]

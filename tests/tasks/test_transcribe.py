@@ -80,8 +80,8 @@ def test_error_rates_count_edits_of_all_items_together() -> None:
 
 def test_fewer_errors_are_better() -> None:
     task = task_of("ab")
-    assert verdict.against(0.1, 0.5, 100, task, "x") == "above x: CER 10.0 % against CER 50.0 %"
-    assert verdict.against(0.5, 0.1, 100, task, "x").startswith("not above x")
+    assert verdict.against(0.1, 0.5, 100, task, "x") == "Better than x: CER 10.0 % against CER 50.0 %."
+    assert verdict.against(0.5, 0.1, 100, task, "x").startswith("Worse than x")
     assert task.worst > 10  # an error rate may be more than 1
 
 

@@ -116,8 +116,9 @@ def test_mosaics_of_one_and_two_channels() -> None:
     for channels in (1, 2):
         view = torch.rand(2, channels, 8, 8)
         picture = mosaic([view], torch.zeros(channels), torch.ones(channels), gap=0)
-        assert picture.shape == (256, 128, 3)  # each pixel 16 times as large
-        assert torch.equal(picture[::16, ::16, 0], (view[:, 0] * 255).round().to(torch.uint8).reshape(16, 8))
+        assert picture.shape == (128, 256, 3)  # each pixel 16 times as large
+        beside = torch.cat(list(view[:, 0]), dim=1)  # (8, 16)
+        assert torch.equal(picture[::16, ::16, 0], (beside * 255).round().to(torch.uint8))
 
 
 def test_training_and_evaluation_share_one_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
