@@ -60,14 +60,14 @@ def test_repeats_of_a_seed_are_no_seeds(tmp_path: Path) -> None:
 
 def test_files_of_different_folders_stand_apart(tmp_path: Path) -> None:
     paths = []
-    for root in ("photos", "<b>\x1bother"):
+    for root in ("photos", "<u>\x1bother"):
         for t in (0.1, 0.5):
             node = config(0, t)
             node["data"]["root"] = root
             paths.append(make(tmp_path / f"{root[:3].strip('<>')}-{t}", node, 0.5 + t / 10))
     found = of(paths)
-    assert [part.data for part in found] == ["shapes photos", r"shapes <b>\x1bother"]
-    assert "<b>" not in compare.page(found)
+    assert [part.data for part in found] == ["shapes photos", r"shapes <u>\x1bother"]
+    assert "<u>" not in compare.page(found)
     assert [part.data for part in of(paths[:2])] == ["shapes"]
 
 
