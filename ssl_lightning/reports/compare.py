@@ -110,6 +110,10 @@ def conclusion(part: Section) -> str:
     told = f"Best: {part.name(best)}, {heading(part.main)} {figure(best, part.main)}."
     if len(scored) < 2:
         return told
+    tied = [part.name(group) for group in scored if group.mean(part.main) == best.mean(part.main)]
+    if len(tied) > 1:
+        more = f" and {len(tied) - 4} more" if len(tied) > 4 else ""
+        told = f"Equally good, {heading(part.main)} {figure(best, part.main)}: {'; '.join(tied[:4])}{more}."
     noise = part.noise(part.main)
     if not math.isfinite(noise):
         return f"{told} One seed each: repeat the best ones with seed=1 and seed=2 to see how much is chance."

@@ -32,9 +32,15 @@ class Group:
         return tuple(run for run in self.runs if run.results is not None)
 
     def of(self, measure: str) -> list[float]:
-        """One measure of each of its finished runs; of unfinished ones where there are no others."""
-        found = [run.measured().get(measure, math.nan) for run in self.done or self.runs]
-        return [value for value in found if math.isfinite(value)]
+        """One measure of each seed, of finished runs; of unfinished ones where there are no others.
+
+        Runs of one seed are repeats of one another: they say nothing of chance, and the first of them counts.
+        """
+        found: dict[Any, float] = {}
+        for run in self.done or self.runs:
+            if math.isfinite(value := run.measured().get(measure, math.nan)):
+                found.setdefault(run.origin, value)
+        return list(found.values())
 
     def mean(self, measure: str) -> float:
         """Over seeds; nan without any."""
@@ -94,10 +100,18 @@ def short(key: str) -> str:
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """The runs by stage, data and task, the largest section first, each with its groups, best first."""
+    """The runs by stage, data and task, the largest section first, each with its groups, best first.
+
+    Files in different folders are different data, which `data.root` then tells apart.
+    """
+    roots: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        roots.setdefault(run.section, set()).add(run.root)
     by_kind: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        by_kind.setdefault(run.section, []).append(run)
+        stage, data, task = run.section
+        data += f" {run.root}" if len(roots[run.section]) > 1 and run.root else ""
+        by_kind.setdefault((stage, data, task), []).append(run)
     return [_section(kind, some) for kind, some in sorted(by_kind.items(), key=lambda pair: -len(pair[1]))]
 
 

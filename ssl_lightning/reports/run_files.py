@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning.core import plain_yaml, secrets
-from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.errors import UserError, plain
 from ssl_lightning.core.words import KINDS
 from ssl_lightning.runs import places
 
@@ -46,6 +46,18 @@ class Run:
         """(stage, data, task): what runs must have in common for their figures to mean the same."""
         stage, data, task = (str(self.choices.get(part) or "?") for part in ("stage", "data", "task"))
         return stage, data, "classify" if task == "?" else task
+
+    @property
+    def root(self) -> str:
+        """`data.root` on one line and without secrets; "" of data that have none."""
+        data = self.config.get("data")
+        root = data.get("root") if isinstance(data, Mapping) else None
+        return plain(secrets.hide(str(root))) if root is not None else ""
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """What runs of equal settings differ in: the seed, and the weights that they are about."""
+        return str(self.config.get("seed")), str(self.config.get("ckpt_sha256") or self.config.get("ckpt"))
 
     @property
     def status(self) -> str:

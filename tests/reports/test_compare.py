@@ -48,6 +48,35 @@ def test_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path) -> None:
     assert part.main == "knn_top1"
 
 
+def test_repeats_of_a_seed_are_no_seeds(tmp_path: Path) -> None:
+    same = [make(tmp_path / f"{t}-{i}", config(0, t), 0.5 + t / 10) for t in (0.1, 0.5) for i in range(2)]
+    (part,) = of(same)
+    assert [len(group.runs) for group in part.groups] == [2, 2]
+    assert math.isnan(part.noise("knn_top1"))
+    assert "One seed each" in compare.conclusion(part)
+    judged = [make(tmp_path / f"of-{i}", config(0, 0.1, ckpt="runs/x", ckpt_sha256=str(i)), 0.1 * i) for i in (1, 2)]
+    assert [group.of("knn_top1") for group in of(judged)[0].groups] == [[0.1, 0.2]]  # of two pretrainings
+
+
+def test_files_of_different_folders_stand_apart(tmp_path: Path) -> None:
+    paths = []
+    for root in ("photos", "<u>\x1bother"):
+        for t in (0.1, 0.5):
+            node = config(0, t)
+            node["data"]["root"] = root
+            paths.append(make(tmp_path / f"{root[:3].strip('<>')}-{t}", node, 0.5 + t / 10))
+    found = of(paths)
+    assert [part.data for part in found] == ["shapes photos", r"shapes <u>\x1bother"]
+    assert "<u>" not in compare.page(found)
+    assert [part.data for part in of(paths[:2])] == ["shapes"]
+
+
+def test_a_tie_is_no_best(tmp_path: Path) -> None:
+    tied = [make(tmp_path / f"{t}", config(0, t), 0.5) for t in (0.1, 0.5)]
+    said = compare.conclusion(of(tied)[0])
+    assert said.startswith("Equally good, kNN 50.0 %: temperature=0.1; temperature=0.5. One seed each")
+
+
 def test_the_csv_has_means_and_deviations(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(compare.as_csv(compare.table(of(grid(tmp_path)))))))
     assert len(rows) == 4
