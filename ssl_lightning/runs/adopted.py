@@ -49,7 +49,7 @@ def adopted(backbone: nn.Module) -> nn.Module:
     """
     known = hasattr(backbone, "out_dim")
     if not isinstance(backbone, nn.Module):
-        raise UserError(f"a backbone is a torch.nn.Module, and {type(backbone).__name__} is none")
+        raise UserError(f"a backbone must be a torch.nn.Module; {type(backbone).__name__} is not")
     if known and any(kind.__module__.startswith(("ssl_lightning.", "timm.")) for kind in type(backbone).__mro__):
         return backbone
     name = type(backbone).__name__
@@ -128,7 +128,9 @@ def _size(net: Any) -> int:
             )
             continue
         return size
-    raise UserError(f"{type(net).__name__} has no out_dim, and fails on two images {first}; give it an integer out_dim")
+    raise UserError(
+        f"{type(net).__name__} has no out_dim, and to measure it failed on two images {first}; set an integer out_dim"
+    )
 
 
 def _found(net: nn.Module, size: int) -> tuple[Way, int]:
