@@ -128,9 +128,7 @@ def _size(net: Any) -> int:
             )
             continue
         return size
-    raise UserError(
-        f"{type(net).__name__} has no out_dim, and to measure it failed on two images {first}; set an integer out_dim"
-    )
+    raise UserError(f"{type(net).__name__} has no out_dim, and fails on two images {first}; give it an integer out_dim")
 
 
 def _found(net: nn.Module, size: int) -> tuple[Way, int]:

@@ -119,7 +119,7 @@ def test_a_folder_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
             assert label == (number % 2 if number < 20 else -1)
     said = capsys.readouterr().err
     assert "22 images in 2 classes (4 of them without a label) to train on" in said
-    with pytest.raises(UserError, match=r"data\.label_column=x is of a table"):
+    with pytest.raises(UserError, match=r"data\.label_column=x names a column of a table"):
         Folder(tmp_path / "r", label_column="x")
 
 
@@ -232,7 +232,7 @@ for name in ("line", "many"):
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
     line, many = done.stdout.splitlines()
     assert "line.csv: line 3 is longer than" in line
-    assert "many.csv has more than 53,687 different labels for 20000 images" in many
+    assert "many.csv has more than 53,687 different labels for 20,000 images" in many
 
 
 def test_what_a_table_names_reaches_the_terminal_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
