@@ -101,8 +101,8 @@ def test_every_condition_is_met_by_some_choice_and_fits_the_constructors(method:
         ("{data=shapes: '${name}'}", "data=shapes takes a mapping of keys"),
         ("{data=shapes: {sead: 1}}", "there is no 'sead'"),
         ("{data=shapes: {method: {projector: {hiden_dim: 1}}}}", "takes no argument 'hiden_dim'"),
-        ("{data=shapes: {trusted_packages: [os]}}", "counts only on the command line"),
-        ("{data=shapes: {hydra: {job: {name: x}}}}", "counts only on the command line"),
+        ("{data=shapes: {trusted_packages: [os]}}", "is allowed only on the command line"),
+        ("{data=shapes: {hydra: {job: {name: x}}}}", "is allowed only on the command line"),
     ],
 )
 def test_a_wrong_condition_is_one_line(block: str, message: str, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ NEEDED = [
 def test_an_argument_that_another_one_turns_on(word: str, beside: str, said: str) -> None:
     with pytest.raises(UserError) as refused:
         checked("pretrain", *beside.split(), word)
-    assert str(refused.value).startswith(f"'{word}': {word.lstrip('+').split('=')[0]} counts only ")
+    assert str(refused.value).startswith(f"'{word}': {word.lstrip('+').split('=')[0]} is used only ")
     assert said in str(refused.value)
     assert str(refused.value).endswith("leave this out")
 
