@@ -153,8 +153,8 @@ NEEDED = [
     ("+trainer.gradient_clip_algorithm=norm", "seed=1", "trainer.gradient_clip_val above 0"),
     ("+method.teacher.rise=linear", "method=moco method.teacher.final_momentum=0.99", "other than momentum"),
     ("method.stride=4", "method=simmim", "a convolutional backbone"),
-    ("data.query_size=9", "trainer.limit_val_batches=0", "where there is a validation"),
-    ("callbacks.online_knn.k=3", "trainer.limit_val_batches=0", "where there is a validation"),
+    ("data.query_size=9", "trainer.limit_val_batches=0", "if there is validation"),
+    ("callbacks.online_knn.k=3", "trainer.limit_val_batches=0", "if there is validation"),
     ("data.bank_size=9", "callbacks=minimal", "callbacks.online_knn"),
 ]
 
