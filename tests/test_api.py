@@ -131,16 +131,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "one.txt"}, "one.txt is one file"),
     ({"data": np.zeros(3)}, "data is a ndarray; give a path or the name of a data set; write arrays to a file"),
     ({"method": "byoll"}, "there is no method=byoll. Did you mean 'byol'?"),
-    ({"method": torch.nn.Identity()}, "method is an Identity; give the name of one"),
+    ({"method": torch.nn.Identity()}, "method is an Identity; give a name"),
     ({"epochs": "many"}, "trainer.max_epochs wants an integer or null, not 'many'"),
     ({"batch_size": 1.5}, "data.batch_size wants an integer, not 1.5"),
     ({"resume": "sometimes"}, "resume wants one of auto, must, never"),
-    ({"overrides": "seed=1"}, "overrides is a list of words, not a text"),
-    ({"overrides": [3]}, "overrides holds 3; give words"),
+    ({"overrides": "seed=1"}, "overrides is a list of strings, not one string"),
+    ({"overrides": [3]}, "overrides holds 3; give strings"),
     ({"overrides": ["sed=1"]}, "there is no 'sed' in this config. Did you mean 'seed'?"),
     ({"overrides": ["method=byol"], "method": "dino"}, "method is given twice"),
     ({"overrides": ["-m"]}, "a sweep is for the command line"),
-    ({"overrides": ["--help"]}, "--help, --version and --cfg are no part"),
+    ({"overrides": ["--help"]}, "--help, --version and --cfg do not work here"),
     ({"overrides": ["--halp"]}, "there is no flag '--halp'"),
     ({"overrides": ["trainer.devices=2"]}, "start your script with torchrun --nproc-per-node=2"),
     ({"overrides": ["trainer=ddp_cpu"]}, "start your script with torchrun --nproc-per-node=2"),
@@ -311,7 +311,7 @@ def test_in_a_thread_and_with_a_loop_running(mine: dict[str, Any]) -> None:
 
 
 def test_one_run_at_a_time() -> None:
-    with session._alone(), pytest.raises(sl.UserError, match="at work on another run"):
+    with session._alone(), pytest.raises(sl.UserError, match="already busy with a run"):
         standin()
     standin()
 
@@ -332,7 +332,9 @@ STOPPED = ["views=blank", "stage._target_=tests.standin.stopped", "~stage.boost"
 def test_ctrl_c_is_a_keyboard_interrupt() -> None:
     before = signal.getsignal(signal.SIGINT)
     words = [*STOPPED[:-1], "+stage.number=2"]
-    with pytest.raises(KeyboardInterrupt, match=r"interrupted; nothing was saved yet\. The same call goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"interrupted; nothing was saved yet\. Make the same call again to continue"
+    ):
         sl.evaluate("x", "standin", "blank", name="x", overrides=words, **OWN)
     assert signal.getsignal(signal.SIGINT) is before
     assert standin(name="y").results["knn_top1"] == 0.5  # and the next call works
@@ -357,5 +359,5 @@ sl.evaluate("x", "standin", "blank", name="x", overrides={STOPPED}, config_dir={
     env = {**os.environ, "PYTHONPATH": str(CONF.parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == -signal.SIGTERM
-    assert "The same call goes on from there" in done.stderr
+    assert "Make the same call again to continue" in done.stderr
     assert "Traceback" not in done.stderr

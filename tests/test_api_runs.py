@@ -164,7 +164,7 @@ def test_fine_tuning(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.path == calls / "runs" / "s0" / "finetune-shapes"
     assert run.results["labels"] == 40
     assert "from scratch" in run._repr_html_()
-    with pytest.raises(sl.UserError, match="the one before fine-tuning is that of runs/s0"):
+    with pytest.raises(sl.UserError, match="the one before fine-tuning is in runs/s0"):
         _ = run.backbone
 
 

@@ -55,7 +55,7 @@ def parse(argv: list[str]) -> Arguments:
             hint = f"Did you mean '{near}'?" if near else f"{slips.flag(flag, value)}; see --help"
             raise UserError(f"there is no flag '{flag}'. {hint}")
         elif "=" not in word and not word.startswith("~"):
-            raise UserError(f"'{word}' sets nothing: write key=value, for example method=moco. See --help.")
+            raise UserError(f"'{word}' has no value: write key=value, for example method=moco. See --help.")
         else:
             found.overrides.append(SHORT.sub(r"\1stage.\2", word))
     if "stage=report" in found.overrides:  # the run of a page is what other stages call their ckpt=

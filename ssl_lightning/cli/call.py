@@ -26,12 +26,12 @@ def words_of(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> list[s
     Raises UserError for overrides that are no words, and for a key that is given twice.
     """
     if isinstance(overrides, str):
-        raise UserError(f"overrides is a list of words, not a text: overrides=[{overrides!r}]")
+        raise UserError(f"overrides is a list of strings, not one string: overrides=[{overrides!r}]")
     typed = list(overrides)
     given = {key: value for key, value in values.items() if value is not None}
     for override in typed:
         if not isinstance(override, str):
-            raise UserError(f"overrides holds {override!r}; give words, for example 'optimizer.base_lr=0.1'")
+            raise UserError(f"overrides holds {override!r}; give strings, for example 'optimizer.base_lr=0.1'")
         key = re.match(r"[+~]*([\w./]+)", override)
         if key and key[1] in given:
             raise UserError(f"{key[1]} is given twice, in overrides and as an argument; leave one of them out")
@@ -42,7 +42,7 @@ def word(key: str, value: Any) -> str:
     """One word, such that the command line reads this very value."""
     if key in GROUPS and not isinstance(value, str):
         more = "; a class of your own gets a yaml, see config_dir=" if key != "stage" else ""
-        raise UserError(f"{key} is {_short(value)}; give the name of one, for example {_example(key)}{more}")
+        raise UserError(f"{key} is {_short(value)}; give a name, for example {_example(key)}{more}")
     if isinstance(value, list | tuple):
         return f"{key}=[{','.join(_text(str(item)) for item in value)}]"
     if isinstance(value, bool):

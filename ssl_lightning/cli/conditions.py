@@ -51,7 +51,7 @@ class Conditional:
         blocks = config._get_node(KEY)  # as it is written: a reference has no value here
         del config[KEY]
         if not isinstance(blocks, DictConfig) or blocks._is_interpolation():
-            raise UserError(f"{config_path}: {KEY} takes conditions with what then holds, {KEY}: {{data=cifar10: ...}}")
+            raise UserError(f"{config_path}: {KEY} maps conditions to the keys they set, {KEY}: {{data=cifar10: ...}}")
         for condition, block in blocks.items_ex(resolve=False):
             if not isinstance(block, DictConfig) or block._is_interpolation():
                 raise UserError(f"{config_path}: {KEY} {condition!s} takes a mapping of keys, not {block!r}")
@@ -70,5 +70,5 @@ class Conditional:
                 f"{group}/{option}"
             ):
                 hint = did_you_mean(option, known) or " A condition is group=option, for example data=cifar10."
-                raise UserError(f"{where}: {KEY} '{condition}' names no option of the configs.{hint}")
+                raise UserError(f"{where}: {KEY} '{condition}' names an option that does not exist.{hint}")
         return any(fnmatchcase(part, f"{group}/{option}") for part in self.parts for option in wanted)

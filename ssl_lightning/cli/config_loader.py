@@ -136,7 +136,7 @@ class Loader(config_loader_impl.ConfigLoaderImpl):
             except (HydraException, OmegaConfBaseException) as error:
                 shown = " ".join(words)
                 raise UserError(
-                    f"{shown} cannot be composed without --config-dir; hydra.* counts only from the command line and "
+                    f"{shown} cannot be composed without --config-dir; hydra.* is read only from the command line and "
                     "from installed packages"
                 ) from error
         return self._typed[words]
@@ -172,7 +172,7 @@ def _check_trust(found: DictConfig, typed: list[Override], files: list[Path]) ->
     if value != wanted:
         flag = f"{TRUST}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{TRUST}=[...]"
         raise UserError(
-            f"{_which(files, TRUST)} sets {TRUST}, which counts only on the command line: add {flag} there if you "
+            f"{_which(files, TRUST)} sets {TRUST}, which is allowed only on the command line: add {flag} there if you "
             "trust that code, or remove the key"
         )
 
@@ -192,7 +192,7 @@ def _check_hydra(found: DictConfig, alone: DictConfig, typed: list[Override], fi
         key = next((key for key in changed if mine.get(key)), changed[0])
         place = key.removeprefix("runtime.choices.") if key.startswith("runtime.") else f"++hydra.{key}"
         flag = f": add '{place}={mine[key]}' there if you trust it, or remove the key" if key in mine else ""
-        raise UserError(f"{_which(files, 'hydra')} sets hydra.{key}, which counts only on the command line{flag}")
+        raise UserError(f"{_which(files, 'hydra')} sets hydra.{key}, which is allowed only on the command line{flag}")
 
 
 def _comparable(config: DictConfig) -> dict[str, Any]:

@@ -29,8 +29,8 @@ COMMON = (
     ("trainer.precision=bf16-mixed", "precision, as Lightning names it"),
     ("optimizer.base_lr=0.3", "learning rate for a global batch of 256"),
     ("method.loss.temperature=0.2", "any value of any part, by its place (--cfg job shows them all)"),
-    ("ckpt=runs/moco-cifar10", "weights that a stage works on, or a training begins with"),
-    ("seed=0  resume=auto|must|never", "reproduce; go on or begin again"),
+    ("ckpt=runs/moco-cifar10", "weights for a stage, or to start a training from"),
+    ("seed=0  resume=auto|must|never", "reproduce; continue, or start again"),
 )
 
 EXAMPLES = (

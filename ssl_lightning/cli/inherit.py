@@ -168,7 +168,9 @@ def _without_root(taken: dict[str, Any], node: Mapping[str, Any], found: known.K
     except (OSError, RuntimeError, ValueError):  # no such user, no name of a file
         pass
     del taken["root"]
-    return (f"{_of(found)} had its data in {known.shown(root)}, where they are not; give data.root= if not here",)
+    return (
+        f"{_of(found)} had its data in {known.shown(root)}, which is not here; set data.root= if they are elsewhere",
+    )
 
 
 def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) -> tuple[str, ...]:

@@ -53,6 +53,6 @@ def check(key: str) -> None:
         return
     found = next((old for old in RECIPE if rest == old or rest.startswith(f"{old}.")), None)
     if found is None:
-        raise UserError(f"there is no '{key}': recipe is gone; each value has its own key, see --cfg job")
+        raise UserError(f"there is no '{key}': recipe was removed; each value has its own key, see --cfg job")
     new, *note = RECIPE[found].split(" ", 1)
     raise UserError(f"'{key}' is now {new}{rest[len(found) :]}{' ' + note[0] if note else ''}")

@@ -72,7 +72,7 @@ def lines(chosen: Mapping[str, Any], values: Mapping[str, Any], typed: Sequence[
         return []
     keys = {word.partition("=")[0].lstrip("+") for word in typed}
     kept = [c for c in choices(photos) if not _said(c.key, keys) and _stands(c, chosen, values)]
-    few = ["  few to learn from alone: begin with given weights, ckpt=timm:resnet18.a1_in1k"] * (photos.count < 500)
+    few = ["  few to learn from: start from pretrained weights, ckpt=timm:resnet18.a1_in1k"] * (photos.count < 500)
     head = f"{photos.count:,} photos to train on, shorter side {photos.side} px or more:"
     return [head, *(f"  {choice.word}: {choice.why}" for choice in kept), *few] if kept else []
 
@@ -92,13 +92,15 @@ def choices(photos: Photos) -> list[Choice]:
     if count < 100_000:
         found = [Choice("backbone", "resnet18", "a larger one is worth it from 100,000 photos on")]
     else:
-        found = [Choice("backbone", "resnet50", "so many photos fill a larger network")]
+        found = [Choice("backbone", "resnet50", "enough photos for a larger network")]
     if size <= 64:
         found.append(Choice("backbone.stem", "cifar", f"images of {size} px keep their resolution"))
     if count < 20_000:
-        found.append(Choice("method", "simclr", "among those that learn the most in few steps (docs/results.md)"))
+        found.append(Choice("method", "simclr", "one of the methods that learn most in few steps (docs/results.md)"))
     else:
-        found.append(Choice("method", "moco", "ahead of simclr in long published runs (92.9 to 90.7 % on CIFAR-10)"))
+        found.append(
+            Choice("method", "moco", "better than simclr in long published runs (92.9 against 90.7 % on CIFAR-10)")
+        )
     why = "a third of the time of 224, and enough for so few" if size == 128 else "the usual size"
     found.append(Choice("data.image_size", size, "as large as the photos" if size > side - 16 else why))
     found.append(Choice("data.batch_size", batch, f"{count // batch} steps an epoch"))

@@ -65,7 +65,7 @@ def _option(part: str, picks: Mapping[str, Any], needs: Mapping[str, Any], found
             return str(offered[kind])
     wanted = {"backbone": f"a network that gives {need}", "views": f"views of the kind '{need}'"}[part]
     raise UserError(
-        f"method={found.get('method')} needs {wanted}, and data={found.get('data')} names none; choose {part}="
+        f"method={found.get('method')} needs {wanted}, and data={found.get('data')} has no default; set {part}="
     )
 
 
@@ -99,13 +99,13 @@ def _mapping(repo: Any, group: str, option: Any, key: str) -> Mapping[str, Any]:
         raise UserError(f"{where}: {key} takes {', '.join(KINDS)}, not {value!r}")
     for part, said in value.items():
         if part not in KINDS:
-            raise UserError(f"{where}: {key} knows no '{part}'.{did_you_mean(str(part), KINDS)}")
+            raise UserError(f"{where}: {key} has no '{part}'.{did_you_mean(str(part), KINDS)}")
         if key == PICKS and not isinstance(said, dict):
-            raise UserError(f"{where}: {key}.{part} takes an option for each need ({', '.join(KINDS[part])})")
+            raise UserError(f"{where}: {key}.{part} takes one option for each of ({', '.join(KINDS[part])})")
         for kind in said if key == PICKS else [said]:
             if kind not in KINDS[part]:
                 hint = did_you_mean(str(kind), KINDS[part]) or f" There are: {', '.join(KINDS[part])}."
-                raise UserError(f"{where}: {key}.{part} knows no '{kind}'.{hint}")
+                raise UserError(f"{where}: {key}.{part} has no '{kind}'.{hint}")
             if key == PICKS and not repo.config_exists(f"{part}/{said[kind]}"):
                 raise UserError(f"{where}: there is no {part}={said[kind]}")
     return value

@@ -28,7 +28,7 @@ def this_command() -> list[str]:
         name = spec.name.removesuffix(".__main__")
         return [sys.executable, "-m", name, *sys.argv[1:]]
     if not getattr(main, "__file__", None):
-        raise UserError("several processes need a command to start them with; run a script or python -m ssl_lightning")
+        raise UserError("several processes cannot be started from here; run a script or python -m ssl_lightning")
     return [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
 
 

@@ -124,7 +124,7 @@ def _check_probes(values: Mapping[str, Any], trusted: Sequence[str]) -> None:
     for name, changes in probes.items():
         where = f"stage.probes.{name}"
         if not isinstance(changes, dict) or not changes or not str(name).isidentifier():
-            raise UserError(f"{where} must say which keys of the data change: {{{name}: {{label_column: ...}}}}")
+            raise UserError(f"{where} must be a mapping of the data keys to change: {{{name}: {{label_column: ...}}}}")
         if "_target_" in changes:
             raise UserError(f"{where} changes keys of the data, not their class; leave _target_ out")
         building.check(changed(data, changes), trusted, where, (), PLACES["data"])
@@ -216,7 +216,9 @@ def _tell_loggers(parts: Parts, results: dict[str, Any]) -> None:
         for logger in parts.result_loggers():
             logger.log_results(results)  # type: ignore[attr-defined]
     except Exception as error:
-        print(f"a logger did not take the results, which are in results.json: {one_line.text(error)}", file=sys.stderr)
+        print(
+            f"a logger failed to store the results, which are in results.json: {one_line.text(error)}", file=sys.stderr
+        )
 
 
 def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> tuple[dict[str, Any], Parts]:

@@ -22,7 +22,7 @@ from ssl_lightning.core.errors import Interrupted, UserError, plain
 from ssl_lightning.core.quiet import quiet
 from ssl_lightning.core.signals import WATCH
 
-AGAIN = "The same call goes on from there"
+AGAIN = "Make the same call again to continue"
 _at_work = threading.Lock()  # random states, warnings and signal handlers are the whole process'
 
 
@@ -82,7 +82,9 @@ def _asked(words: Sequence[str], config_dir: Path | str | None) -> arguments.Arg
     if asked.multirun:
         raise UserError("a sweep is for the command line: python -m ssl_lightning -m ...; here, call in a loop")
     if asked.help or asked.version or asked.cfg:
-        raise UserError("overrides are words such as 'optimizer.base_lr=0.1'; --help, --version and --cfg are no part")
+        raise UserError(
+            "overrides are strings such as 'optimizer.base_lr=0.1'; --help, --version and --cfg do not work here"
+        )
     return asked
 
 
@@ -97,7 +99,7 @@ def _read_anew() -> None:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     if not _at_work.acquire(blocking=False):
-        raise UserError("this process is at work on another run; wait for its end, or start a second process")
+        raise UserError("this process is already busy with a run; wait until it ends, or start a second process")
     try:
         yield
     finally:

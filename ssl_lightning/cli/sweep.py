@@ -94,7 +94,7 @@ class Sweep:
         parsed, self.real = without_secrets(parsed)
         self.swept = {o.get_key_element(): list(_values(o)) for o in parsed if o.is_sweep_override()}
         if not self.swept:
-            raise UserError("-m sweeps nothing: give some key several values, for example data.batch_size=128,256")
+            raise UserError("-m needs a key with several values, for example data.batch_size=128,256")
         name = next((str(o.value()) for o in parsed if o.key_or_group == "name"), None)
         if name is not None:
             places.check_name(name)

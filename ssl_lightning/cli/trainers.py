@@ -239,7 +239,7 @@ def _trainer(**arguments: Any) -> Trainer:
     """Lightning's trainer; what it says of its arguments is one line for the user."""
     asked = arguments.get("accelerator")
     if asked in ("gpu", "cuda") and not torch.accelerator.is_available():
-        raise UserError(f"trainer.accelerator={asked}, and torch finds no GPU on this machine; use trainer=cpu")
+        raise UserError(f"trainer.accelerator={asked}, but torch finds no GPU on this machine; use trainer=cpu")
     with one_line.building("trainer"):
         return Trainer(**arguments)
 

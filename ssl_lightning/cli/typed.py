@@ -232,13 +232,13 @@ def _quiet(place: str) -> bool:
 
 _WHY = {
     "method": "trains no method",
-    "optimizer": "trains no method, and takes no optimizer from here",
-    "scheduler": "trains no method, and takes no schedule from here",
+    "optimizer": "trains no method and does not use this optimizer",
+    "scheduler": "trains no method and does not use this schedule",
     "views": "draws no training views",
-    "callbacks": "trains nothing that callbacks could watch",
+    "callbacks": "trains nothing, so callbacks have no use",
     "logger": "writes no curves",
     "trainer": "uses no trainer",
-    "data": "looks at no image",
+    "data": "reads no data",
     "backbone": "builds no backbone",
     "task": "reads no labels",
 }
@@ -277,5 +277,5 @@ def _check_method(word: str, ckpt: Any, asked: str, stage: str) -> None:
     theirs = (stored.get("choices") or {}).get("method") if isinstance(stored.get("choices"), dict) else None
     if ckpt is None or theirs == asked:
         return
-    why = f"{Path(str(run))} was trained with method={theirs}" if theirs else "the weights of ckpt are what they are"
+    why = f"{Path(str(run))} was trained with method={theirs}" if theirs else "the weights of ckpt= are already trained"
     raise UserError(f"'{word}': stage={stage} trains no method, and {why}; leave it out")

@@ -77,9 +77,9 @@ def unmet(place: str, values: Mapping[str, Any], references: Mapping[str, str]) 
         value = node[need.other] if need.other in node else _default(str(target), need.other)
         if value is not ... and not need.holds(value, node):
             set_it = f"{part}.{need.other}{'=' if need.wanted in ('true', 'false') else ' '}{need.wanted}"
-            return f"{place} counts only with {set_it}; set it, or leave this out"
+            return f"{place} is used only with {set_it}; set it, or leave this out"
     if place == "method.stride" and _is(node, "SimMIM") and _is(_at(values, "backbone"), "ViT"):
-        return "method.stride counts only with a convolutional backbone; a ViT has backbone.patch_size; leave this out"
+        return "method.stride is used only with a convolutional backbone; a ViT has backbone.patch_size; leave this out"
     if place == "backbone.image_size" and _is(_at(values, "backbone"), "timm_backbone"):
         return _of_any_size(str(_at(values, "backbone").get("name")))
     return _of_validation(place, values)
@@ -92,7 +92,7 @@ def _of_any_size(name: str) -> str:
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
     if config is None or config.fixed_input_size:
         return ""
-    return f"backbone.image_size counts only for a network of one size, and {name} takes any; set data.image_size"
+    return f"backbone.image_size is used only for a network of one size, and {name} takes any; set data.image_size"
 
 
 def _is(node: Mapping[str, Any], name: str) -> bool:
@@ -111,10 +111,10 @@ def _of_validation(place: str, values: Mapping[str, Any]) -> str:
     if not any(place == key or place.startswith(f"{key}.") for key in VALIDATION):
         return ""
     if _at(values, "trainer").get("limit_val_batches") in (0, 0.0):
-        return f"{place} counts only where there is a validation; set trainer.limit_val_batches, or leave this out"
+        return f"{place} is used only if there is validation; set trainer.limit_val_batches, or leave this out"
     targets = [str(node.get("_target_")) for node in _at(values, "callbacks").values() if isinstance(node, Mapping)]
     if place == "data.bank_size" and OF_THE_BANK not in targets and all(t.startswith(OURS) for t in targets):
-        return "data.bank_size counts only with callbacks.online_knn; take callbacks=default, or leave this out"
+        return "data.bank_size is used only with callbacks.online_knn; take callbacks=default, or leave this out"
     return ""
 
 

@@ -141,7 +141,7 @@ def _named_column(path: Path, header: list[str], column: str, place: int, key: s
     names = [header[i] for i in others]
     if column not in names:
         what = f"has the columns {named(names, 8)}" if names else "has no header"
-        raise UserError(f"{path} {what}, but not {key}={column}.{did_you_mean(column, names)}")
+        raise UserError(f"{path} {what}, so there is no {key}={column}.{did_you_mean(column, names)}")
     return others[names.index(column)]
 
 

@@ -49,7 +49,7 @@ def adopted(backbone: nn.Module) -> nn.Module:
     """
     known = hasattr(backbone, "out_dim")
     if not isinstance(backbone, nn.Module):
-        raise UserError(f"a backbone is a torch.nn.Module, and {type(backbone).__name__} is none")
+        raise UserError(f"a backbone must be a torch.nn.Module; {type(backbone).__name__} is not")
     if known and any(kind.__module__.startswith(("ssl_lightning.", "timm.")) for kind in type(backbone).__mro__):
         return backbone
     name = type(backbone).__name__

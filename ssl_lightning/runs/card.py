@@ -46,7 +46,7 @@ def parse(text: str, ref: str) -> dict[str, Any]:
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the card in {ref} is no JSON; export the backbone again") from error
+        raise UserError(f"the card in {ref} is not JSON; export the backbone again") from error
     return described(card, ref)
 
 
@@ -65,11 +65,11 @@ def described(card: Any, ref: str) -> dict[str, Any]:
         size = card.get(name)
         if size is not None and not (isinstance(size, int) and not isinstance(size, bool) and 0 < size <= 10_000):
             what = "a number of channels" if name == "channels" else f"an {name}"
-            raise UserError(f"the card in {ref} has {what} that is none: {shown(size)}")
+            raise UserError(f"the card in {ref} has {what} that is not valid: {shown(size)}")
     for name in ("mean", "std", "value_range"):
         values = card.get(name)
         if values is not None and not (isinstance(values, list | tuple) and all(map(_is_number, values))):
-            raise UserError(f"the card in {ref} has a {name} that is no list of numbers: {shown(values)}")
+            raise UserError(f"the card in {ref} has a {name} that is not a list of numbers: {shown(values)}")
     found: dict[str, Any] = aliases.resolved(card)
     return found
 
@@ -207,7 +207,7 @@ def _check_value(value: Any, trusted: tuple[str, ...], what: str) -> None:
             raise UserError(f"{what} has {shown(item[0])}; only plain values may be there")
         _check_value(item[1], trusted, what)
     if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= LARGEST:
-        raise UserError(f"{what} is {shown(value)}, which is no size of a network")
+        raise UserError(f"{what} is {shown(value)}, which is not a size of a network")
 
 
 def _check_timm(node: Mapping[str, Any], what: str) -> None:

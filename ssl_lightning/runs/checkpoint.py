@@ -263,7 +263,7 @@ def build_backbone(
     with cards.no_larger(len(state), _elements(state)) if state is not None else nullcontext():
         backbone = cards.backbone_of(card, trusted, ref)
     if not isinstance(backbone, nn.Module):
-        raise UserError(f"{card['backbone'].get('_target_')} builds no backbone; it must be a torch.nn.Module")
+        raise UserError(f"{card['backbone'].get('_target_')} does not build a backbone; it must be a torch.nn.Module")
     return adopted(backbone)
 
 

@@ -22,9 +22,9 @@ KEY = "extended"
 LENGTHS = ("max_epochs", "max_steps", "max_time")  # of `trainer`
 DEFAULT = "stretch"
 MEANING = {
-    "stretch": "the schedules go on as in a run of the whole length",
+    "stretch": "the schedules continue as in one run of the full length",
     "hold": "each schedule keeps the value of its last step",
-    "rewarm": "the schedules begin again, over what is added",
+    "rewarm": "the schedules start again, over the added steps",
 }
 
 
@@ -96,8 +96,8 @@ def way(config: Mapping[str, Any]) -> str:
     extend = str(scheduler.get("extend", DEFAULT))
     if extend == "hold" and scheduler.get("min_lr") == 0:
         raise UserError(
-            "scheduler.extend=hold keeps the rate of the last step, which is 0 here, and nothing would be learned; "
-            "give scheduler.extend=stretch or rewarm"
+            "scheduler.extend=hold keeps the learning rate of the last step, which is 0 here, so nothing would be "
+            "learned; set scheduler.extend=stretch or rewarm"
         )
     return extend
 

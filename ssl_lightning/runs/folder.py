@@ -94,8 +94,8 @@ class RunFolder:
         change = extension.change(stored, config)
         if change == "shorter" and not extension.back(stored, config, self.path / "results.json"):
             return (
-                f"{self.path} is a run of {extension.told(stored)}, and {extension.told(config)} is less; ask for that "
-                f"or more, give this run another name=, or start afresh with resume=never"
+                f"{self.path} is a run of {extension.told(stored)}, and {extension.told(config)} is shorter; set that "
+                f"or more, give this run another name=, or start again with resume=never"
             )
         changed = differences(*extension.compared(stored, devices.as_stored(stored, config)))
         if not changed:
@@ -149,7 +149,7 @@ class RunFolder:
         file = self.path / "results.json"
         if self.saved is None and file.is_file():
             raise UserError(
-                f"{self.path} is finished and holds no checkpoint to go on from; give the longer run another name="
+                f"{self.path} is finished and has no checkpoint to continue from; give the longer run another name="
             )
         self.said = extension.line(self.origin, config)
         self.origin = extension.extended(self.origin, config, file)

@@ -134,11 +134,11 @@ def check_plain(value: Any, what: str, key: str) -> None:
             check_plain(item, what, key)
     elif isinstance(value, str):
         if "${" in value:
-            raise UserError(f"{what} is {shown(value)}, a reference, which counts only in a config; give {key}=...")
+            raise UserError(f"{what} is {shown(value)}, a reference, which works only in a config; give {key}=...")
         if secrets.MASK in value:
-            raise UserError(f"{what} was a secret, and is not kept; give {key}=...")
+            raise UserError(f"{what} was a secret, so it was not stored; give {key}=...")
         if not value.isprintable():
-            raise UserError(f"{what} is {shown(value)}, which is no plain text; give {key}=...")
+            raise UserError(f"{what} is {shown(value)}, which is not plain text; give {key}=...")
     elif not isinstance(value, int | float | bool | None):
         raise UserError(f"{what} is {shown(value)}, which is not a plain value; give {key}=...")
 

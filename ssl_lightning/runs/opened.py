@@ -133,7 +133,7 @@ class Run:
         own = any(next(self.path.glob(pattern), None) for pattern in OWN_WEIGHTS)
         judged = None if own else self.results.get("ckpt")
         if judged and (self.path / "finetune").is_dir():
-            raise UserError(f"{self.name} keeps no backbone of its own; the one before fine-tuning is that of {judged}")
+            raise UserError(f"{self.name} stores no backbone of its own; the one before fine-tuning is in {judged}")
         ref = judged or self.path
         if self._load is not None:
             return self._load(ref, self.trusted)

@@ -166,7 +166,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """A checkpoint of Lightning's from which training can go on. Raises `Damaged` for anything else."""
     content = load(path)
     if not (isinstance(content, dict) and {"state_dict", "loops", "optimizer_states"} <= content.keys()):
-        raise Damaged(f"{path} is no checkpoint of a training; use an earlier one")
+        raise Damaged(f"{path} is not a checkpoint of a training; use an earlier one")
     return content
 
 
@@ -187,7 +187,7 @@ def load_newest(
         if agreed(content is not None):
             return content, candidate
     raise UserError(
-        f"{' and '.join(found) or path}: there is nothing to go on from. Restore one of the two, give this run another "
+        f"{' and '.join(found) or path}: no checkpoint to continue from. Restore one of the two, give this run another "
         "name=, or begin again with resume=never (the old folder is kept)"
     )
 

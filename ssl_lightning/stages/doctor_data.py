@@ -27,19 +27,19 @@ def _counts(data: DataModule) -> Iterator[Finding]:
     train, test = len(data.train_set), len(data.test_set)
     what = f"{counted(train, data.noun)} to train on, {test:,} to evaluate on"
     if train < 500:
-        fix = "begin with given weights: ckpt=timm:resnet18.a1_in1k backbone=resnet18, or a run of yours"
-        yield Finding("data", "warn", f"{what}: few to learn from without labels", fix)
+        fix = "start from pretrained weights: ckpt=timm:resnet18.a1_in1k backbone=resnet18, or a run of yours"
+        yield Finding("data", "warn", f"{what}: too few to learn much from without labels", fix)
     else:
         yield Finding("data", "ok", what)
     if test < 100:
-        yield Finding("data", "warn", f"a split of {test} tells results to {100 / max(test, 1):.0f} points at best",
+        yield Finding("data", "warn", f"{test} to evaluate on: exact to {100 / max(test, 1):.0f} points at best",
                       "a larger data.test_fraction, or a test folder")  # fmt: skip
 
 
 def _classes(data: DataModule) -> Iterator[Finding]:
     items = data.probe_set
     if items.targets is not None or not bool((items.labels >= 0).any()):
-        yield Finding("data", "ok", "no classes: kNN and the linear probe have nothing to tell" if items.targets is None
+        yield Finding("data", "ok", "no classes: kNN and the linear probe cannot be computed" if items.targets is None
                       else f"{counted(len(items.target_names), 'label')} each")  # fmt: skip
         return
     counts = torch.bincount(items.labels[items.labels >= 0], minlength=len(items.classes))
@@ -47,7 +47,7 @@ def _classes(data: DataModule) -> Iterator[Finding]:
     least, most = int(counts.min()), int(counts.max())
     what = f"{len(names)} classes, from {least} ({names[0]}) to {most} ({names[-1]}) training {data.noun}s"
     if least < RARE:
-        yield Finding("data", "warn", what, f"classes of fewer than {RARE} are told by chance; merge or drop them")
+        yield Finding("data", "warn", what, f"classes of fewer than {RARE} cannot be learned; merge or drop them")
     elif most > UNEVEN * least:
         fix = f"answering {names[-1]} alone is right in {most / int(counts.sum()):.0%} of cases; look beyond accuracy"
         yield Finding("data", "warn", what, fix)

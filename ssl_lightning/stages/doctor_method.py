@@ -60,7 +60,7 @@ def _batches(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Find
     )
     if contrasts and plan.together < SMALL_CONTRAST and not _of_kind(method, Queue):
         fix = "128 or more, or a method that needs no negatives: method=byol, method=moco (a queue)"
-        yield Finding("method", "warn", f"each {data.noun} is told from {plan.together - 1} others", fix)
+        yield Finding("method", "warn", f"each {data.noun} is compared with only {plan.together - 1} others", fix)
     if plan.steps < 5:
         fix = f"data.batch_size={max(2, 2 ** ((plan.items // 8).bit_length() - 1))} gives more steps an epoch"
         yield Finding("method", "warn", f"{plan.steps} steps an epoch: schedules that count epochs move in jumps", fix)
@@ -93,7 +93,9 @@ def _parts(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Findin
     shares = isinstance(method, SwAV) or bool(_of_kind(method, SinkhornCenter))
     if shares and plan.together < min(count, 512) // 4 and not getattr(method, "queue_size", 0):
         fix = "a larger batch, or method.queue_size where the method has one"
-        yield Finding("method", "warn", f"Sinkhorn shares {plan.together} {noun} out among {count:,} prototypes", fix)
+        yield Finding(
+            "method", "warn", f"Sinkhorn divides {plan.together} {noun} among {count:,} prototypes: too few", fix
+        )
     for queue in _of_kind(method, Queue):
         size = len(queue.vectors)
         if size > plan.items:

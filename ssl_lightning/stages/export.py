@@ -79,7 +79,7 @@ def _shape(card: dict[str, Any]) -> tuple[int, ...]:
     """Of one input of the network."""
     transform = transform_of(card)
     if isinstance(transform, NoTransform):
-        raise UserError(f"onnx needs the size of an input: {transform.why}")
+        raise UserError(f"onnx needs the size of the input: {transform.why}")
     return tuple(transform.shape)
 
 

@@ -72,13 +72,13 @@ def _in_timm(net: nn.Module, node: Mapping[str, Any]) -> tuple[str, dict[str, An
         return name.split(".")[0], extra | given
     if target == RESNET:
         if node.get("stem", "imagenet") != "imagenet":
-            raise UserError(f"hf: timm has no {name} with the stem of small images (stem=cifar); {OTHERS}")
+            raise UserError(f"hf: timm has no {name} with the stem for small images (stem=cifar); {OTHERS}")
         return name, extra
     if isinstance(net, ViT):
         if net.readout not in POOLS:
-            raise UserError(f"hf: timm has no ViT that is read by {net.readout}; {OTHERS}")
+            raise UserError(f"hf: timm has no ViT with readout={net.readout}; {OTHERS}")
         return "vit_base_patch16_224", extra | _of_vit(net)
-    raise UserError(f"hf needs a network that timm has, and {type(net).__name__} is none; {OTHERS}")
+    raise UserError(f"hf needs a network that timm has, and it has no {type(net).__name__}; {OTHERS}")
 
 
 def _takes_one_size(name: str) -> bool:
@@ -137,7 +137,7 @@ def _compared(net: nn.Module, folder: Path, shape: tuple[int, ...]) -> float:
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"hf: timm does not read this network ({why}); {OTHERS}") from error
     if not difference <= CLOSE * max(1.0, largest):
-        raise UserError(f"hf: timm's network gives other features, by up to {difference:.2g}; {OTHERS}")
+        raise UserError(f"hf: timm's network gives features that differ by up to {difference:.2g}; {OTHERS}")
     return difference
 
 

@@ -48,10 +48,10 @@ def write(backbone: nn.Module, shape: Sequence[int], path: Path) -> dict[str, An
             )  # fmt: skip
         except Exception as error:  # what an exporter cannot do it says in a hundred ways
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"this network ({type(net).__name__}) has no form in ONNX: {why}") from error
+            raise UserError(f"this network ({type(net).__name__}) cannot be written as ONNX: {why}") from error
         difference, largest = _compared(net, shape, path)
     if not difference <= CLOSE * max(largest, 1.0):
-        raise UserError(f"the ONNX file gives other features than torch, by up to {difference:.2g} of {largest:.2g}")
+        raise UserError(f"the features of the ONNX file differ from torch's by up to {difference:.2g} of {largest:.2g}")
     sizes = {"input": ["batch", *shape], "features": ["batch", int(net(x[:1]).shape[1])]}
     return {"opset": OPSET, **sizes, "max_difference": difference, "largest_feature": largest}
 

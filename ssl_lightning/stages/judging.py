@@ -51,8 +51,8 @@ def need_labels(data: DataModule, stage: str, task: Task | None = None) -> Task:
     if kind is not None and kind != task.reads:
         raise UserError(_other_kind(data, f"stage={stage} takes", task, kind))
     if not data.has_labels:
-        fix = "give labelled data, or use stage=embed, which needs none"
-        raise UserError(f"data has no labels; stage={stage} learns from them and is scored by them: {fix}")
+        fix = "use labelled data, or stage=embed, which needs no labels"
+        raise UserError(f"data has no labels, and stage={stage} needs them: {fix}")
     return prepared(task, data)
 
 

@@ -71,7 +71,7 @@ def run(
     task = need_labels(data, "linear", task)
     probed = data_of(probes, other_data, partial(same_items, judged), "linear", task)
     if probed and augmented:
-        raise UserError("stage.probes are measured on features computed once; leave out stage.augmented=true")
+        raise UserError("stage.probes needs features that are computed once; leave out stage.augmented=true")
     device = device_of(trainer)
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)

@@ -40,7 +40,9 @@ def run(
     """
     watch, folder = Stopwatch(), find_run(judged.ref)
     if folder is None:
-        raise UserError(f"stage=report makes the page of a run, and {judged.ref} lies in none; give ckpt=runs/<name>")
+        raise UserError(
+            f"stage=report makes the page of a run, and {judged.ref} is not in a run's folder; give ckpt=runs/<name>"
+        )
     wanted = [name for name in available() if name != "pca"] if maps is None else list(maps)
     for name in wanted:
         if name not in available():

@@ -38,7 +38,7 @@ def test_it_is_composed_by_the_folder(folder: Path) -> None:
     assert said[0] == "90 photos to train on, shorter side 150 px or more:"
     assert [line.split(":")[0].strip() for line in said[1:]] == [
         "backbone=resnet18", "method=simclr", "data.image_size=128", "data.batch_size=16", "trainer.max_epochs=300",
-        "few to learn from alone",
+        "few to learn from",
     ]  # fmt: skip
 
 

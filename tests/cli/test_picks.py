@@ -116,18 +116,18 @@ def test_a_method_says_what_its_class_needs(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("{one:", "{ones:", "data/series: picks.views knows no 'ones'. Did you mean 'one'?"),
-        ("views: {", "view: {", "data/series: picks knows no 'view'. Did you mean 'views'?"),
+        ("{one:", "{ones:", "data/series: picks.views has no 'ones'. Did you mean 'one'?"),
+        ("views: {", "view: {", "data/series: picks has no 'view'. Did you mean 'views'?"),
         ("lstm", "lst", "data/series: there is no backbone=lst"),
         (
             ", tokens: transformer",
             "",
-            "method=mae needs a network that gives tokens, and data=series names none; choose backbone=",
+            "method=mae needs a network that gives tokens, and data=series has no default; set backbone=",
         ),
         (
             "{vector: lstm, tokens: transformer}",
             "lstm",
-            "data/series: picks.backbone takes an option for each need (vector, tokens, map)",
+            "data/series: picks.backbone takes one option for each of (vector, tokens, map)",
         ),
     ],
 )
@@ -149,6 +149,6 @@ def test_views_of_images_lack_what_only_images_have(folder: Path) -> None:
 def test_of_two_needs_the_method_says_one_wrongly(folder: Path) -> None:
     (folder / "method").mkdir()
     (folder / "method" / "own.yaml").write_text("_target_: mine.Own\nneeds: {backbone: token}")
-    with pytest.raises(UserError, match=r"^method/own: needs.backbone knows no 'token'. Did you mean 'tokens'\?$"):
+    with pytest.raises(UserError, match=r"^method/own: needs.backbone has no 'token'. Did you mean 'tokens'\?$"):
         compose(["data=series", "data.root=x", "method=own"], folder)
     assert isinstance(compose(["method=own", "data=cifar10"], folder), Config)  # not asked where nothing is picked

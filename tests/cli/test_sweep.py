@@ -137,7 +137,7 @@ def test_folder_names(label: str, safe: bool) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["seed=1"], "sweeps nothing"),
+        (["seed=1"], "needs a key with several values"),
         (["method=simclr,mocco"], "Did you mean 'moco'"),
         (["data.batchsize=1,2"], "Did you mean 'data.batch_size'"),
         (["stage.boost=0.1,high"], "stage.boost wants a number, not 'high'"),

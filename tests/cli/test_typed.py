@@ -153,8 +153,8 @@ NEEDED = [
     ("+trainer.gradient_clip_algorithm=norm", "seed=1", "trainer.gradient_clip_val above 0"),
     ("+method.teacher.rise=linear", "method=moco method.teacher.final_momentum=0.99", "other than momentum"),
     ("method.stride=4", "method=simmim", "a convolutional backbone"),
-    ("data.query_size=9", "trainer.limit_val_batches=0", "where there is a validation"),
-    ("callbacks.online_knn.k=3", "trainer.limit_val_batches=0", "where there is a validation"),
+    ("data.query_size=9", "trainer.limit_val_batches=0", "if there is validation"),
+    ("callbacks.online_knn.k=3", "trainer.limit_val_batches=0", "if there is validation"),
     ("data.bank_size=9", "callbacks=minimal", "callbacks.online_knn"),
 ]
 
@@ -163,7 +163,7 @@ NEEDED = [
 def test_an_argument_that_another_one_turns_on(word: str, beside: str, said: str) -> None:
     with pytest.raises(UserError) as refused:
         checked("pretrain", *beside.split(), word)
-    assert str(refused.value).startswith(f"'{word}': {word.lstrip('+').split('=')[0]} counts only ")
+    assert str(refused.value).startswith(f"'{word}': {word.lstrip('+').split('=')[0]} is used only ")
     assert said in str(refused.value)
     assert str(refused.value).endswith("leave this out")
 

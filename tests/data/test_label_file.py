@@ -92,7 +92,7 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.Cap
         ("path,age,kind\n1,31,x\n", None, r"column 'age' holds more than 0 and 1; choose .* data\.label_column="),
         ("path,age,kind\n1,31,x\n", ["age", "age"], "data.label_column names 'age' twice"),
         ("path,age,kind\n1,31,x\n", [], "data.label_column names no column"),
-        ("path,age,kind\n1,31,x\n", "kin", r"data\.label_column=kin is none. Did you mean 'kind'"),
+        ("path,age,kind\n1,31,x\n", "kin", r"so there is no data\.label_column=kin. Did you mean 'kind'"),
         ("1,x\n", "kind", "has no header"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_folder_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
             assert label == (number % 2 if number < 20 else -1)
     said = capsys.readouterr().err
     assert "22 images in 2 classes (4 of them without a label) to train on" in said
-    with pytest.raises(UserError, match=r"data\.label_column=x is of a table"):
+    with pytest.raises(UserError, match=r"data\.label_column=x names a column of a table"):
         Folder(tmp_path / "r", label_column="x")
 
 

@@ -96,7 +96,7 @@ def test_a_network_that_says_its_width_is_believed_and_checked() -> None:
     last: Any = Maps()
     last.out_dim = 6
     assert adopted(last)(torch.rand(2, 3, 8, 8)).shape == (2, 6)
-    with pytest.raises(UserError, match=r"is a torch\.nn\.Module, and function is none"):
+    with pytest.raises(UserError, match=r"must be a torch\.nn\.Module; function is not"):
         adopted(pooled)  # type: ignore[arg-type]
 
 

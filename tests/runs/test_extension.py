@@ -87,7 +87,11 @@ def test_a_finished_run_goes_on_and_its_results_stay_until_the_new_end(tmp_path:
         ({"max_time": "00:01:00:00"}, {"max_time": "00:00:01:00"}, "max_time=00:00:01:00 is less"),
         ({}, {"max_epochs": 6, "seed": 1}, r"other settings \(seed: 0 -> 1\)"),
         ({}, {"max_epochs": 6, "accelerator": "gpu"}, r"trainer.accelerator: \(absent\) -> gpu"),
-        ({}, {"max_epochs": 6, "extend": "hold"}, "scheduler.extend=hold keeps the rate of the last step, which is 0"),
+        (
+            {},
+            {"max_epochs": 6, "extend": "hold"},
+            "scheduler.extend=hold keeps the learning rate of the last step, which is 0",
+        ),
         ({}, {"extend": "rewarm"}, "finished"),  # decides nothing yet
     ],
 )
@@ -116,7 +120,7 @@ def test_the_way_to_go_on_is_part_of_a_run_that_goes_on(tmp_path: Path) -> None:
 def test_nothing_to_go_on_from(tmp_path: Path) -> None:
     path = begun(tmp_path)
     (path / "checkpoints" / "last.ckpt").unlink()
-    with pytest.raises(UserError, match=r"holds no checkpoint to go on from"):
+    with pytest.raises(UserError, match=r"has no checkpoint to continue from"):
         RunFolder(path).open(asked(max_epochs=8))
 
 

@@ -14,7 +14,7 @@ from tests.security.attack import Attack, parametrize, refused
 
 HEAD = "# @package _global_\n"
 RUN = "{_target_: os.system, command: 'touch canary'}"
-ONLY = "counts only on the command line"
+ONLY = "is allowed only on the command line"
 
 
 def experiment(text: str) -> dict[str, Any]:

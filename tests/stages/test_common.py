@@ -107,7 +107,7 @@ def test_without_labels_only_quality_is_told(tmp_path: Path) -> None:
     net = judged(a_run(tmp_path / "run"))
     found = judging.judge_backbone(net.backbone, net.random, TinyData(labelled=False), CPU)
     assert set(found) == {"quality", "verdict"}
-    with pytest.raises(UserError, match="data has no labels; stage=knn"):
+    with pytest.raises(UserError, match="data has no labels, and stage=knn"):
         judging.need_labels(TinyData(labelled=False), "knn")
 
 

@@ -103,9 +103,9 @@ def test_one_channel_and_spectrograms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("node", "why"),
     [
-        (RESNET | {"name": "resnet18", "stem": "cifar"}, "no resnet18 with the stem of small images"),
-        (VIT | {"readout": "both"}, "no ViT that is read by both"),
-        (NODE, "ConvNetSmall is none"),
+        (RESNET | {"name": "resnet18", "stem": "cifar"}, "no resnet18 with the stem for small images"),
+        (VIT | {"readout": "both"}, "no ViT with readout=both"),
+        (NODE, "it has no ConvNetSmall"),
     ],
 )
 def test_what_timm_has_none_like_is_refused(tmp_path: Path, node: dict[str, Any], why: str) -> None:
@@ -117,7 +117,7 @@ def test_what_timm_has_none_like_is_refused(tmp_path: Path, node: dict[str, Any]
 def test_a_difference_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mutant: timm's network pools otherwise."""
     monkeypatch.setitem(export_hf.POOLS, "mean", "token")
-    with pytest.raises(UserError, match="timm's network gives other features"):
+    with pytest.raises(UserError, match="timm's network gives features that differ"):
         exported(tmp_path, VIT | {"readout": "mean"}, ["hf"])
     assert not list((tmp_path / "out").iterdir())
 
@@ -172,7 +172,7 @@ def test_onnx(tmp_path: Path, node: dict[str, Any], card: dict[str, Any], shape:
 def test_onnx_that_differs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(export_onnx, "_compared", lambda *_: (0.5, 1.0))
-    with pytest.raises(UserError, match=r"gives other features than torch, by up to 0\.5"):
+    with pytest.raises(UserError, match=r"differ from torch's by up to 0\.5"):
         exported(tmp_path, NODE, ["safetensors", "onnx"])
     assert not list((tmp_path / "out").iterdir())
 

@@ -199,5 +199,5 @@ def test_one_label_per_class_takes_the_last_checkpoint(tmp_path: Path) -> None:
 
 
 def test_finetune_needs_labels(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="data has no labels; stage=finetune"):
+    with pytest.raises(UserError, match="data has no labels, and stage=finetune"):
         go(tmp_path, TinyData(labelled=False))

@@ -63,5 +63,5 @@ def test_the_bank_is_what_labels_allow(tmp_path: Path) -> None:
 
 def test_knn_needs_labels(tmp_path: Path) -> None:
     data = TinyData(labelled=False)
-    with pytest.raises(UserError, match="data has no labels; stage=knn"):
+    with pytest.raises(UserError, match="data has no labels, and stage=knn"):
         knn.run(judged(a_run(tmp_path / "run")), data, a_trainer(tmp_path))

@@ -52,5 +52,5 @@ def test_augmented_protocol_learns_and_leaves_the_backbone_alone(tmp_path: Path)
 
 def test_linear_needs_labels(tmp_path: Path) -> None:
     folder, net = a_folder(tmp_path / "out"), judged(a_run(tmp_path / "run"))
-    with pytest.raises(UserError, match="data has no labels; stage=linear"):
+    with pytest.raises(UserError, match="data has no labels, and stage=linear"):
         linear.run(net, TinyData(labelled=False), a_trainer(tmp_path), folder, 0)

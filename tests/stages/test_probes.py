@@ -97,7 +97,7 @@ def test_a_pretraining_ends_with_its_probes(tmp_path: Path) -> None:
 
 def test_a_wrong_probe_stops_a_pretraining_before_it_begins(tmp_path: Path) -> None:
     data = TinyData(60, 30, views=two_views(), num_workers=0)
-    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels; stage=pretrain"):
+    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels, and stage=pretrain"):
         pretrained(tmp_path, data, probes={"half": {"labels": False}}, other_data=other_data)
     assert not (tmp_path / "run" / "checkpoints").exists()
     words = ["method=simclr", "stage.judge=false", "stage.probes={other:{image_seed:3}}"]
@@ -121,7 +121,7 @@ def test_a_pretraining_of_no_numbers_ends_without_its_probes(tmp_path: Path, mon
 
 
 def test_a_probe_without_labels_is_named_before_anything_is_computed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels; stage=knn"):
+    with pytest.raises(UserError, match=r"^stage\.probes\.half: data has no labels, and stage=knn"):
         one("knn", TinyData(60, 30), tmp_path, probes={"half": {"labels": False}}, other_data=other_data)
     with pytest.raises(UserError, match=r"leave out stage\.augmented=true"):
         one("linear", TinyData(6, 3), tmp_path, probes={"a": {"labels": True}}, other_data=other_data, augmented=True)
@@ -154,7 +154,7 @@ def test_it_is_typed_with_or_without_its_stage(tmp_path: Path) -> None:
             r"stage.probes.other: .*Shapes takes no argument 'image_sed'. Did you mean 'image_se",
         ),
         ("{other:{size:-1}}", r"stage.probes.other.size=-1 is out of range"),
-        ("{other:3}", "stage.probes.other must say which keys of the data change"),
+        ("{other:3}", "stage.probes.other must be a mapping of the data keys to change"),
         ("{other:{_target_:os.system}}", r"'os.system' may not be named in a config"),
         ("{other:{_target_:torch.nn.Identity}}", "changes keys of the data, not their class"),
         ("3", "stage.probes wants a mapping"),

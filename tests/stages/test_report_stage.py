@@ -62,7 +62,7 @@ def test_a_map_that_is_not_installed_is_named_with_its_fix(made: Path, monkeypat
 def test_weights_that_lie_in_no_run_have_no_page(made: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     shutil.copy(made / "backbone.safetensors", file)
-    with pytest.raises(UserError, match="lies in none; give ckpt=runs/<name>"):
+    with pytest.raises(UserError, match="is not in a run's folder; give ckpt=runs/<name>"):
         run(compose([*REPORT, f"ckpt={file}", f"runs_dir={tmp_path / 'runs'}", "data=shapes", "data.size=20"]))
     assert not list(tmp_path.glob("runs/*"))
 

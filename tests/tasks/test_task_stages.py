@@ -144,7 +144,7 @@ def test_a_network_that_learns_nothing_is_no_better_than_the_same_answer_for_all
         ),
         (
             ["task=regress", "data.labels={there}/numbers.csv", "data.label_column=blue"],
-            "data.label_column=blue is none",
+            "so there is no data.label_column=blue",
         ),
     ],
 )

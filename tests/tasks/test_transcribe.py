@@ -316,7 +316,7 @@ def test_rows_without_a_text_are_left_out(there: Path) -> None:
     [
         ("", [], "no row of .* has a label"),
         ("a" * 300, [], "needs 599 steps, and this network gives 7; give longer views"),
-        ("a", ["data.label_column=said"], "so data.label_column=said is none"),
+        ("a", ["data.label_column=said"], "so there is no data.label_column=said"),
         (
             "a",
             ["data.label_column=null"],

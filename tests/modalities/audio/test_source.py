@@ -203,7 +203,7 @@ def test_labels_and_groups_of_a_table(tmp_path: Path) -> None:
     assert speakers(test) == {"a"}
     assert len(test) == 4
     assert (len(train), len(probe)) == (20, 12)  # those without a row are trained on and not probed with
-    with pytest.raises(UserError, match=r"data.group=woh is none. Did you mean 'who'"):
+    with pytest.raises(UserError, match=r"so there is no data.group=woh. Did you mean 'who'"):
         Recordings(tmp_path / "r", 8000, **{**table, "group": "woh"}).load()  # type: ignore[arg-type]
 
 

@@ -72,5 +72,5 @@ def test_a_card_gives_the_same_input_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image_size", "eval_resize", "channels"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "x", 10**6])
 def test_a_card_with_no_such_number(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match="that is none"):
+    with pytest.raises(UserError, match="that is not valid"):
         card.described({"backbone": {"_target_": "x"}, name: value}, "x")
