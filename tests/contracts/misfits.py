@@ -63,8 +63,6 @@ class Misspelt(Net):
         return torch.relu(self.convolution(view.x))  # type: ignore[operator, arg-type]
 
 
-
-
 class TwoNumbers(SeriesData):
     """Waves of two numbers at each time, for a network that has learned on one."""
 

@@ -168,7 +168,10 @@ def refused(words: list[str], runs: Path, capsys: pytest.CaptureFixture[str]) ->
     ("net", "why"),
     [
         ("Channels", r"Given groups=1, weight of size \[8, 2, 5\], expected input\[\d+, 1, 24\] to have 2 channels"),
-        ("Length", r"(addmm: )?mat1 and mat2 shapes cannot be multiplied \(\d+x24 and 17x8\) \(misfits\.py, line \d+\)"),
+        (
+            "Length",
+            r"(addmm: )?mat1 and mat2 shapes cannot be multiplied \(\d+x24 and 17x8\) \(misfits\.py, line \d+\)",
+        ),
         ("Plain", r"linear\(\): argument 'input' \(position 1\) must be Tensor, not Padded \(misfits\.py, line \d+\)"),
         ("Bytes", r"Input type \(long int\) and bias type \(float\) should be the same"),
         ("Unpacks", r"not enough values to unpack \(expected 4, got 3\) \(misfits\.py, line \d+\)"),
