@@ -70,6 +70,7 @@ class Task(nn.Module):
         stages: the stages that take it; () = all.
         whole_items: training views hold whole items, whatever `stage.crop_scale`, and a line tells how many do not fit.
             There are no naive features.
+        listed_in: the file in a run's folder that lists what was said of each test item; "" = none.
         names: the K classes or targets, known after `prepare`.
         node: the config node that builds it, where a config does.
 
@@ -87,6 +88,7 @@ class Task(nn.Module):
     chance: ClassVar[str] = ""
     stages: ClassVar[tuple[str, ...]] = ()
     whole_items: ClassVar[bool] = False
+    listed_in: ClassVar[str] = ""
     names: tuple[str, ...] = ()
     node: dict[str, Any] | None = None
 
@@ -170,6 +172,10 @@ class Task(nn.Module):
     def predict(self, outputs: Any) -> list[dict[str, Any]]:
         """Outputs as plain values with names, one mapping for each item."""
         return [dict(zip(self.names, row.tolist(), strict=True)) for row in outputs]
+
+    def listed(self, outputs: Any, targets: Any) -> list[dict[str, Any]]:
+        """A row of `listed_in` for each item: what it is, what was said, and the number of `errors`."""
+        return []
 
     def described(self) -> dict[str, Any]:
         """What is kept with a trained head, in plain values: the node, the names, and the statistics, its buffers."""

@@ -31,6 +31,7 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.judging import naive_baselines, need_labels
+from ssl_lightning.stages.listed import write_listed
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.training import LOOK_AT_MOST, LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
@@ -85,7 +86,8 @@ def run(
         module = Finetuner(network, task, recipe, decay, mixup, label_smoothing)
         if probe_first and name == "finetune":
             begin_with_probe(module, data, rows, device_of(trainer))
-        return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed)
+        tell = partial(write_listed, task, data, folder=run.path) if name == "finetune" and task.listed_in else None
+        return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed, tell)
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
     scratch = tuned(judged.random, 1.0, "from_scratch")

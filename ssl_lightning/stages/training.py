@@ -1,7 +1,7 @@
 """Training a task on few labels: the data, the choice of the checkpoint, the one look at the test set."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ssl_lightning.data.labelled import strata
 from ssl_lightning.data.labels import split
 from ssl_lightning.data.loader import Fetch, Loader
 from ssl_lightning.data.plan import Views
-from ssl_lightning.evaluation.features import extract
+from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.modalities.image.draw import View
 from ssl_lightning.modalities.image.draw import Views as ImageViews
 from ssl_lightning.runs import sharded
@@ -159,8 +159,11 @@ def train_and_test(
     folder: Path,
     epochs: int,
     seed: int,
+    tell: Callable[[Features], None] | None = None,
 ) -> Trained:
     """Train, take the best checkpoint of the picking split (the last one without such a split), test it once.
+
+    `tell` is given the outputs for the test items, in place of features.
 
     What `folder` (a subfolder of the run) holds of an interrupted training is taken up again.
     """
@@ -192,6 +195,8 @@ def train_and_test(
         outputs = extract(module.to(device), data.source.eval_loader("test"), device)
     need_finite(("test", outputs), noun=data.noun)
     scores = module.task.to("cpu").measure(outputs.x, outputs.labels)
+    if tell is not None:
+        tell(outputs)
     return Trained(scores, fitter.global_step, throughput.images, throughput.seconds)
 
 

@@ -39,6 +39,7 @@ class Transcribe(Task):
     takes = "a text"
     stages: ClassVar[tuple[str, ...]] = ("finetune",)
     whole_items = True
+    listed_in = "texts.csv"
     texts: tuple[str, ...] = ()
 
     def prepare(self, names: Sequence[str], targets: Tensor) -> Self:
@@ -133,6 +134,18 @@ class Transcribe(Task):
     def predict(self, outputs: Tensor) -> list[dict[str, Any]]:
         """The text of each item."""
         return [{"text": text} for text in self.read(outputs)]
+
+    def listed(self, outputs: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+        """The text of each item, what it was read as, and the number of edits between them, in characters."""
+        pairs = zip(self._texts(targets), self.read(outputs), strict=True)
+        return [{"text": text, "read_as": read, "errors": edits(read, text)} for text, read in pairs]
+
+
+def edits(read: str, text: str) -> int:
+    """The characters to insert, remove or replace, as few as can be."""
+    count = CharErrorRate()
+    count.update([read], [text])
+    return int(count.errors)
 
 
 def needed(text: Sequence[Any]) -> int:

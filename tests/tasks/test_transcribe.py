@@ -4,8 +4,10 @@ import csv
 import json
 import math
 import re
+from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,21 @@ import pytest
 import soundfile
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from ssl_lightning.__main__ import main
+from ssl_lightning.core import progress
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation import verdict
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.models.audio import MelConvNet
+from ssl_lightning.optim.recipe import OptimizerRecipe
+from ssl_lightning.optim.schedules import Constant
+from ssl_lightning.stages.listed import write_listed
+from ssl_lightning.tasks.classify import Classify
+from ssl_lightning.tasks.finetuner import Finetuner
 from ssl_lightning.tasks.transcribe import Transcribe, needed
 
 TEXTS = ("ab", "aab", "b", "")
@@ -78,10 +89,91 @@ def test_error_rates_count_edits_of_all_items_together() -> None:
     assert found["wer"] == pytest.approx((0 + 1 + 1) / (1 + 1 + 2))
 
 
+def test_insertions_and_what_is_read_of_an_empty_text_are_errors() -> None:
+    task = task_of("ab", "")
+    read = torch.nn.functional.one_hot(torch.tensor([[1, 2, 0, 0], [1, 0, 1, 2], [2, 1, 0, 0]]), 3).float()
+    for _ in range(2):  # nothing is left of an earlier measurement
+        found = task.measure(read, torch.tensor([0, 0, 1]))  # "ab" of "ab", "aab" of "ab", "ba" of ""
+        assert found["cer"] == pytest.approx((0 + 1 + 2) / (2 + 2 + 0))
+        assert found["wer"] == pytest.approx((0 + 1 + 1) / (1 + 1 + 0))
+        assert task.measure(read[:1], torch.tensor([0])) == {"cer": 0, "wer": 0}
+
+
+class Heard(nn.Module):
+    """Logits (B, K, L) as a map."""
+
+    out_dim, strides = 3, (1,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_each_validation_is_scored_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = OptimizerRecipe(partial(SGD, momentum=0.9), base_lr=0.4, weight_decay=0.05, scheduler=Constant())
+    module = Finetuner(Heard(), task_of("ab"), recipe)
+    module.head = nn.Identity()
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    found = []
+    for path in ([2, 2, 0], [1, 2, 0], [1, 0, 0]):  # "b", "ab", "a"
+        x = torch.nn.functional.one_hot(torch.tensor([path]), 3).float().transpose(1, 2)  # (B, K, L)
+        module.on_validation_epoch_start()
+        module.validation_step(Batch([x], torch.tensor([0]), torch.tensor([0])), 0)
+        module.on_validation_epoch_end()
+        found.append(-module.picking[0])
+    assert found == [0.5, 0.0, 0.5]
+
+
+def test_texts_are_listed_the_worst_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = task_of("ab", "=b", "b\n,a", "")
+    assert task.names == ("\n", ",", "=", "a", "b")
+    paths = [[4, 0, 5, 0, 0], [3, 0, 4, 5, 0], [5, 0, 0, 0, 0], [3, 4, 3, 4, 0], [1, 1, 1, 1, 1]]
+    outputs = torch.nn.functional.one_hot(torch.tensor(paths), 6).float()
+    labels, indices = torch.tensor([0, 1, 2, 3, -1]), torch.tensor([0, 1, 2, 4, 5])
+    data: Any = SimpleNamespace(test_set=SimpleNamespace(paths=["a.wav", "-b.wav", "@c.wav", "no", "d.wav", "e.wav"]))
+    progress.watched(True)
+    try:
+        write_listed(task, data, Features(outputs, labels, indices), tmp_path)
+    finally:
+        progress.watched(False)
+    with open(tmp_path / "texts.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["path", "text", "read_as", "errors"],
+        ["d.wav", "", "'=a=a", "4"],
+        ["'@c.wav", "b\n,a", "b", "3"],
+        ["'-b.wav", "'=b", "'=ab", "1"],
+        ["a.wav", "ab", "ab", "0"],
+    ]
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1 of 4 test items without an error; all in ")
+    assert told[2] == r"  path @c.wav, text b\n,a, read_as b, errors 3"
+    assert [line.rpartition(" ")[2] for line in told[1:]] == ["4", "3", "1", "0"]
+    keep = labels >= 0
+    errors = sum(int(row[3]) for row in rows[1:])
+    assert task.measure(outputs[keep], labels[keep])["cer"] == pytest.approx(errors / len("ab=bb\n,a"))
+    data.test_set.paths = None
+    write_listed(task, data, Features(outputs, labels, indices), tmp_path)
+    assert "\n4,,'=a=a,4\n" in (tmp_path / "texts.csv").read_text()
+
+
+def test_a_list_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data: Any = SimpleNamespace(test_set=SimpleNamespace(paths=None))
+    one = Features(torch.zeros(1, 2, 3), torch.tensor([0]), torch.tensor([0]))
+    write_listed(task_of("ab"), data, one, tmp_path / "absent")
+    said = capsys.readouterr().err
+    assert said.startswith("texts.csv was not written: ")
+    assert said.count("\n") == 1
+    write_listed(Classify.of(2), data, one, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_fewer_errors_are_better() -> None:
     task = task_of("ab")
     assert verdict.against(0.1, 0.5, 100, task, "x") == "Better than x: CER 10.0 % against CER 50.0 %."
-    assert verdict.against(0.5, 0.1, 100, task, "x").startswith("Worse than x")
+    assert verdict.against(0.5, 0.1, 100, task, "x").startswith("Worse than x: ")
     assert task.worst > 10  # an error rate may be more than 1
 
 
@@ -214,6 +306,13 @@ def test_tones_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "random head" in found["protocol"]["finetune"]
     state = torch.load(tmp_path / "runs" / "b" / "finetune" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["task"]["names"] == ["a", "b"]
+    with open(tmp_path / "runs" / "b" / "texts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 28
+    assert sum(int(row["errors"]) for row in rows) / sum(len(row["text"]) for row in rows) == pytest.approx(
+        found["finetune_cer"]
+    )
+    assert all(Path(row["path"]).name.startswith("y_") for row in rows)
 
 
 def test_other_stages_say_whose_task_it_is(
