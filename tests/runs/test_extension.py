@@ -66,7 +66,7 @@ def test_a_finished_run_goes_on_and_its_results_stay_until_the_new_end(tmp_path:
     again.write_results({"epochs": 8})
     assert RunFolder(path).open(asked(max_epochs=8)) == "finished"
     assert RunFolder(path).results() == {"epochs": 8}
-    with pytest.raises(UserError, match="is a run of 8 epochs, and 5 epochs is less"):
+    with pytest.raises(UserError, match="is a run of 8 epochs, and 5 epochs is shorter"):
         RunFolder(path).open(asked())
     assert RunFolder(path).open(asked(max_epochs=9)) == "resumed"
     assert [entry["max_epochs"] for entry in extension.entries(RunFolder(path)._stored())] == [5, 8]
@@ -81,10 +81,10 @@ def test_a_finished_run_goes_on_and_its_results_stay_until_the_new_end(tmp_path:
         ({"max_steps": 10}, {}, "resumed"),
         ({"max_time": "00:00:01:00"}, {"max_time": "00:01:00:00"}, "resumed"),
         ({"max_time": {"minutes": 1}}, {"max_time": None}, "resumed"),
-        ({}, {"max_epochs": 4}, "is a run of 5 epochs, and 4 epochs is less"),
-        ({}, {"max_steps": 10}, "and 5 epochs, 10 steps is less"),
-        ({"max_steps": 10}, {"max_steps": 9, "max_epochs": 9}, "9 steps is less"),
-        ({"max_time": "00:01:00:00"}, {"max_time": "00:00:01:00"}, "max_time=00:00:01:00 is less"),
+        ({}, {"max_epochs": 4}, "is a run of 5 epochs, and 4 epochs is shorter"),
+        ({}, {"max_steps": 10}, "and 5 epochs, 10 steps is shorter"),
+        ({"max_steps": 10}, {"max_steps": 9, "max_epochs": 9}, "9 steps is shorter"),
+        ({"max_time": "00:01:00:00"}, {"max_time": "00:00:01:00"}, "max_time=00:00:01:00 is shorter"),
         ({}, {"max_epochs": 6, "seed": 1}, r"other settings \(seed: 0 -> 1\)"),
         ({}, {"max_epochs": 6, "accelerator": "gpu"}, r"trainer.accelerator: \(absent\) -> gpu"),
         (
@@ -263,7 +263,7 @@ def test_a_sweep_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sweep.main(asked, lambda command: told.append(command) or 1) == 1  # type: ignore[func-returns-value]
     assert len(told) == 2
     asked.overrides = [word.replace("max_epochs=3", "max_epochs=1") for word in asked.overrides]
-    assert sweep_refusal(asked) == "is a run of 2 epochs, and 1 epoch is less"
+    assert sweep_refusal(asked) == "is a run of 2 epochs, and 1 epoch is shorter"
 
 
 def sweep_refusal(asked: Any) -> str:
