@@ -143,7 +143,9 @@ def test_a_run_from_a_run_is_resumed_from_its_own_state(
     assert main(["stage=finetune", "ckpt=runs/b", "stage.epochs=1", "trainer=cpu", "trainer.log_every_n_steps=1"]) == 0
     tuned = json.loads(Path("runs/b/finetune-shapes/results.json").read_text())
     assert (tuned["labels"], tuned["data"]) == (64, "shapes")
-    assert "as in runs/b: data.size=64, data.test_size=20, data.image_size=16" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "as in runs/b: data.mean=[0.4, 0.4, 0.4]" in out
+    assert "data.size=64, data.test_size=20, data.image_size=16\n" in out
 
     assert main([*words, "ckpt=null"]) == 2
     assert "ckpt: x/backbone.safetensors -> null" in capsys.readouterr().err
