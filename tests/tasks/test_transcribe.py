@@ -413,7 +413,7 @@ def test_rows_without_a_text_are_left_out(there: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "more", "line"),
     [
-        ("", [], "no row of .* has a label"),
+        ("", [], "wrong.csv has a label; write"),
         ("a" * 300, [], "needs 599 steps, and this network gives 7; give longer views"),
         ("a", ["data.label_column=said"], "so there is no data.label_column=said"),
         (
