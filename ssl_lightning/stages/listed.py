@@ -66,7 +66,8 @@ def _show(rows: list[dict[str, Any]], path: Path) -> None:
     wrong, right = [row for row in rows if row["errors"]], [row for row in rows if not row["errors"]]
     progress.say(f"{len(right)} of {len(rows)} test items without an error; all in {path}, the worst first")
     for row in (*wrong[:SHOWN], *right[:RIGHT]):
-        progress.say("  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()))
+        shown = row | {"path": Path(str(row["path"])).name}
+        progress.say("  " + ", ".join(f"{key} {_short(value)}" for key, value in shown.items()))
 
 
 def _short(value: Any) -> str:

@@ -132,7 +132,7 @@ def test_texts_are_listed_the_worst_first(tmp_path: Path, capsys: pytest.Capture
     paths = [[4, 0, 5, 0, 0], [3, 0, 4, 5, 0], [5, 0, 0, 0, 0], [3, 4, 3, 4, 0], [1, 1, 1, 1, 1]]
     outputs = torch.nn.functional.one_hot(torch.tensor(paths), 6).float()
     labels, indices = torch.tensor([0, 1, 2, 3, -1]), torch.tensor([0, 1, 2, 4, 5])
-    data: Any = SimpleNamespace(test_set=SimpleNamespace(paths=["a.wav", "-b.wav", "@c.wav", "no", "d.wav", "e.wav"]))
+    data: Any = SimpleNamespace(test_set=SimpleNamespace(paths=["a.wav", "-b.wav", "@c/c.wav", "no", "d.wav", "e.wav"]))
     progress.watched(True)
     try:
         write_listed(task, data, Features(outputs, labels, indices), tmp_path)
@@ -143,13 +143,13 @@ def test_texts_are_listed_the_worst_first(tmp_path: Path, capsys: pytest.Capture
     assert rows == [
         ["path", "text", "read_as", "errors"],
         ["d.wav", "", "'=a=a", "4"],
-        ["'@c.wav", "b\n,a", "b", "3"],
+        ["'@c/c.wav", "b\n,a", "b", "3"],
         ["'-b.wav", "'=b", "'=ab", "1"],
         ["a.wav", "ab", "ab", "0"],
     ]
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("1 of 4 test items without an error; all in ")
-    assert told[2] == r"  path @c.wav, text b\n,a, read_as b, errors 3"
+    assert told[2] == r"  path c.wav, text b\n,a, read_as b, errors 3"
     assert [line.rpartition(" ")[2] for line in told[1:]] == ["4", "3", "1", "0"]
     keep = labels >= 0
     errors = sum(int(row[3]) for row in rows[1:])
