@@ -175,7 +175,7 @@ def test_nothing_is_downloaded_to_where_a_run_says(data: str, inside: str, tmp_p
     for name in (data, "unknown"):  # a name that chooses no yaml changes nothing
         found = compose(["stage=knn", a_run(f"data={data}", f"data.root={tmp_path}/theirs", choices__data=name)])
         assert found.values["data"].get("root", "data") == "data"
-        assert any(f"had its data in {tmp_path}/theirs, where they are not" in line for line in found.said)
+        assert any(f"had its data in {tmp_path}/theirs, which is not here" in line for line in found.said)
     (tmp_path / "theirs" / inside).mkdir(parents=True)
     found = compose(["stage=knn", a_run(f"data={data}", f"data.root={tmp_path}/theirs")])
     assert found.values["data"]["root"] == f"{tmp_path}/theirs"
