@@ -168,9 +168,7 @@ def _without_root(taken: dict[str, Any], node: Mapping[str, Any], found: known.K
     except (OSError, RuntimeError, ValueError):  # no such user, no name of a file
         pass
     del taken["root"]
-    return (
-        f"{_of(found)} had its data in {known.shown(root)}, which is not here; set data.root= if they are elsewhere",
-    )
+    return (f"{_of(found)} had its data in {known.shown(root)}, which is not here; set data.root= if elsewhere",)
 
 
 def _contradictions(raw: DictConfig, found: known.Known, keys: Iterable[str]) -> tuple[str, ...]:
