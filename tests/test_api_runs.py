@@ -63,6 +63,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["s0", "s1"])
 def test_a_call_gives_the_bytes_of_the_command_line(name: str, lines: Path, calls: Path) -> None:
     one, two = lines / "runs" / name, calls / "runs" / name
@@ -86,7 +87,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     given: dict[str, Any] = {"seed": 0, "overrides": [*SMALL, *stops], "trusted": ["tests"], **TINY}
     whole = sl.pretrain("shapes", name="whole", **given)
     Path("stop").touch()
-    with pytest.raises(KeyboardInterrupt, match=r"its state is in runs/s0/checkpoints/last\.ckpt\. The same call"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"its state is in runs/s0/checkpoints/last\.ckpt\. Make the same call again"
+    ):
         sl.pretrain("shapes", name="s0", **given)
     stopped = sl.load_run("runs/s0")
     assert (stopped.finished, stopped.results) == (False, {})

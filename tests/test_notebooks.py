@@ -61,9 +61,13 @@ def test_what_is_stored_can_be_shown(path: Path) -> None:
             assert not re.search(pattern, text_of(output)), pattern
 
 
+def of_which_one_is_quick(path: Path) -> Any:
+    return pytest.param(path, id=path.stem, marks=() if path.stem == "quickstart" else pytest.mark.long)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the notebook's own machinery
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [of_which_one_is_quick(path) for path in NOTEBOOKS])
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))

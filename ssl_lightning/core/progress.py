@@ -97,10 +97,11 @@ def _show(done: int | None, total: int | None, left: float | None = None) -> Non
 
 
 def _started(name: str) -> tuple[Progress, Any]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, refresh_per_second=4, transient=True)
+    bar = Progress(*columns, console=Console(), refresh_per_second=4, transient=True)  # of this very stdout
     task = bar.add_task(name, total=None)
     bar.start()
     return bar, task

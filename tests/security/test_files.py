@@ -250,7 +250,7 @@ ATTACKS = [
     attack("pipe as array", "a named pipe `a.npy`", "does not exist", "a.npy", os.mkfifo),
     attack("cifar pickle", "CIFAR-10 batches with a pickle that runs code", "cannot be downloaded", "cifar", cifar),
     attack("archive", "CIFAR-10's archive with a member `../canary`", "cannot be downloaded", "cifar", climbing),
-    attack("pipe as archive", "CIFAR-10's archive as a named pipe", "no regular file", "cifar", cifar_pipe),
+    attack("pipe as archive", "CIFAR-10's archive as a named pipe", "is not a regular file", "cifar", cifar_pipe),
     attack("stl sizes", "STL-10 files of other sizes", "is damaged", "stl", lambda p: stl(p, train_X=b"123")),
     attack("stl text", "STL-10 class names that are no text", "is damaged", "stl", no_text),
     attack("pipe as weights", "`ckpt=` on a named pipe", "no checkpoint at", "x.safetensors", os.mkfifo),
