@@ -22,7 +22,7 @@ SMALL = ["data.size=192", "data.test_size=64", "backbone.width=8", "optimizer=sg
 TINY: dict[str, Any] = {"method": "byol", "epochs": 1, "batch_size": 32, "progress": False}
 LINE = ["method=byol", "trainer.max_epochs=1", "data.batch_size=32", *SMALL]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # processes of the command line beside calls
 
 
 def command(folder: Path, *words: str) -> None:
@@ -63,7 +63,6 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["s0", "s1"])
 def test_a_call_gives_the_bytes_of_the_command_line(name: str, lines: Path, calls: Path) -> None:
     one, two = lines / "runs" / name, calls / "runs" / name
@@ -171,7 +170,6 @@ def test_fine_tuning(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _ = run.backbone
 
 
-@pytest.mark.long
 def test_a_script_that_torchrun_has_started(tmp_path: Path) -> None:
     """Two processes, two calls: the second gives the bytes of a command line with two devices."""
     words = [*SMALL, "trainer=cpu", "trainer.devices=2"]

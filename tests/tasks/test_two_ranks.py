@@ -66,6 +66,7 @@ def written(rank: int, world_size: int) -> list[dict[str, dict[str, float]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_error_rates_of_two_ranks_are_those_of_one_process() -> None:
     one = transcribed(0, 1, N)
     assert one["gathered"] == one["added"]
@@ -76,6 +77,7 @@ def test_error_rates_of_two_ranks_are_those_of_one_process() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_measure_what_one_process_does() -> None:
     one = measured(0, 1, N)
     for rank in run_two(each):
