@@ -148,7 +148,7 @@ def test_judging_stages_give_what_one_process_gives(test: int, one: dict[str, An
                 if key not in (*TIMES, "files"):
                     assert results[key] == value, (rank, name, key)
     written = {p.name for p in (one["folder"] / f"2-{test}" / "embed-0").iterdir()}
-    assert written == {"features_train.npz", "features_test.npz"}
+    assert written == {"features_train.npz", "features_test.npz", "report.npz"}
     assert not list((one["folder"] / f"2-{test}" / "embed-1").iterdir())
 
 
