@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_lightning.core import secrets
+from ssl_lightning.core.words import is_share
 from ssl_lightning.reports.axes import number
 
 METHODS = {
@@ -30,17 +31,11 @@ BASELINES = {
     "start": "Before training",
     "from_scratch": "From scratch",
 }
-SHARES = ("top1", "top5", "accuracy", "map", "f1")  # metrics that are fractions
 
 
 def method(name: Any) -> str:
     """A method's name as its authors write it."""
     return METHODS.get(str(name), str(name))
-
-
-def is_share(key: str) -> bool:
-    """Is this metric a fraction, shown in percent?"""
-    return key.rpartition("_")[2] in SHARES
 
 
 def value(key: str, found: Any) -> str:

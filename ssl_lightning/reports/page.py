@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ssl_lightning.core.words import is_share
 from ssl_lightning.reports import health, html, items, names, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
@@ -93,7 +94,7 @@ def tiles(run: Run) -> list[str]:
         if shown:
             (key, score), *rest = shown.items()
             told = [_kind(key), *(f"{_kind(other).lower()} {names.value(other, value)}" for other, value in rest)]
-            if scores is not random and names.is_share(key) and isinstance(random.get(key), int | float):
+            if scores is not random and is_share(key) and isinstance(random.get(key), int | float):
                 told.append(f"{100 * (score - random[key]):+.1f} points over random")
             found.append(tile(names.BASELINES.get(str(name), str(name)), names.value(key, score), ", ".join(told)))
     if not keys:
@@ -129,7 +130,7 @@ def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
     mine, other = run.results[key], random.get(key)
     beside, way = "", ""
     if isinstance(other, int | float):
-        gain, share = mine - other, names.is_share(key)
+        gain, share = mine - other, is_share(key)
         size = f"{100 * abs(gain):.1f} points" if share else f"{abs(gain):.3g}"
         word = f"{'+' if gain >= 0 else '-'}{size} {'over' if gain >= 0 else 'against'}"
         beside = f"{word} {names.BASELINES[name].lower()}"

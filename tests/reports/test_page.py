@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from ssl_lightning.cli.run import compose, run
-from ssl_lightning.reports import kept, pages, read
+from ssl_lightning.reports import kept, names, pages, read
 from tests.reports.test_html import Checked, is_quiet
 
 SMALL = """data=shapes data.size=200 data.test_size=120 data.batch_size=50 backbone.width=8 method=simclr trainer=cpu
@@ -231,3 +231,8 @@ def test_many_classes_are_told_by_their_extremes_and_are_text(folder: Path) -> N
     assert "the best and worst of 30" in text
     assert "Most frequent mix-ups" in text
     assert EVIL not in text
+
+
+def test_shares_are_those_of_the_terminal() -> None:
+    assert names.value("finetune_cer", 0.432) == "43.2 %"
+    assert names.value("linear_r2", 0.5) == "0.5"
