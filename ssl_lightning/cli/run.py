@@ -236,9 +236,13 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         parts = Parts(config, folder)
         if crew is not None:
             parts.trainer.begin_talk(crew, settings.rank_timeout)
-        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **parts.of(stage))
+        given = parts.of(stage)
+        if given.keys() >= typed.RECORDED and is_main_process():
+            parts.own_loggers()  # a package that is missing is named before the work
+        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts.method_name, "data": parts.data_name}
         results = head | {"seed": settings.seed} | found
+        results |= parts.fingerprint(results)
         results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
         return results, parts
     except Exception as error:

@@ -31,6 +31,8 @@ TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; eval
 A_LOOK_AT = {"ssl_lightning.stages.doctor.run": "ssl_lightning.stages.pretrain.run"}  # whose words it takes, too
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
+CURVES_ALONE = "ssl_lightning.callbacks.metrics_csv.MetricsCSV"  # a logger that takes no results
+RECORDED = {"judged", "trainer", "run"}  # arguments of a stage whose results loggers take at the end
 FEW = 6  # keys that are listed where another one is refused
 
 
@@ -70,6 +72,7 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
         keys |= _of_data(reading.reads(target, "data", known), data)
     if "trainer" in params:
         keys |= _of_trainer(reading.reads(A_LOOK_AT.get(target, target), "trainer", known), unread)
+        keys |= {"logger": None} if params.keys() >= RECORDED else {}
     return Built(keys, unread)
 
 
@@ -220,10 +223,18 @@ def _of_the_stage(word: str, line: Line, has: Built) -> str:
         return f"stage={line.stage} {_WHY['trainer']}; leave it out"
     if group not in _GROUPS or key.startswith("_") or _quiet(place):
         return ""
+    if group == "logger" and not has.reads("callbacks", "") and _curves_alone(line):
+        return f"stage={line.stage} {_WHY['logger']}; leave it out, or add what takes results: logger=wandb"
     if has.reads(group, key) and not (group == "trainer" and key in NEVER):
         return ""
     instead = _instead(place, line.values.get("stage") or {}, has)
     return f"stage={line.stage} {_why(group, key, line, has)}{instead}"
+
+
+def _curves_alone(line: Line) -> bool:
+    """Do all loggers take curves, and no results?"""
+    nodes = [node for node in (line.values.get("logger") or {}).values() if isinstance(node, Mapping)]
+    return all(node.get("_target_") == CURVES_ALONE for node in nodes)
 
 
 def _quiet(place: str) -> bool:

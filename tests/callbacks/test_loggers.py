@@ -79,6 +79,25 @@ def test_group_job_type_and_tags() -> None:
     assert max(len(tag) for tag in place_of({"choices": {"method": "m" * 300}})["tags"]) == 64
 
 
+def test_an_evaluation_is_in_the_group_of_the_run_that_it_is_of(tmp_path: Path) -> None:
+    run = tmp_path / "byol-shapes"
+    run.mkdir()
+    (run / "config.yaml").write_text("name: byol-shapes\n")
+    choices = {"method": "byol", "data": "shapes", "stage": "knn"}
+
+    def group(name: str, ckpt: Any, **other: str) -> Any:
+        return place_of({"name": name, "ckpt": ckpt, "choices": {**choices, **other}})["group"]
+
+    assert group("mine", str(run)) == "byol-shapes"
+    assert group("mine", str(run / "checkpoints" / "last.ckpt")) == "byol-shapes"
+    assert group("evals/ckpt=a", str(run)) == "evals"  # a sweep is one group
+    assert group("mine", str(run), stage="pretrain") == "mine"  # which goes on from those weights
+    for other in (None, "timm:resnet18", str(tmp_path / "absent")):
+        assert group("mine", other) == "mine"
+    (run / "config.yaml").write_text("a: [")
+    assert group("mine", str(run)) == "mine"
+
+
 def test_a_training_in_a_subfolder_has_the_config_of_its_stage(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("seed: 3\nname: run\nmethod: {api_key: abcdefgh1234}\n")
