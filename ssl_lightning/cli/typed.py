@@ -31,7 +31,7 @@ TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; eval
 A_LOOK_AT = {"ssl_lightning.stages.doctor.run": "ssl_lightning.stages.pretrain.run"}  # whose words it takes, too
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
-CURVES_ALONE = "ssl_lightning.callbacks.metrics_csv.MetricsCSV"  # a logger that takes no results
+CURVES_ALONE = re.compile(r"[+~]*logger(=\[?csv\]?$|\.csv\b)")  # the logger that takes no results
 RECORDED = {"judged", "trainer", "run"}  # arguments of a stage whose results loggers take at the end
 FEW = 6  # keys that are listed where another one is refused
 
@@ -223,18 +223,12 @@ def _of_the_stage(word: str, line: Line, has: Built) -> str:
         return f"stage={line.stage} {_WHY['trainer']}; leave it out"
     if group not in _GROUPS or key.startswith("_") or _quiet(place):
         return ""
-    if group == "logger" and not has.reads("callbacks", "") and _curves_alone(line):
+    if CURVES_ALONE.match(word) and not has.reads("callbacks", ""):
         return f"stage={line.stage} {_WHY['logger']}; leave it out, or add what takes results: logger=wandb"
     if has.reads(group, key) and not (group == "trainer" and key in NEVER):
         return ""
     instead = _instead(place, line.values.get("stage") or {}, has)
     return f"stage={line.stage} {_why(group, key, line, has)}{instead}"
-
-
-def _curves_alone(line: Line) -> bool:
-    """Do all loggers take curves, and no results?"""
-    nodes = [node for node in (line.values.get("logger") or {}).values() if isinstance(node, Mapping)]
-    return all(node.get("_target_") == CURVES_ALONE for node in nodes)
 
 
 def _quiet(place: str) -> bool:

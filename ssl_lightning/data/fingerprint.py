@@ -58,7 +58,7 @@ def _held(items: ItemSet) -> Iterator[str]:
     """A line for each item that has no file."""
     look = items.in_memory and len(items) <= ITEMS
     for i, label in enumerate(_labels(items)):
-        yield f"{_bytes(items.item(i)) if look else ''}\0{label}"
+        yield f"{_bytes(items[i][0]) if look else ''}\0{label}"
 
 
 def _bytes(item: Any) -> str:
