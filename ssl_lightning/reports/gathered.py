@@ -199,7 +199,7 @@ def _different(runs: Sequence[Run]) -> set[str]:
     lines = [line for run in runs[1:] for line in differences(first, run.config)]
     keys = {line.partition(": ")[0] for line in lines}
     gone = {"seed", "ckpt_sha256"}
-    places = PLACES if first.fingerprint and len({run.fingerprint for run in runs}) == 1 else ()
+    places = PLACES if runs[0].fingerprint and len({run.fingerprint for run in runs}) == 1 else ()
     return {key for key in keys if short(key) not in gone and key not in places}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_lightning.__main__ import main
 from ssl_lightning.callbacks import wandb_logger
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.step_logger import StepLogger
@@ -20,6 +21,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.reports import kept, thumbnails
 from tests.callbacks.toy import ToyMethod, fit
 from tests.callbacks.wandb_file import records
+from tests.stages.tiny_run import a_run
 
 
 def test_has_key_looks_at_the_environment_and_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +168,39 @@ def written(run: Path) -> list[Any]:
             break
         time.sleep(0.1)
     return found
+
+
+TINY = ["data.size=64", "data.test_size=32", "data.batch_size=32", "trainer=cpu"]
+TINY += ["trainer.enable_progress_bar=false", "seed=0,1"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["pretrain", "knn"])
+def test_the_jobs_of_a_sweep_are_one_group_and_evaluations_log_their_results(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    words = ["trainer.max_epochs=1", "backbone.width=4"]
+    if stage == "knn":
+        (tmp_path / "run").mkdir()
+        words = ["stage=knn", f"ckpt={a_run(tmp_path / 'run')}", "data=shapes"]
+    assert main(["-m", "name=mine", *words, *TINY, f"runs_dir={tmp_path}", "logger=[csv,wandb]"]) == 0
+    for seed in (0, 1):
+        job = tmp_path / "mine" / f"seed={seed}"
+        (run,) = (job / "wandb").glob("offline-run-*")
+        found = list(written(run))
+        (begun,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
+        assert (begun.run_group, begun.job_type, begun.display_name) == ("mine", stage, f"seed={seed}")
+        assert "sweep" in begun.tags
+        results = json.loads((job / "results.json").read_text())
+        summary = {"/".join(u.nested_key) or u.key: u.value_json for r in found for u in r.summary.update}
+        assert json.loads(summary["knn_top1"]) == results["knn_top1"]
+        assert json.loads(summary["baselines/random_init/knn_top1"]) == results["baselines"]["random_init"]["knn_top1"]
+        artifacts = {r.artifact.type for r in found if r.WhichOneof("record_type") == "artifact"}
+        assert "report" in artifacts
 
 
 def test_tensorboard_takes_config_and_results(tmp_path: Path) -> None:
