@@ -62,7 +62,7 @@ def test_two_measures_that_say_the_opposite_are_both_told() -> None:
         "(kNN 60.0 % against 40.0 %, but linear 20.0 % against 40.0 %)."
     )
     assert "worse by the other" not in verdict.of(results(0.6, 0.35, 0.4), HEALTHY)
-    started = verdict.of(results(0.8, 0.6, 0.4, start=0.7), HEALTHY)
+    started = verdict.of(results(0.8, 0.7, 0.4, start=0.75), HEALTHY)
     assert "Better than the weights it began with by one measure" in verdict.of(
         {**results(0.85, 0.55, 0.4, start=0.7)}, HEALTHY
     )
