@@ -201,7 +201,8 @@ def embed(
         batch_size: items at a time.
         name: of its folder; None: <run>/embed-<data>, for a path <run>/embed-<the path's last part>.
         runs_dir: the folder that `name` lies in.
-        resume, overrides, config_dir, trusted, progress: as in `pretrain`.
+        resume, overrides, config_dir, trusted, progress: as in `pretrain`. For tables beside the arrays give
+            overrides=["stage.formats=[npz,parquet,csv]"].
 
     Returns:
         The features with labels and paths.
@@ -213,6 +214,7 @@ def embed(
         >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP
         >>> found.features.shape, found.paths[0]  # doctest: +SKIP
     """
+    call.need_npz(overrides)
     values = call.on(run, "embed", data, config_dir)
     place = call.place(name, runs_dir)
     if "data.root" in values and name is None and runs_dir is None:

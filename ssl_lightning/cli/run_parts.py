@@ -11,6 +11,8 @@ from ssl_lightning.cli.compose import Config
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config.allowed import PLACES
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.launch import is_main_process
+from ssl_lightning.core.words import KINDS
 from ssl_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
 
+MEASURED = tuple(f"{kind}_" for kind in KINDS)
 CLASSIFY = "ssl_lightning.tasks.classify.Classify"
 
 
@@ -56,6 +59,7 @@ class Parts:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         self.config, self.run = config, folder
         self.seed = config.settings.seed
+        self._own_loggers: list[Logger] | None = None
         self.method_name, self.data_name = str(config.choices["method"]), str(config.choices["data"])
 
     @classmethod
@@ -130,15 +134,31 @@ class Parts:
 
         return TrainerFactory(self.config.values, self.run.path, self.run.lengths)
 
+    def fingerprint(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """`data_fingerprint` for results with figures of these data; {} of other results. Rank 0 alone computes it."""
+        if "data" not in vars(self) or not is_main_process() or not any(key.startswith(MEASURED) for key in results):
+            return {}
+        from ssl_lightning.data.fingerprint import fingerprint
+        from ssl_lightning.reports.pages import quietly
+
+        with quietly("the fingerprint of the data"):
+            sets = self.data.train_set, self.data.test_set, self.data.probe_set
+            return {"data_fingerprint": fingerprint(sets, len(sets[1]), self.data.num_classes)}
+        return {}
+
     def result_loggers(self) -> list[Logger]:
         """The loggers that take the results of the run: those of its training, or, of a stage that trained nothing or
         in subfolders, others for the run itself. A stage that needs no trainer has none."""
         if "trainer" not in vars(self):
             return []
-        from ssl_lightning.cli.trainers import build_each
-
         made = [logger for logger in self.trainer.loggers if getattr(logger, "run_path", None) == self.run.path]
-        if not made:
-            trusted = self.config.settings.trusted_packages
-            made = list(build_each("logger", self.config.values.get("logger"), trusted, self.run.path).values())
-        return [logger for logger in made if hasattr(logger, "log_results")]
+        return [logger for logger in made or self.own_loggers() if hasattr(logger, "log_results")]
+
+    def own_loggers(self) -> list[Logger]:
+        """The loggers of the run itself, built at the first call: what one of them lacks is said then."""
+        if self._own_loggers is None:
+            from ssl_lightning.cli.trainers import build_each
+
+            trusted, nodes = self.config.settings.trusted_packages, self.config.values.get("logger")
+            self._own_loggers = list(build_each("logger", nodes, trusted, self.run.path).values())
+        return self._own_loggers

@@ -202,6 +202,7 @@ LOADS = {  # what reads a file of an export or an embedding, by how its name end
     ".onnx": ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")'),
     ".npz": ("import numpy", 'features = numpy.load("{file}")["features"]'),
     ".parquet": ("import pyarrow.parquet", 'table = pyarrow.parquet.read_table("{file}")'),
+    ".csv": ("import csv", 'rows = list(csv.DictReader(open("{file}", newline="")))'),
 }
 
 

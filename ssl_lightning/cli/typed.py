@@ -31,6 +31,8 @@ TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; eval
 A_LOOK_AT = {"ssl_lightning.stages.doctor.run": "ssl_lightning.stages.pretrain.run"}  # whose words it takes, too
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
+CURVES_ALONE = re.compile(r"[+~]*logger(=\[?csv\]?$|\.csv\b)")  # the logger that takes no results
+RECORDED = {"judged", "trainer", "run"}  # arguments of a stage whose results loggers take at the end
 FEW = 6  # keys that are listed where another one is refused
 
 
@@ -70,6 +72,7 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
         keys |= _of_data(reading.reads(target, "data", known), data)
     if "trainer" in params:
         keys |= _of_trainer(reading.reads(A_LOOK_AT.get(target, target), "trainer", known), unread)
+        keys |= {"logger": None} if params.keys() >= RECORDED else {}
     return Built(keys, unread)
 
 
@@ -220,6 +223,8 @@ def _of_the_stage(word: str, line: Line, has: Built) -> str:
         return f"stage={line.stage} {_WHY['trainer']}; leave it out"
     if group not in _GROUPS or key.startswith("_") or _quiet(place):
         return ""
+    if CURVES_ALONE.match(word) and not has.reads("callbacks", ""):
+        return f"stage={line.stage} {_WHY['logger']}; leave it out, or add what takes results: logger=wandb"
     if has.reads(group, key) and not (group == "trainer" and key in NEVER):
         return ""
     instead = _instead(place, line.values.get("stage") or {}, has)

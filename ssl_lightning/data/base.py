@@ -204,11 +204,13 @@ class DataModule(Labelled, Position, LightningDataModule):
         of = (self.probe_set, self.bank_size, "bank"), (self.test_set, self.query_size, "queries")
         return [self._eval_loader(items, self._subset(items, size, name)) for items, size, name in of]
 
-    def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
+    def eval_loader(
+        self, split: Split, indices: Tensor | None = None, shared: bool = True, batch_size: int | None = None
+    ) -> Loader:
         """Batches of the evaluation view on the CPU: each row of `indices` once over all ranks, or, when they are not
-        `shared`, once on every rank. A rank may have no batch at all."""
+        `shared`, once on every rank. A rank may have no batch at all. `batch_size`: None is that of the data."""
         items = self._split(split)
-        loader = self._eval_loader(items, rows_of(items, indices), shared, even=False)
+        loader = self._eval_loader(items, rows_of(items, indices), shared, even=False, batch_size=batch_size)
         loader.finish = self._evaluated
         return loader
 
@@ -269,9 +271,11 @@ class DataModule(Labelled, Position, LightningDataModule):
         whole = size is None or size >= len(items)
         return torch.arange(len(items)) if whole else permutation(len(items), name, self.seed)[:size].sort().values
 
-    def _eval_loader(self, items: Any, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
+    def _eval_loader(
+        self, items: Any, rows: Tensor, shared: bool = True, even: bool = True, batch_size: int | None = None
+    ) -> Loader:
         ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
-        sampler = DealtSampler(rows, self.batch_size, *ranks, even)
+        sampler = DealtSampler(rows, batch_size or self.batch_size, *ranks, even)
         return self._loader(items, self.eval_fetch(items), sampler)
 
     def _loader(self, items: ItemSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:

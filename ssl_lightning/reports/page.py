@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.core.words import is_share
 from ssl_lightning.reports import health, html, items, names, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
-from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.html import attribute, escape, section
 from ssl_lightning.reports.look import Look
 from ssl_lightning.reports.read import Run

@@ -17,7 +17,7 @@ from ssl_lightning.core.errors import UserError, nearest
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
 FILES = (
     r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
-    r"features_\w+\.(npz|parquet)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
+    r"features_\w+\.(npz|parquet|csv)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
     r"compare\.(html|csv)|texts\.csv",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )

@@ -32,6 +32,7 @@ from ssl_lightning.runs.checkpoint import (
 )
 
 CALIBRATION_ITEMS = 2048
+CALIBRATION_BATCH = 128  # whatever data.batch_size is: the statistics depend on it, and are to be those of any stage
 IMAGE = "image"
 Embed = Callable[[Tensor], Tensor]
 
@@ -184,7 +185,7 @@ def split_random_features(backbone: nn.Module, data: DataModule, device: torch.d
 def calibration_batches(data: DataModule) -> Iterator[Any]:
     """Some training items, seeded, in evaluation view: (B, ...) each; the same on every rank."""
     rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_ITEMS].sort().values
-    return (batch.views[0] for batch in data.eval_loader("train", rows, shared=False))
+    return (batch.views[0] for batch in data.eval_loader("train", rows, False, CALIBRATION_BATCH))
 
 
 def naive_features(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from ssl_lightning.stages.feature_files import FILES, FeatureFile, need_pyarrow
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 
 Split = Literal["train", "test"]
-ROWS = 8192  # of a part: what is in memory at a time where parquet alone is written, by one process
+ROWS = 8192  # of a part: what is in memory at a time where no npz is written, by one process
 MEASURED = 50_000  # about so many rows are measured of a larger split
 
 
@@ -45,16 +45,17 @@ def run(
     trainer: MakeTrainer,
     run: RunFolder,
     splits: Sequence[Literal["train", "test", "all"]] = ("train", "test"),
-    formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
+    formats: Sequence[Literal["npz", "parquet", "csv"]] = ("npz",),
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
+    """Writes `features_<split>.npz`, `.parquet` or `.csv` into the run's folder; labels are -1 where there are none.
 
     An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `split` (N,), `classes`, and `paths` where
     there are files; where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and
     `target_names`, too. A parquet table has the columns index, label, class, path, split and features (a list of D
-    float32), and one for each target: `target_label` is one that is named as one of these. It is written in groups of
-    about 8,192 rows: a folder may be larger than the memory.
+    float32), and one for each target: `target_label` is one that is named as one of these. A csv has path, index,
+    label, class, split, the targets, and f0 to f<D-1>; a text that a spreadsheet would take for a formula begins with
+    an apostrophe. Both are written about 8,192 rows at a time: a folder may be larger than the memory.
 
     Args:
         splits: "all" puts both into one file, `features_all`, the training items first.

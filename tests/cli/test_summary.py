@@ -201,6 +201,7 @@ def test_an_export_and_an_embedding_say_how_their_files_are_read() -> None:
         (["hf", "backbone.json"], 'timm.create_model("local-dir:runs/a/export-folder/hf", pretrained=True)'),
         (["backbone.onnx"], 'InferenceSession("runs/a/export-folder/backbone.onnx")'),
         (["features_all.parquet"], 'read_table("runs/a/export-folder/features_all.parquet")'),
+        (["features_all.csv"], 'csv.DictReader(open("runs/a/export-folder/features_all.csv", newline=""))'),
     ):
         found = summary.loading(folder, [str(folder / file) for file in files])
         assert line in found[1]

@@ -77,7 +77,7 @@ WORDS = {
     "~callbacks.online_knn": TRAINING,
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
-    "logger=tensorboard": FITTING,
+    "logger=tensorboard": FITTING | {"knn", "linear", "embed"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,
@@ -118,7 +118,7 @@ def test_it_is_asked_of_every_command() -> None:
 # ---- what is read only where something else is set
 
 AUGMENTED = ("stage.epochs=3", "stage.batch_size=8", "stage.base_lr=0.2", "stage.crop_scale=[0.5,1]")
-AUGMENTED += ("trainer.precision=bf16-mixed", "callbacks=minimal", "logger=tensorboard", "data.engine=worker")
+AUGMENTED += ("trainer.precision=bf16-mixed", "callbacks=minimal", "data.engine=worker")
 ONLY_WITH = [
     *(("linear", word, "stage.augmented=true") for word in AUGMENTED),
     ("linear", "stage.probe.epochs=3", "stage.augmented=false"),
@@ -357,6 +357,16 @@ def test_a_stage_that_reads_more_tomorrow_refuses_less(monkeypatch: pytest.Monke
 def test_values_of_no_interest() -> None:
     config: dict[str, Any] = {"stage": {"_target_": "tests.standin.stage"}}
     typed.check(typed.Line(("optimizer.base_lr=3",), config, {}))  # a user's own stage may do as it likes
+
+
+@pytest.mark.parametrize("stage", ["knn", "linear", "embed"])
+def test_a_logger_of_curves_alone_is_nothing_to_a_stage_that_evaluates(stage: str) -> None:
+    for word in ("logger=[csv,wandb]", "logger=wandb"):
+        checked(stage, word)
+    checked(stage, "logger=wandb", "logger.wandb.project=mine")
+    with pytest.raises(UserError, match=r"'logger=csv': stage=\w+ writes no curves; leave it out, or .*logger=wandb"):
+        checked(stage, "logger=csv")
+    checked("finetune", "logger=csv")
 
 
 def test_what_the_run_gives_to_a_stage_is_known() -> None:
