@@ -31,6 +31,7 @@ SIDES = (32, 64, 96, 128, 224)  # pixels that images are brought to
 LOOKED_AT = 64  # headers, evenly spread
 SIDE_ON_CPU = 64
 PER_SECOND = 75  # images of 64 px on a CPU core, see above
+OF_DEBUG = ("data.batch_size", "trainer.max_epochs")  # what debug= decides
 HOURS, CORES = 3, 4  # about so long a training takes at the most on so many
 EPOCHS = (300, 200, 100, 50, 20)
 DEFAULT_NETWORK = "convnet_small"  # of conf/config.yaml: one that no method has chosen
@@ -218,6 +219,8 @@ def counted(root: str) -> Photos | None:
 
 def _said(key: str, keys: set[str]) -> bool:
     """Does the command line set this key, or what it lies in?"""
+    if "debug" in keys and key in OF_DEBUG:
+        return True
     return key in keys or key.split(".")[0] in keys - {"data", "trainer"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 BASELINES = {
     "random_init": "random weights",
     "start": "the weights it began with",
@@ -33,6 +35,12 @@ def counted(count: int, word: str = "image") -> str:
 def named_baseline(key: str) -> str:
     """A baseline's key in results.json in words: `raw_pixels` -> "raw pixels"."""
     return BASELINES.get(key, key.replace("_", " "))
+
+
+def plain_word(word: str) -> str:
+    """`name='sweep/seed=1'`, as a sweep gives it to its jobs, as a person types it: the value of a name is text."""
+    found = re.fullmatch(r"name='([^'\\]+)'", word)
+    return f"name={found[1]}" if found and found[1] not in ("null", "true", "false") else word
 
 
 def last_word(key: str) -> str:

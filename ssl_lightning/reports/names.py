@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_lightning.core import secrets
-from ssl_lightning.core.words import is_share
+from ssl_lightning.core.words import is_share, plain_word
 from ssl_lightning.reports.axes import number
 
 METHODS = {
@@ -45,7 +45,7 @@ def value(key: str, found: Any) -> str:
 
 def command(words: Any) -> str:
     """A command line to paste."""
-    return secrets.hide(f"python -m ssl_lightning {shlex.join(str(word) for word in words)}".rstrip())
+    return secrets.hide(f"python -m ssl_lightning {shlex.join(plain_word(str(word)) for word in words)}".rstrip())
 
 
 def home(config: Mapping[str, Any]) -> str:

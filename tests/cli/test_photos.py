@@ -52,6 +52,7 @@ def test_it_is_composed_by_the_folder(folder: Path) -> None:
         (["trainer.max_epochs=3"], "trainer.max_epochs", 3),
         (["data.batch_size=8"], "data.batch_size", 8),
         (["backbone=vit_tiny"], "backbone._target_", "ssl_lightning.models.vit.ViT"),
+        (["debug=fast"], "trainer.max_epochs", 1),
         (["method=byol"], "method._target_", "ssl_lightning.methods.byol.BYOL"),
         (["method=mae"], "backbone._target_", "ssl_lightning.models.vit.ViT"),  # which a mask needs
     ],
