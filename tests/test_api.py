@@ -150,7 +150,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "why"), WRONG, ids=[why for _, why in WRONG])
 @pytest.mark.parametrize(
     ("formats", "more"), [("[csv]", "[npz,csv]"), ("[parquet,csv]", "[npz,parquet,csv]"), ("[]", "[npz]")]
 )
@@ -160,6 +159,7 @@ def test_an_embedding_without_arrays_is_refused_before_anything_is_computed(form
     call.need_npz(["stage.formats=[csv,npz]", "seed=1"])
 
 
+@pytest.mark.parametrize(("given", "why"), WRONG, ids=[why for _, why in WRONG])
 def test_a_mistake_is_one_line_and_leaves_nothing(given: dict[str, Any], why: str, here: Path) -> None:
     (here / "photos").mkdir()
     (here / "one.txt").touch()
