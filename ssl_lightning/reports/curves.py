@@ -60,10 +60,10 @@ TITLES = {
 MANY = 24  # charts of a page
 
 
-def charts(run: Run, look: Look) -> list[str]:
-    """All charts of a run, the most telling first; metrics of one's own get one each."""
+def charts(run: Run, look: Look) -> tuple[list[str], str]:
+    """(all charts of a run, the most telling first, metrics of one's own get one each; a table of what is no curve)."""
     if run.parts:
-        return _of_parts(run.parts)
+        return _of_parts(run.parts), ""
     found, told = list[str](), set[str]()
     once: list[tuple[str, Series, bool]] = []
     for chart in CHARTS:
@@ -83,14 +83,14 @@ def charts(run: Run, look: Look) -> list[str]:
             once.append((title, series[0], share))
         else:
             found.append(line_chart(series, title, "step", percent=share))
-    return [*found[:MANY], *_once(once)]
+    return found[:MANY], _once(once)
 
 
-def _once(values: list[tuple[str, Series, bool]]) -> list[str]:
+def _once(values: list[tuple[str, Series, bool]]) -> str:
     """What was measured once is no curve: a table."""
     rows = [(title, number(one.y[0], share)) for title, one, share in values]
     table = html.facts(rows)
-    return [f'<div class="card"><h3>Measured once</h3>{table}</div>'] if table else []
+    return f'<div class="card"><h3>Measured once</h3>{table}</div>' if table else ""
 
 
 def _of_parts(parts: dict[str, list[Row]]) -> list[str]:

@@ -181,10 +181,10 @@ def health_of(found: list[Finding]) -> str:
 
 def curves(run: Run, look: Look) -> str:
     """All charts; those past the first nine are folded away."""
-    drawn = charts(run, look)
+    drawn, once = charts(run, look)
     shown, more = drawn[:9], drawn[9:]
     hidden = html.details(f"{len(more)} more", f'<div class="grid3">{"".join(more)}</div>') if more else ""
-    return f'<div class="grid3">{"".join(shown)}</div>{hidden}' if shown else ""
+    return (f'<div class="grid3">{"".join(shown)}</div>{hidden}' if shown else "") + once
 
 
 def pictures(run: Run) -> str:
