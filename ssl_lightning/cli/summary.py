@@ -13,7 +13,7 @@ from typing import Any
 from ssl_lightning.cli import table
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import plain
-from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline
+from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline, plain_word
 
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
@@ -217,7 +217,7 @@ def loading(folder: Path, files: Iterable[str]) -> list[str]:
 
 def command(words: Iterable[str]) -> str:
     """A command line for a shell, its secrets masked; one that is too long goes on in the next line."""
-    quoted = [shlex.quote(word) for word in (*PROGRAM, *secrets.mask_words(words))]
+    quoted = [shlex.quote(plain_word(word)) for word in (*PROGRAM, *secrets.mask_words(words))]
     found, width = " ", 1
     for word in quoted:
         if width + 1 + len(word) > table.WIDTH - 2 and width > 1:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 BASELINES = {
     "random_init": "random weights",
     "start": "the weights it began with",
     "naive": "naive features",
     "from_scratch": "training from scratch",
     "train_mean": "the training mean",
+}
+
+METHODS = {
+    "simclr": "SimCLR", "moco": "MoCo v2", "moco_v1": "MoCo v1", "moco_v3": "MoCo v3", "byol": "BYOL", "dcl": "DCL",
+    "simsiam": "SimSiam", "vicreg": "VICReg", "barlow_twins": "Barlow Twins", "swav": "SwAV", "nnclr": "NNCLR",
+    "mae": "MAE", "simmim": "SimMIM", "dino": "DINO", "dinov2": "DINOv2", "ibot": "iBOT", "ijepa": "I-JEPA",
+    "lejepa": "LeJEPA", "data2vec": "data2vec", "msn": "MSN", "deepcluster_v2": "DeepCluster v2", "densecl": "DenseCL",
+    "ressl": "ReSSL", "tico": "TiCo", "wmse": "W-MSE", "supcon": "SupCon", "rotation": "Rotation", "jigsaw": "Jigsaw",
+    "colorization": "Colorization", "relative_position": "Relative position", "cpc": "CPC",
+}  # fmt: skip
+STAGES = {
+    "pretrain": "Pretraining",
+    "knn": "kNN",
+    "linear": "Linear probe",
+    "finetune": "Fine-tuning",
+    "embed": "Embedding",
 }
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
@@ -33,6 +51,22 @@ def counted(count: int, word: str = "image") -> str:
 def named_baseline(key: str) -> str:
     """A baseline's key in results.json in words: `raw_pixels` -> "raw pixels"."""
     return BASELINES.get(key, key.replace("_", " "))
+
+
+def plain_word(word: str) -> str:
+    """`name='sweep/seed=1'`, as a sweep gives it to its jobs, as a person types it: the value of a name is text."""
+    found = re.fullmatch(r"name='([^'\\]+)'", word)
+    return f"name={found[1]}" if found and found[1] not in ("null", "true", "false") else word
+
+
+def method(name: object) -> str:
+    """A method's name as its authors write it."""
+    return METHODS.get(str(name), str(name))
+
+
+def headed(phrase: str) -> str:
+    """A phrase as a heading: `raw pixels` -> "Raw pixels"; "kNN" stays."""
+    return phrase if phrase[1:2].isupper() else phrase[:1].upper() + phrase[1:]
 
 
 def last_word(key: str) -> str:

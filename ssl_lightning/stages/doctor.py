@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,15 +25,18 @@ from ssl_lightning.core.finding import BAD, MARKS, OK, WATCH, Finding, Level
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.loader import automatic_workers
+from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages import doctor_data, doctor_method
-from ssl_lightning.stages.common import MakeTrainer, Stopwatch
+from ssl_lightning.stages.common import MakeTrainer, Stopwatch, device_of
 from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
 LONG, LONG_ON_CPU = 48, 3  # hours, of which a longer run has a warning
 GIB = 2**30
+LONGEST_STEP = 60.0  # seconds: a step that takes longer is told by a guess and not made
+LOOK = 4  # items of which the forward pass is timed for that
 WIDTH = 100  # of the page
 SIGNS: dict[Level, str] = {OK: "ok  ", WATCH: "WARN", BAD: "BAD "}
 
@@ -188,6 +192,13 @@ def _cost(
     method: SSLMethod, data: DataModule, trainer: MakeTrainer, plan: doctor_method.Length, seconds: float, place: Path
 ) -> tuple[list[Finding], dict[str, Any]]:
     """A few real steps, and what the whole run takes by them: time, memory, disk."""
+    guess = expected(method, data, plan) if device_of(trainer).type == "cpu" else 0.0
+    if guess > max(LONGEST_STEP, seconds):
+        what = (
+            f"about {words(guess)} a step of {plan.together} {data.noun}s, by a forward pass of {LOOK}; none was made"
+        )
+        fix = "a smaller data.batch_size, data.image_size or backbone=, or a GPU"
+        return [Finding("cost", WATCH, what, fix), _disk(method, place)], {"seconds_per_step": round(guess, 1)}
     timer = Timer(seconds)
     batches = max(1, min(plan.steps or 1, WARM_UP + STEPS))
     short: dict[str, Any] = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": batches, "limit_val_batches": 0}
@@ -220,6 +231,23 @@ def _cost(
         else:
             lines.append(Finding("cost", "watch", f"{what}; this run has no end", "trainer.max_epochs=..."))
     return [*lines, _disk(method, place)], found
+
+
+def expected(method: SSLMethod, data: DataModule, plan: doctor_method.Length) -> float:
+    """Seconds that a step may take on a CPU, by a forward pass of few items: backward costs twice as much again."""
+    rows = torch.arange(min(LOOK, len(data.test_set)))
+    forward = 0.0
+    with (
+        contextlib.suppress(UserError, StopIteration),
+        evaluating(method.backbone),
+        torch.no_grad(),
+    ):  # the step says it
+        x = next(iter(data.eval_loader("test", rows))).views[0]
+        began = time.perf_counter()
+        method.backbone(x)
+        forward = (time.perf_counter() - began) / len(rows)
+    data.teardown("predict")
+    return 3 * forward * data.batch_size * max(1, data.global_count)
 
 
 def _disk(method: SSLMethod, place: Path) -> Finding:

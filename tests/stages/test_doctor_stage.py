@@ -1,6 +1,7 @@
 """stage=doctor: what does not fit is said with its mark, steps are timed, and nothing is kept."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ def test_one_image_a_batch_is_told_by_the_method_s_own_check(
     method = SimCLR(ConvNetSmall(4), head, NTXent(0.2), optimizer=partial(torch.optim.AdamW, lr=1e-3))
     found, _ = examined(tmp_path, TinyData(batch_size=1, views=two_views(), num_workers=0), capsys, method=method)
     assert any("too few for the BatchNorm" in text for text in lines(found, "bad"))
+
+
+def test_a_step_that_would_take_minutes_is_told_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(ConvNetSmall):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not self.training, "a step"
+            time.sleep(0.05)
+            return super().forward(x)
+
+    monkeypatch.setattr(doctor, "LONGEST_STEP", 1.0)
+    data = TinyData(train=600, test=120, views=two_views(), num_workers=0)
+    found, page = examined(tmp_path, data, capsys, method=simclr(Slow(4)), seconds=1.0)
+    assert found["seconds_per_step"] == pytest.approx(3 * 0.05 / 4 * 32 * 2, rel=0.3)
+    assert any("by a forward pass of 4; none was made" in text for text in lines(found, "warn"))
+    assert "checkpoints take" in page
 
 
 @pytest.mark.parametrize(
