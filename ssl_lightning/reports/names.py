@@ -22,14 +22,17 @@ STAGES = {
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
     "embed": "Embedding",
+    "predict": "Prediction",
 }
-KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned"}
+KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned", "predict": "Predicted"}
 BASELINES = {
     "random_init": "Random weights",
     "raw_pixels": "Raw pixels",
     "naive": "Naive features",
     "start": "Before training",
     "from_scratch": "From scratch",
+    "majority_class": "Most frequent class",
+    "constant": "The same answer for all",
 }
 
 
