@@ -138,7 +138,11 @@ def restored_model(ref: str | Path, trusted: Iterable[str] = ()) -> Model:
     Raises:
         UserError: there is no model, only a backbone say; or the file is damaged, or names what is not allowed.
     """
-    path = model_file(ref)
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are not kept
+        return _restored(model_file(ref), tuple(trusted))
+
+
+def _restored(path: Path, trusted: tuple[str, ...]) -> Model:
     state, metadata = read_safetensors(path)
     if "model" not in metadata or "card" not in metadata:
         raise UserError(f"{path} holds no head: no model of ours; {TRAIN_ONE}")
@@ -152,7 +156,7 @@ def restored_model(ref: str | Path, trusted: Iterable[str] = ()) -> Model:
     held = Pretrained(str(path), parts["backbone"], card)
     backbone = build_backbone(card, trusted, str(path), parts["backbone"])
     load_weights(backbone, held)
-    task = _task(told["task"], tuple(trusted), str(path))
+    task = _task(told["task"], trusted, str(path))
     width = out_dim(backbone)
     head = _loaded(_head(told["head"], task, width, parts["head"], str(path)), parts["head"], "head", str(path))
     norm: nn.Module = nn.BatchNorm1d(width, affine=False) if told["norm"] else nn.Identity()
@@ -250,7 +254,7 @@ def _are_numbers(value: Any, depth: int = 0) -> bool:
 def _head(told: Mapping[str, Any], task: Task, width: int, state: Mapping[str, Tensor], ref: str) -> nn.Module:
     """The head with random weights, no larger than those that came with it."""
     numbers = sum(value.numel() for value in state.values())
-    with torch.random.fork_rng(devices=[]), cards.no_larger(len(state), numbers):
+    with cards.no_larger(len(state), numbers):
         if told["kind"] == OF_THE_TASK:
             return task.head(width)
         if told["sizes"][0] * told["sizes"][1] > numbers:  # asked before: no memory is taken for it
