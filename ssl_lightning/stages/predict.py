@@ -15,12 +15,11 @@ from ssl_lightning.data.broken import counted
 from ssl_lightning.evaluation.judge import metric_of
 from ssl_lightning.modalities import predicting
 from ssl_lightning.modalities.predicting import Rows
-from ssl_lightning.reports.pages import quietly
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items, speed
 from ssl_lightning.stages.opening import tell_backbone
 from ssl_lightning.stages.predicted import Found, items_of, tell_of_known
-from ssl_lightning.stages.trained import keep_page
+from ssl_lightning.stages.trained import KeepPage
 
 FILE = "predictions.csv"
 
@@ -42,15 +41,14 @@ def run(judged: Judged, data: DataModule, trainer: MakeTrainer, run: RunFolder) 
     progress.say(f"predicting: {counted(len(items), data.noun)} in {items.root or 'the test set'}")
     found = Found(model.task)
     with table(run.path / FILE) as rows, progress.phase("predictions"):
-        for batch in items.batches(model, data, device):
+        for batch in items.batches(model, device):
             found.add(batch)
             for row in batch.rows(model.task):
                 rows.add(row, len(row) > batch.least)
     if found.broken:
         predicting.tell_broken(found.broken)
     if found.calibration.count and is_main():
-        with quietly("the predictions of the page"):
-            keep_page(run, data, model.task, found.calibration, found.mistakes, model.backbone, of_the_test_set=False)
+        KeepPage(run, data, model.backbone)(model.task, found.calibration, found.mistakes, of_the_test_set=False)
     barrier()
     return report(
         judged, watch,

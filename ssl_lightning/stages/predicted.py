@@ -74,16 +74,16 @@ class TestItems:
     root = ""
 
     def __init__(self, data: DataModule, task: Task) -> None:
+        self.data, self.items, self.names = data, data.test_set, data.label_names
         self.labelled = data.found_kind == task.reads
-        self.items, self.names = data.test_set, data.label_names
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, model: Model, data: DataModule, device: torch.device) -> Iterator[Seen]:
+    def batches(self, model: Model, device: torch.device) -> Iterator[Seen]:
         model.to(device)
         paths, seen = getattr(self.items, "paths", None), 0
-        for batch in data.eval_loader("test", shared=False):
+        for batch in self.data.eval_loader("test", shared=False):
             indices = batch.indices.tolist()
             names = [str(paths[i]) if paths else f"test {i}" for i in indices]
             targets, words = None, None
@@ -95,14 +95,14 @@ class TestItems:
                 words,
             )  # fmt: skip
             seen += len(names)
-        data.teardown("predict")
+        self.data.teardown("predict")
 
 
 class Files:
     """Every file under a folder."""
 
-    def __init__(self, found: Everything, model: Model) -> None:
-        self.found, self.root, task = found, found.root, model.task
+    def __init__(self, found: Everything, task: Task, batch_size: int) -> None:
+        self.found, self.root, self.batch_size = found, found.root, batch_size
         targets, names = found.targets, found.target_names
         if targets is None and found.by_folder and task.reads == CLASSES:
             targets, names = by_folder(found.names, task.names)
@@ -115,8 +115,8 @@ class Files:
     def __len__(self) -> int:
         return len(self.found.names)
 
-    def batches(self, model: Model, data: DataModule, device: torch.device) -> Iterator[Seen]:
-        for batch in predicted(model, model.transform, self.found.paths, data.batch_size, device):
+    def batches(self, model: Model, device: torch.device) -> Iterator[Seen]:
+        for batch in predicted(model, model.transform, self.found.paths, self.batch_size, device):
             rows = slice(batch.start, batch.start + batch.count)
             targets, words = None, None
             if self.targets is not None:
@@ -131,7 +131,7 @@ def items_of(model: Model, data: DataModule) -> Files | TestItems:
     found = data.everything()
     if found is None or isinstance(model.transform, NoTransform):
         return TestItems(data, model.task)
-    return Files(found, model)
+    return Files(found, model.task, data.batch_size)
 
 
 def _words(targets: Tensor, names: tuple[str, ...] | list[str], task: Task) -> list[str] | None:

@@ -65,40 +65,34 @@ def leave(
     found |= {"ece": counted.ece, "brier": counted.brier}
     if not is_main():
         return
-    with quietly("the predictions of the page"):
-        sure, paths = shares.max(dim=1).values, getattr(data.test_set, "paths", None)
-        for row in (said != labels).nonzero().flatten().tolist():
-            index = int(outputs.indices[row])
-            name = paths[index] if paths else f"test {index}"
-            mistakes.add(float(sure[row]), row, int(labels[row]), int(said[row]), name, index)
-        keep_page(run, data, task, counted, mistakes, judged.backbone)
+    sure, paths = shares.max(dim=1).values, getattr(data.test_set, "paths", None)
+    for row in (said != labels).nonzero().flatten().tolist():
+        index = int(outputs.indices[row])
+        name = paths[index] if paths else f"test {index}"
+        mistakes.add(float(sure[row]), row, int(labels[row]), int(said[row]), name, index)
+    KeepPage(run, data, judged.backbone)(task, counted, mistakes)
 
 
-def keep_page(
-    run: RunFolder,
-    data: DataModule,
-    task: Task,
-    counted: Calibration,
-    mistakes: Mistakes,
-    network: nn.Module,
-    of_the_test_set: bool = True,
-) -> None:
-    """Keep what the page shows of predictions, with pictures of the mistakes.
+class KeepPage:
+    """Keeps what the page shows of predictions, with pictures of the mistakes; what fails here is a warning."""
 
-    Args:
-        of_the_test_set: the mistakes' items are rows of the test set; else each is what the network was given.
-    """
-    worst = mistakes.sorted()
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), one_thread():
-        if of_the_test_set:
-            found = thumbnails.views_of(data, "test", [m.item for m in worst])
-            views = {i: found[m.item] for i, m in enumerate(worst) if m.item in found}
-        else:
-            views = {i: m.item for i, m in enumerate(worst)}
-        pictures = thumbnails.drawn(data, views, SIDE)
-    about = facts.of_network(network) | facts.of_versions() | facts.of_command(run.overrides)
-    about |= facts.of_data(data) if of_the_test_set else {"noun": data.noun, "modality": data.modality}
-    keep(run.path, task.names, counted, worst, pictures, about)
+    def __init__(self, run: RunFolder, data: DataModule, network: nn.Module) -> None:
+        self.run, self.data, self.network = run, data, network
+
+    def __call__(self, task: Task, counted: Calibration, mistakes: Mistakes, of_the_test_set: bool = True) -> None:
+        """`of_the_test_set`: the mistakes' items are rows of the test set; else each is what the network was given."""
+        with quietly("the predictions of the page"):
+            worst, noun = mistakes.sorted(), {"noun": self.data.noun, "modality": self.data.modality}
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), one_thread():
+                if of_the_test_set:
+                    found = thumbnails.views_of(self.data, "test", [m.item for m in worst])
+                    views = {i: found[m.item] for i, m in enumerate(worst) if m.item in found}
+                else:
+                    views = {i: m.item for i, m in enumerate(worst)}
+                pictures = thumbnails.drawn(self.data, views, SIDE)
+            about = facts.of_network(self.network) | facts.of_versions() | facts.of_command(self.run.overrides)
+            about |= facts.of_data(self.data) if of_the_test_set else noun
+            keep(self.run.path, task.names, counted, worst, pictures, about)
 
 
 def model_of(trained: Finetuner) -> Model:
