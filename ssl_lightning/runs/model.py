@@ -6,6 +6,8 @@ backbone's card, as `backbone.safetensors` has it, and `model`, a JSON object:
     {"task": {"node", "names", "statistics"}, "head": {"kind": "linear" or "task", "sizes": [D, K]}, "norm": bool,
      "scale": float, "stage": str}
 
+A head of kind "task" is made by the task, and its sizes are D and the number of names.
+
 Somebody else may have written it: it may name our own tasks, or one of a package that the user trusts, with plain
 values, and no network that is larger than the tensors beside it.
 """
@@ -104,10 +106,12 @@ def save_model(model: Model, card: Mapping[str, Any], folder: str | Path) -> Pat
         UserError: the file cannot be written.
     """
     card = {**card, "backbone": untrained(card["backbone"]), "out_dim": out_dim(model.backbone)}
-    linear = type(model.head) is nn.Linear
+    sizes = [out_dim(model.backbone), len(model.task.names)]
+    head: Any = model.head
+    linear = type(head) is nn.Linear and [head.in_features, head.out_features] == sizes and head.bias is not None
     told = {
         "task": model.task.described(),
-        "head": {"kind": LINEAR if linear else OF_THE_TASK, "sizes": _sizes(model)},
+        "head": {"kind": LINEAR if linear else OF_THE_TASK, "sizes": sizes},
         "norm": not isinstance(model.norm, nn.Identity),
         "scale": model.scale,
         "stage": model.stage,
@@ -119,14 +123,6 @@ def save_model(model: Model, card: Mapping[str, Any], folder: str | Path) -> Pat
     }
     metadata = {"format": "pt", "card": json.dumps(card), "model": json.dumps(told)}
     return save_atomic(lambda path: save_safetensors(state, path, metadata), Path(folder) / MODEL)
-
-
-def _sizes(model: Model) -> list[int]:
-    """(D, K) of a linear head, else (D, the number of names)."""
-    head = model.head
-    return [head.in_features, head.out_features] if isinstance(head, nn.Linear) else [
-        out_dim(model.backbone), len(model.task.names)
-    ]  # fmt: skip
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -257,8 +253,9 @@ def _head(told: Mapping[str, Any], task: Task, width: int, state: Mapping[str, T
     with cards.no_larger(len(state), numbers):
         if told["kind"] == OF_THE_TASK:
             return task.head(width)
-        if told["sizes"][0] * told["sizes"][1] > numbers:  # asked before: no memory is taken for it
-            raise UserError(f"the model in {ref} has a head of {told['sizes']} and {numbers} numbers for it")
+        wanted = [width, len(task.names)]
+        if told["sizes"] != wanted or wanted[0] * wanted[1] > numbers:  # asked before: no memory is taken for it
+            raise UserError(f"the model in {ref} has a head of {told['sizes']}, and needs one of {wanted}")
         return nn.Linear(*told["sizes"])
 
 
