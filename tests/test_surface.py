@@ -16,9 +16,9 @@ from ssl_lightning.config import aliases, signatures
 
 CONF = Path(__file__).parents[1] / "conf"
 
-PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Padded Run SSLMethod StepOutput Task TokenEncoder UserError
-Views __version__ chunk concat embed evaluate finetune gather load_backbone load_run load_weights pretrain
-save_backbone"""
+PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Model Padded Predictions Run SSLMethod StepOutput Task
+TokenEncoder UserError Views __version__ chunk concat embed evaluate finetune gather load_backbone load_model load_run
+load_weights predict pretrain save_backbone"""
 # What one's own code builds from, each importable from its room.
 ROOMS = {
     "methods": """BYOL BarlowTwins CPC Colorization DINO Data2Vec DeepClusterV2 DenseCL IBOT IJEPA Jigsaw LeJEPA MAE MSN
@@ -41,7 +41,7 @@ CHOICES = {
         lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon swav
         tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
-    "stage": "doctor embed export finetune knn linear pretrain",
+    "stage": "doctor embed export finetune knn linear predict pretrain",
     "task": "classify multilabel regress transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",

@@ -173,6 +173,24 @@ class Task(nn.Module):
         """Outputs as plain values with names, one mapping for each item."""
         return [dict(zip(self.names, row.tolist(), strict=True)) for row in outputs]
 
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """(B, K) float64 in [0, 1], a column for each of `names`; None of a task whose outputs are no probabilities."""
+        return None
+
+    def matched(self, names: Sequence[str], targets: Any) -> Any:
+        """Targets of other data, whose classes or targets have these `names`, as this task's own; -1 or NaN for none.
+
+        They are matched by name: what this task does not know is no target, and an item that lacks one has none.
+        """
+        place = {name: i for i, name in enumerate(names)}
+        if targets.ndim == 1:  # classes (N,)
+            own = {name: i for i, name in enumerate(self.names)}
+            table = torch.tensor([own.get(name, -1) for name in names] + [-1])  # the last for -1
+            return table[targets]
+        if not all(name in place for name in self.names):
+            return targets.new_full((len(targets), len(self.names)), torch.nan)
+        return targets[:, [place[name] for name in self.names]]
+
     def listed(self, outputs: Any, targets: Any) -> list[dict[str, Any]]:
         """A row of `listed_in` for each item: what it is, what was said, and the number of `errors`."""
         return []

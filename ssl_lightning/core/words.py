@@ -10,6 +10,8 @@ BASELINES = {
     "naive": "naive features",
     "from_scratch": "training from scratch",
     "train_mean": "the training mean",
+    "majority_class": "the most frequent class",
+    "constant": "the same answer for all",
 }
 
 METHODS = {
@@ -26,10 +28,11 @@ STAGES = {
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
     "embed": "Embedding",
+    "predict": "Prediction",
 }
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
-KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned"}
+KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned", "predict": "predicted"}
 METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
 SECOND = ("top5", "rmse")  # stay in results.json
 SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent

@@ -18,6 +18,7 @@ from ssl_lightning.core import distributed
 from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.batch import Drawn, RawBatch, drawn_by
+from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.data.labelled import Labelled, Split, only_at
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
@@ -130,6 +131,10 @@ class DataModule(Labelled, Position, LightningDataModule):
 
     def show(self, item: Any) -> Tensor | None:
         """A picture of one view of one item, bytes (H, W, 3); None where there is none."""
+        return None
+
+    def everything(self) -> Everything | None:
+        """Every file that these data are read from, in whatever split; None where items are no files."""
         return None
 
     def place(self, items: Any, device: torch.device) -> Any:

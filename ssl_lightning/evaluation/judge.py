@@ -18,7 +18,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.evaluation.features import EvalBatch, Features, extract
 from ssl_lightning.evaluation.knn import knn_average, knn_top1
-from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
+from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
 
 log = logging.getLogger("ssl_lightning")
@@ -26,6 +26,7 @@ log = logging.getLogger("ssl_lightning")
 
 BOTH = ("knn", "linear")  # what is measured
 TOP1 = "top1"
+KeepProbe = Callable[[ProbeResult], None]
 
 
 def judge(
@@ -38,6 +39,7 @@ def judge(
     device: torch.device | str = "cpu",
     what: Sequence[str] = BOTH,
     chunk: int | None = None,
+    keep_probe: KeepProbe | None = None,
 ) -> dict[str, Any]:
     """kNN and linear probe on the test features by the task's metrics, of classes top-1, and the protocol in words.
 
@@ -49,6 +51,7 @@ def judge(
         task: prepared for these labels.
         what: of "knn" and "linear".
         chunk: test items of the kNN at a time; None chooses.
+        keep_probe: is given the chosen linear probe.
 
     Raises:
         UserError: no labelled image in one of the two (then only `quality` can be told).
@@ -70,6 +73,8 @@ def judge(
         probe = probe or ProbeSettings()
         x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
         linear = probe_grid(x, labels, test_x, test_labels, task.to(device), probe)
+        if keep_probe is not None:
+            keep_probe(linear)
         found |= _named("linear", linear.scores)
         protocol["linear"] = f"{probe.describe()}; chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
     return found | {"protocol": protocol}

@@ -60,6 +60,7 @@ class Judged:
     random: nn.Module
     card: dict[str, Any]  # `card["backbone"]` is the config node that builds them
     ref: str
+    trusted: tuple[str, ...] = ()  # packages of the user's own, for what else the file names
 
     @property
     def method(self) -> str:
@@ -88,7 +89,8 @@ def open_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
-    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
+    trusted = tuple(trusted)
+    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref, trusted)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.evaluation.features import Features
-from ssl_lightning.stages.listed import cell
 
 TABLE = ("path", "index", "label", "class", "split")  # columns of a csv before the targets and the features
 

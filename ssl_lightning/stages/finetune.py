@@ -31,8 +31,8 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 from ssl_lightning.stages.judging import naive_baselines, need_labels
-from ssl_lightning.stages.listed import write_listed
 from ssl_lightning.stages.opening import tell_backbone, tell_items
+from ssl_lightning.stages.trained import leave
 from ssl_lightning.stages.training import LOOK_AT_MOST, LabelledData, labels_only, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -58,6 +58,7 @@ def run(
     picking: float = 0.2,
     probe_first: bool = True,
     task: Task | None = None,
+    data_name: str = "",
 ) -> dict[str, Any]:
     """AdamW, warm-up and cosine; random crop and flip; the checkpoint picked on a split of the labels, tested once.
 
@@ -68,6 +69,7 @@ def run(
         layer_decay: of the pretrained network. From scratch all layers learn at the full rate: they all have to.
         picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
         task: what labels mean; None: classes.
+        data_name: of the data, for the model's card.
     """
     watch = Stopwatch()
     same_items(judged, data)
@@ -81,12 +83,14 @@ def run(
     labelled = partial(LabelledData, data, rows, held, views, batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
 
+    left: dict[str, Any] = {}  # what is told of the probabilities
+
     def tuned(network: nn.Module, decay: float, name: str) -> Any:
         torch.manual_seed(seed)  # the same head in both
         module = Finetuner(network, task, recipe, decay, mixup, label_smoothing)
         if probe_first and name == "finetune":
             begin_with_probe(module, data, rows, device_of(trainer))
-        tell = partial(write_listed, task, data, folder=run.path) if name == "finetune" and task.listed_in else None
+        tell = partial(leave, judged, data, task, run, data_name, left, module) if name == "finetune" else None
         return train_and_test(module, labelled(), trainer, run.path / name, epochs, seed, tell)
 
     pretrained = tuned(judged.backbone, layer_decay, "finetune")
@@ -96,7 +100,7 @@ def run(
     return report(
         judged, watch,
         **told(pretrained.scores, "finetune", task),
-        **metric_of(task),
+        **metric_of(task), **left,
         baselines={"from_scratch": told(scratch.scores, "finetune", task), **naive},
         verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch", naive),
         labels=len(rows) + len(held),

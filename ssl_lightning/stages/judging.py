@@ -13,7 +13,7 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, extract, module_of
-from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, metric_of, quality, told
+from ssl_lightning.evaluation.judge import BOTH, KeepProbe, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.stages.common import (
     Embed,
@@ -107,6 +107,7 @@ def verdict_on(
     naive_what: Sequence[str] = ("knn",),
     chunk: int | None = None,
     keep: Keep | None = None,
+    keep_probe: KeepProbe | None = None,
 ) -> tuple[dict[str, Any], Features, Features]:
     """What features are worth beside random weights and naive features: (for results.json, train, test features).
 
@@ -115,6 +116,7 @@ def verdict_on(
         what, naive_what: of "knn" and "linear", for features and for naive ones.
         k, temperature, chunk: of the kNN.
         keep: is given the features, for the page.
+        keep_probe: is given the linear probe of these features.
 
     Raises:
         NotFinite: the features are no numbers.
@@ -122,7 +124,7 @@ def verdict_on(
     _say_what(data, what)
     train, test = split_features(embed, data, device)
     need_finite(("train", train), ("test", test), noun=data.noun, error=NotFinite)
-    found = judge(train, test, task, k, temperature, probe, device, what, chunk)
+    found = judge(train, test, task, k, temperature, probe, device, what, chunk, keep_probe)
     random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
     given = (k, temperature, probe, device)
     others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk)

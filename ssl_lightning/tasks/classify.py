@@ -47,8 +47,12 @@ class Classify(Task):
         """Log shares of the classes."""
         return means.clamp_min(torch.finfo(means.dtype).tiny).log()
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The softmax of the outputs."""
+        return outputs.double().softmax(dim=1)
+
     def predict(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """The likeliest class and its probability."""
-        shares, best = outputs.float().softmax(dim=1).max(dim=1)
+        """The likeliest class, of equal ones the first, and its probability."""
+        shares, best = self.probabilities(outputs).max(dim=1).values, outputs.argmax(dim=1)
         rows = zip(best.tolist(), shares.tolist(), strict=True)
         return [{"class": self.names[label], "probability": share} for label, share in rows]

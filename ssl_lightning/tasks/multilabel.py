@@ -56,6 +56,10 @@ class MultiLabel(Task):
         """The logits of shares of 1 (B, L)."""
         return torch.logit(means, eps=1e-6)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The sigmoid of each output."""
+        return outputs.double().sigmoid()
+
     def predict(self, outputs: Tensor) -> list[dict[str, Any]]:
         """The probability of each label."""
-        return super().predict(outputs.float().sigmoid())
+        return super().predict(self.probabilities(outputs))

@@ -50,8 +50,8 @@ WORDS = {
     "views.global_1.count=2": TRAINING,
     "data=cifar10": ALL,
     "data.size=300": ALL - {"export"},
-    "data.labels_per_class=3": ALL - {"export", "embed"},
-    "data.label_fraction=0.5": ALL - {"export", "embed"},
+    "data.labels_per_class=3": ALL - {"export", "embed", "predict"},
+    "data.label_fraction=0.5": ALL - {"export", "embed", "predict"},
     "data.batch_size=3": ALL - {"export"},
     "data.eval_resize=40": ALL,
     "data.bank_size=9": TRAINING,
@@ -60,7 +60,7 @@ WORDS = {
     "data.resident=false": FITTING,
     "data.image_size=64": ALL,
     "data.mean=[0.1,0.1,0.1]": ALL,
-    "task=regress": ALL - {"export", "report"},
+    "task=regress": ALL - {"export", "report", "predict"},
     "trainer=cpu": ALL - {"export"},
     "trainer.accelerator=cpu": ALL - {"export"},
     "trainer.devices=2": ALL - {"export"},
@@ -77,7 +77,7 @@ WORDS = {
     "~callbacks.online_knn": TRAINING,
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
-    "logger=tensorboard": FITTING | {"knn", "linear", "embed"},
+    "logger=tensorboard": FITTING | {"knn", "linear", "embed", "predict"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,
@@ -359,7 +359,7 @@ def test_values_of_no_interest() -> None:
     typed.check(typed.Line(("optimizer.base_lr=3",), config, {}))  # a user's own stage may do as it likes
 
 
-@pytest.mark.parametrize("stage", ["knn", "linear", "embed"])
+@pytest.mark.parametrize("stage", ["knn", "linear", "embed", "predict"])
 def test_a_logger_of_curves_alone_is_nothing_to_a_stage_that_evaluates(stage: str) -> None:
     for word in ("logger=[csv,wandb]", "logger=wandb"):
         checked(stage, word)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.data import grouped, label_file, layout
+from ssl_lightning.data import everything, grouped, label_file, layout
 from ssl_lightning.data.broken import WholeSet, counted, say
+from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.folder_scan import Listing, list_images
 from ssl_lightning.data.labelled import shares
 from ssl_lightning.modalities.image import ranges
@@ -91,6 +92,9 @@ class Folder(DataModule):
         train, test, probe = (decoded[part] for part in parts)
         say(f"{self.root}: {opening(train, test, probe)}.")
         return (train, test) if probe is train else (train, test, probe)
+
+    def everything(self) -> Everything:
+        return everything.read(list_images(self.root), self.labels, self.label_column, self.label_kind)
 
     def _parts(self) -> tuple[FileImages, FileImages, FileImages]:
         """(to pretrain on, to evaluate on, for probes and kNN), not decoded yet."""
