@@ -120,7 +120,7 @@ def table(found: Sequence[dict[str, Tensor]], like: Tensor) -> Tensor:
 
 
 def anchors_of(strides: Sequence[int], scale: float, octaves: int = 1) -> AnchorGenerator:
-    """torchvision's anchors, in the ratio to the stride that its own detectors have (8; of RetinaNet 4, three sizes)."""
+    """torchvision's anchors; its own detectors have a scale of 8 strides (of RetinaNet 4, in three sizes)."""
     sizes = tuple(tuple(int(scale * stride * 2 ** (i / octaves)) for i in range(octaves)) for stride in strides)
     return AnchorGenerator(tuple(tuple(max(1, s) for s in level) for level in sizes), (RATIOS,) * len(strides))
 
@@ -137,7 +137,7 @@ class CountedSampler:
         self.key: tuple[int, int, Tensor] | None = None
 
     def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of each image's candidates (A,): 1 or more, matched; 0, background; below, neither. Returns two masks each."""
+        """Of each image's candidates (A,): 1 or more, matched; 0, background; below, neither. Two masks each."""
         assert self.key is not None, "draw_for comes first"
         seed, epoch, indices = self.key
         chosen: tuple[list[Tensor], list[Tensor]] = ([], [])

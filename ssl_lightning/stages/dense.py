@@ -1,4 +1,4 @@
-"""What stage=detect and stage=segment share: a head on the maps of a pretrained backbone, beside training from scratch."""
+"""stage=detect and stage=segment: a head on the maps of a pretrained backbone, beside training from scratch."""
 
 from __future__ import annotations
 

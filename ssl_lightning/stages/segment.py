@@ -19,7 +19,7 @@ def run(
     seed: int,
     epochs: int = 30,
     batch_size: int = 16,
-    base_lr: float = 8e-3,
+    base_lr: float = 1.6e-2,
     weight_decay: float = 0.05,
     layer_decay: float = 0.9,
     warmup_epochs: float = 1,

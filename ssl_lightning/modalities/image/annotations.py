@@ -96,17 +96,24 @@ class DrawnMasks:
 
 
 def read_mask(path: str) -> Tensor:
-    """The class numbers of a mask file, uint8 (H, W). Raises one of `BROKEN`, and UserError for a picture of colours."""
+    """The class numbers of a mask file, uint8 (H, W).
+
+    Raises:
+        one of `BROKEN` where it cannot be read; UserError for colours, and for numbers that are no classes.
+    """
     with opened(path) as image:
         if image.mode not in ("P", "L", "1", "I", "I;16", "F"):
             raise UserError(
-                f"the mask {path} is a picture of colours ({image.mode}); give one channel of class numbers, or a palette"
+                f"the mask {path} is a picture of colours ({image.mode}); give one channel of class numbers, "
+                "or a palette"
             )
         values = np.array(image)
     values = values.astype(np.int64)
     if values.size and not 0 <= values.min() <= values.max() <= IGNORED:
-        raise UserError(f"the mask {path} has values from {values.min()} to {values.max()}; give classes from 0 to 254, "
-                        "255 for pixels that count nowhere")  # fmt: skip
+        raise UserError(
+            f"the mask {path} has values from {values.min()} to {values.max()}; give classes from 0 to 254, 255 for "
+            "pixels that count nowhere"
+        )
     return torch.from_numpy(values.astype(np.uint8))
 
 

@@ -80,7 +80,7 @@ class Draw:
 def _start(share: float, length: int, size: int) -> int:
     """Where a line of `length` begins on one of `size`: before it where it is longer."""
     room = abs(size - length) + 1
-    return int(math.floor(share * room)) * (1 if length <= size else -1)
+    return math.floor(share * room) * (1 if length <= size else -1)
 
 
 class OnCanvas:
@@ -126,7 +126,7 @@ def _paste(source: Tensor, canvas: Tensor, place: Place) -> None:
 
 
 def move_boxes(boxes: Tensor, sides: tuple[int, int], place: Place, size: int) -> Tensor:
-    """Boxes (M, 6) of an image of `sides` (height, width) on the canvas, cut off at its edge; those outside are gone."""
+    """Boxes (M, 6) of an image of `sides` (height, width) on the canvas, cut off at its edge."""
     height, width = sides
     boxes = boxes.clone()
     boxes[:, 0:4:2] = boxes[:, 0:4:2] * (place.width / width) + place.left
