@@ -8,13 +8,31 @@ BASELINES = {
     "naive": "naive features",
     "from_scratch": "training from scratch",
     "train_mean": "the training mean",
+    "most_common_class": "the most common class",
 }
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
-KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned"}
-METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
+KINDS = {
+    "knn": "kNN",
+    "linear": "linear probe",
+    "finetune": "fine-tuned",
+    "detect": "detection",
+    "segment": "segmentation",
+}
+METRICS = {
+    "top1": "",
+    "map": "mAP",
+    "macro_f1": "F1",
+    "r2": "R2",
+    "mae": "MAE",
+    "map_50": "mAP50",
+    "map_75": "mAP75",
+    "miou": "mIoU",
+    "cer": "CER",
+    "wer": "WER",
+}
 SECOND = ("top5", "rmse")  # stay in results.json
-SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent
+SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75")  # fractions, shown in percent
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 

@@ -21,15 +21,18 @@ STAGES = {
     "knn": "kNN",
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
+    "detect": "Detection",
+    "segment": "Segmentation",
     "embed": "Embedding",
 }
-KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned"}
+KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned", "detect": "Detection", "segment": "Segmentation"}
 BASELINES = {
     "random_init": "Random weights",
     "raw_pixels": "Raw pixels",
     "naive": "Naive features",
     "start": "Before training",
     "from_scratch": "From scratch",
+    "most_common_class": "Most common class",
 }
 
 

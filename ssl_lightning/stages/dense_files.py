@@ -17,7 +17,7 @@ from ssl_lightning.core.one_line import text
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation.features import Features
-from ssl_lightning.models.detector import Detector
+from ssl_lightning.models.detector import MOST_FOUND, Detector
 from ssl_lightning.runs.saving import save_safetensors
 from ssl_lightning.tasks.dense import DenseTask, DenseTuner
 from ssl_lightning.tasks.detect import Detect, matched
@@ -39,7 +39,7 @@ def write_torchvision(
     """
     if not is_main():
         return
-    name = FILES[type(task).__name__.lower()] if type(task).__name__.lower() in FILES else "network"
+    name = FILES.get(type(task).__name__.lower(), "network")
     head: Any = module.head
     state = {f"backbone.body.{key}": value for key, value in module.backbone.state_dict().items()}
     state |= head.network.state_dict()
@@ -69,6 +69,7 @@ def described(head: nn.Module, task: DenseTask, fed: Mapping[str, Any]) -> dict[
     }
     if isinstance(head, Detector):
         found |= {"num_classes": 1 + len(task.names), "anchor_sizes": [list(level) for level in head.anchors]}
+        found["detections_per_img"] = MOST_FOUND
         found["note"] = "label 0 is nothing; class i of this list is label i + 1"
     else:
         found |= {"num_classes": len(task.names)}

@@ -1,4 +1,4 @@
-"""stage=detect: boxes with a class each, by torchvision's head on the maps of a pretrained backbone, beside training from scratch."""
+"""stage=detect: boxes with a class each, by torchvision's detectors on a pretrained backbone, beside one from scratch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""stage=segment: the class of each pixel, by torchvision's head on the maps of a pretrained backbone, beside training from scratch."""
+"""stage=segment: the class of each pixel, by torchvision's FCN on a pretrained backbone, beside one from scratch."""
 
 from typing import Any
 

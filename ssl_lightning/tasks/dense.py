@@ -1,4 +1,4 @@
-"""What tasks of places (detection, segmentation) share, and the module that trains them: the fine-tuner's, with maps."""
+"""What tasks of places (detection, segmentation) share, and the module that trains them, the fine-tuner's."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ class Coco(DataModule):
                 raise UserError(
                     f"{self.annotations} lists {counted(len(listed.paths), 'image')}; two are needed at least"
                 )
-            say(
-                f"{self.annotations}: {len(test)} images (seeded) are held out; data.test_annotations= names others."
-            )
+            say(f"{self.annotations}: {len(test)} images (seeded) are held out; data.test_annotations= names others.")
             parts = [(listed, train.tolist()), (listed, test.tolist())]
         whole = WholeSet(sum(len(rows) for _, rows in parts))
         sets: list[ImageSet] = []

@@ -174,7 +174,7 @@ def _draw(drawn: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
         cover = _cover(_segment(drawn["clutter"][:, i], x, y), size)
         cover = cover * (drawn["clutter"][:, i, 4] > 0).view(-1, 1, 1)
         ground = _over(ground, _column(drawn["clutter_colour"][:, i]), cover)
-    covered = []  # the last is painted last, and lies before the others
+    covered: list[Tensor] = []  # the last is painted last, and lies before the others
     for i in range(COMPANIONS):
         companion = {name: drawn[f"companion_{name}"][:, i] for name in ("centre", "radius", "rotation", "colour")}
         distance, _, _ = _figure(companion | {"label": drawn["label"]}, x, y)

@@ -252,9 +252,7 @@ def _numbered(part: Sequence[Read], classes: Sequence[str]) -> list[Tensor]:
     number = {name: i for i, name in enumerate(classes)}
     strange = sorted({name for rows in part for name, _ in rows if name not in number})
     if strange:
-        say(
-            f"{counted(len(strange), 'class')} that only test images have left out ({named(strange)})."
-        )
+        say(f"{counted(len(strange), 'class')} that only test images have left out ({named(strange)}).")
     found = []
     for rows in part:
         kept = [
