@@ -45,7 +45,7 @@ def clock(seconds: float) -> str:
 
 def counted(count: int, word: str = "image") -> str:
     """`1 image`, `2,000 images`, `2 classes`."""
-    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
+    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith(('s', 'x')) else 's'}"
 
 
 def named_baseline(key: str) -> str:

@@ -25,7 +25,13 @@ STAGES = {
     "segment": "Segmentation",
     "embed": "Embedding",
 }
-KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned", "detect": "Detection", "segment": "Segmentation"}
+KINDS = {
+    "knn": "kNN",
+    "linear": "Linear probe",
+    "finetune": "Fine-tuned",
+    "detect": "Detection",
+    "segment": "Segmentation",
+}
 BASELINES = {
     "random_init": "Random weights",
     "raw_pixels": "Raw pixels",

@@ -1,4 +1,4 @@
-"""stage=detect: boxes with a class each, by torchvision's detectors on a pretrained backbone, beside one from scratch."""
+"""stage=detect: boxes with a class each, by a torchvision detector on a pretrained backbone, beside from scratch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""stage=segment: the class of each pixel, by torchvision's FCN on a pretrained backbone, beside one from scratch."""
+"""stage=segment: the class of each pixel, by torchvision's FCN on a pretrained backbone, beside from scratch."""
 
 from typing import Any
 

@@ -64,9 +64,7 @@ def test_it_is_torchvisions_own_pyramid_for_a_resnet() -> None:
     pyramid = Pyramid(network, x, 16, extra=LastLevelMaxPool())
     layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
     theirs = BackboneWithFPN(resnet18(weights=None), layers, [64, 128, 256, 512], 16)
-    theirs.load_state_dict(
-        {f"body.{key}": value for key, value in network.state_dict().items()} | pyramid.state_dict()
-    )
+    theirs.load_state_dict({f"body.{key}": value for key, value in network.state_dict().items()} | pyramid.state_dict())
     wanted, found = theirs.eval()(x), pyramid(x)
     assert list(wanted) == list(found) == ["0", "1", "2", "3", "pool"]
     assert all(torch.equal(wanted[key], found[key]) for key in wanted)

@@ -102,12 +102,11 @@ def read_mask(path: str) -> Tensor:
         one of `BROKEN` where it cannot be read; UserError for colours, and for numbers that are no classes.
     """
     with opened(path) as image:
-        if image.mode not in ("P", "L", "1", "I", "I;16", "F"):
-            raise UserError(
-                f"the mask {path} is a picture of colours ({image.mode}); give one channel of class numbers, "
-                "or a palette"
-            )
-        values = np.array(image)
+        mode, values = image.mode, np.array(image)
+    if mode not in ("P", "L", "1", "I", "I;16", "F"):
+        raise UserError(
+            f"the mask {path} is a picture of colours ({mode}); give one channel of class numbers, or a palette"
+        )
     values = values.astype(np.int64)
     if values.size and not 0 <= values.min() <= values.max() <= IGNORED:
         raise UserError(

@@ -50,7 +50,7 @@ def _files(paths: Sequence[str], home: Path, root: Path) -> list[str]:
     absent = [name for name in names if name not in there]
     if absent:
         raise UserError(
-            f"{home} lacks the masks of {counted(len(absent), 'image')} ({named(absent)}); a mask has its image's name, "
+            f"{home} lacks the masks of {counted(len(absent), 'image')} ({named(absent)}); each has its image's name, "
             "under the same folders"
         )
     return [there[name] for name in names]

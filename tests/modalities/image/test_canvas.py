@@ -51,7 +51,8 @@ def naive(drawn: Draw, boxes: Tensor, mask: Tensor) -> tuple[list[list[float]], 
             i, j = y - top, x - left
             if 0 <= i < h and 0 <= j < w:
                 at = SIZE - 1 - x if drawn.flip else x
-                out[y, at] = mask[min(height - 1, int((i + 0.5) * height / h)), min(width - 1, int((j + 0.5) * width / w))]
+                line, column = int((i + 0.5) * height / h), int((j + 0.5) * width / w)
+                out[y, at] = mask[min(height - 1, line), min(width - 1, column)]
     return found, out
 
 
@@ -135,5 +136,5 @@ def test_a_mask_of_another_size_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("zoom", [(0.0, 1.0), (1.5, 1.0), (1.0,)])
 def test_a_zoom_that_is_no_range(zoom: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="zoom=.* is not a range"):
+    with pytest.raises(UserError, match=r"zoom=.* is not a range"):
         canvas_views(16, zoom, 0.5) if len(zoom) == 2 else CanvasView(16, zoom=zoom)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,10 @@ def drawn(kept: tuple[tuple[int, int], list[tuple[int, Any]], str]) -> Tensor:
                 packed = tools.frPyObjects(outline, height, width) if raw else outline
             else:
                 continue
-            out[tools.decode(packed).astype(bool)] = label
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of its use of numpy
+                covered = tools.decode(packed).astype(bool)
+            out[covered] = label
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise UserError(f"{file}: an outline cannot be drawn on {width} x {height} pixels: {error}") from error
     return torch.from_numpy(out)
