@@ -18,7 +18,6 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyrami
 
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import has_map, has_tokens, map_encoder
-from ssl_lightning.evaluation.features import evaluating
 
 MOST = 4  # levels of a pyramid, the coarsest of a network's
 
@@ -94,8 +93,7 @@ class Pyramid(nn.Module):
         self.held = (backbone,)  # a tuple is no child
         self.dtype: torch.dtype | None = None  # of the backbone in mixed precision
         self.out_channels, self.width = width, width
-        with evaluating(backbone), torch.no_grad():
-            maps = stage_maps(backbone, view)
+        maps = _looked_at(backbone, view)
         steps = [_stride(view, one) for one in maps]
         if len(maps) > 1:
             self.chosen = tuple(range(len(maps)))[-levels:]
@@ -174,6 +172,17 @@ class SimplePyramid(nn.Module):
         if self.extra is not None:
             maps, names = self.extra(maps, maps, names)
         return OrderedDict(zip(names, maps, strict=True))
+
+
+@torch.no_grad()
+def _looked_at(backbone: nn.Module, view: Tensor) -> list[Tensor]:
+    """The maps of one view in evaluation mode, each submodule's own mode kept."""
+    flags = {module: module.training for module in backbone.modules()}
+    try:
+        return stage_maps(backbone.eval(), view)
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
 
 
 def _stride(view: Tensor, found: Tensor) -> int:
