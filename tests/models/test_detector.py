@@ -140,3 +140,24 @@ def test_a_copy_and_its_backbone_stay_together() -> None:
     other = copy.deepcopy(both)
     assert other.head.network.backbone.backbone is other.backbone
     assert sum(p.numel() for p in both.parameters()) == sum(p.numel() for p in set(both.parameters()))
+
+
+def test_plain_torchvision_takes_images_that_are_not_normalised() -> None:
+    """As docs/guides/dense.md builds it: mean and deviation are given to torchvision."""
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+
+    torch.manual_seed(0)
+    network, pixels = resnet("resnet18").eval(), torch.rand(2, 3, 64, 64)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    x = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    mine = Detector(network, x[:1], 3, width=16, head_dim=32).eval()
+    body = BackboneWithFPN(resnet18(weights=None), LAYERS, DIMS, 16)
+    head = {"box_head": TwoMLPHead(16 * 49, 32), "box_predictor": FastRCNNPredictor(32, 4)}
+    theirs = FasterRCNN(body, **head, min_size=64, max_size=64, image_mean=mean, image_std=std).eval()
+    state = {f"backbone.body.{key}": value for key, value in network.state_dict().items()}
+    theirs.load_state_dict(state | mine.network.state_dict())
+    with torch.no_grad():
+        for row, one in zip(mine(x), theirs(list(pixels)), strict=True):
+            count = len(one["boxes"])
+            assert torch.allclose(row[:count, 4], one["scores"], atol=1e-5)
+            assert torch.allclose(row[:3, :4], one["boxes"][:3], atol=1e-2)
