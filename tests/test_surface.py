@@ -30,8 +30,8 @@ ROOMS = {
     "parts": """Center ColorBins EMATeacher Queue SinkhornCenter Teacher block_mask cut_tiles patchify spherical_kmeans
         unpatchify""",
     "optim": "Constant LARS OptimizerRecipe WarmupCosine",
-    "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView STL10 Shapes View
-        Views""",
+    "modalities.image": """Array CIFAR10 CIFAR100 Coco DataModule DeviceViews EvalView Folder LocalView STL10 Shapes VOC
+        View Views""",
     "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView
         LogMel Tones""",
 }
@@ -40,9 +40,9 @@ CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
         lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon swav
         tico vicreg wmse""",
-    "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
-    "stage": "doctor embed export finetune knn linear predict pretrain",
-    "task": "classify multilabel regress transcribe",
+    "data": "array audio audio_wave cifar10 cifar100 coco folder shapes stl10 tones voc",
+    "stage": "detect doctor embed export finetune knn linear predict pretrain segment",
+    "task": "classify detect multilabel regress segment transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",
     "optimizer": "adam adamw lars sgd",

@@ -18,10 +18,11 @@ from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, mea
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
-TOLD += " runs groups"
+TOLD += " runs groups per_class metric"
 NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
+TUNED = ("finetune", "detect", "segment")  # stages that train the network beside one from scratch
 LONGER = "trainer.max_epochs"  # a verdict that names it says: train longer
 
 
@@ -81,7 +82,7 @@ def scores(results: Mapping[str, Any], indent: str = "") -> list[str]:
     cells += [pair for pair in _own(results) if pair not in cells]  # metrics of a user's own task
     if not cells:
         return _quality(results)
-    alone = len({kind for kind, _ in cells}) == 1 and cells[0][0] == "finetune"
+    alone = len({kind for kind, _ in cells}) == 1 and cells[0][0] in TUNED
     rows = [["", *(_heading(kind, metric, alone) for kind, metric in cells)]]
     mine = plain(str(results.get("method", "this run"))) + (", fine-tuned" if alone else "")
     rows.append([mine, *(table.text(m, results.get(f"{k}_{m}")) or "-" for k, m in cells)])
@@ -188,9 +189,9 @@ def next_commands(
         return [*first, *([on("finetune"), on("linear")] if labelled else [on("embed"), on("export")])][:2]
     if stage in ("knn", "linear"):
         return [on("linear" if stage == "knn" else "finetune"), on("export" if stage == "linear" else "finetune")]
-    if stage == "finetune":
+    if stage in TUNED:
         own += [word for word in overrides if word.startswith("runs_dir=")]
-        return [on("finetune", "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
+        return [on(str(stage), "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
     if stage == "doctor":
         return [command([*flags, *(word for word in overrides if not word.startswith(("stage=", "stage.")))])]
     return loading(folder, map(str, results.get("files") or ())) if stage in ("export", "embed") else []

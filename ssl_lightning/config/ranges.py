@@ -50,6 +50,7 @@ _OURS = {
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
+        head_dim samples levels Detector.classes Segmenter.classes
         DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length""",
     TWO: "knots WMSELoss.size View.size LocalView.size",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
@@ -61,7 +62,7 @@ _OURS = {
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
         LogMel.hop LogMel.floor MelViT.hop Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
-        AudioDataModule.hop""",
+        AudioDataModule.hop zoom anchor_scale""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
         noise_p mix_p resize_p mix time_mask freq_mask""",

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.distributed import gather_objects
+from ssl_lightning.core.protocols import out_dim
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 # How `data.labels` is read: a class, several labels, numbers, or a text, which may be another for each item.
-Reads = Literal["classes", "several", "numbers", "texts"]
+# Of tasks that say where things are: boxes with a class each, or the class of each pixel.
+Reads = Literal["classes", "several", "numbers", "texts", "boxes", "masks"]
 CLASSES: Reads = "classes"
 TEXTS: Reads = "texts"
+BOXES: Reads = "boxes"
+MASKS: Reads = "masks"
 Reduction = Literal["mean", "sum"]
 
 
@@ -127,6 +131,10 @@ class Task(nn.Module):
         nn.init.trunc_normal_(head.weight, std=0.01)  # the first gradients leave the backbone in peace
         nn.init.zeros_(head.bias)
         return head
+
+    def head_of(self, backbone: nn.Module) -> nn.Module:
+        """The head for this backbone; one that reads more of it than its features overrides this."""
+        return self.head(out_dim(backbone))
 
     def loss(self, outputs: Any, targets: Any, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
         """The loss of outputs (B, K), mean or sum over items; `smoothing`: share of each target spread over all."""

@@ -12,6 +12,7 @@ BASELINES = {
     "train_mean": "the training mean",
     "majority_class": "the most frequent class",
     "constant": "the same answer for all",
+    "most_common_class": "the most common class",
 }
 
 METHODS = {
@@ -27,15 +28,25 @@ STAGES = {
     "knn": "kNN",
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
+    "detect": "Detection",
+    "segment": "Segmentation",
     "embed": "Embedding",
     "predict": "Prediction",
 }
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
-KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned", "predict": "predicted"}
+KINDS = {
+    "knn": "kNN",
+    "linear": "linear probe",
+    "finetune": "fine-tuned",
+    "predict": "predicted",
+    "detect": "detection",
+    "segment": "segmentation",
+}
 METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
+METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU"}
 SECOND = ("top5", "rmse")  # stay in results.json
-SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent
+SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75")  # fractions, shown in percent
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 
@@ -48,7 +59,7 @@ def clock(seconds: float) -> str:
 
 def counted(count: int, word: str = "image") -> str:
     """`1 image`, `2,000 images`, `2 classes`."""
-    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
+    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith(('s', 'x')) else 's'}"
 
 
 def named_baseline(key: str) -> str:

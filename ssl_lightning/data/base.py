@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_lightning.core import distributed
 from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import Reads
 from ssl_lightning.data.batch import Drawn, RawBatch, drawn_by
 from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.items import ItemSet
@@ -58,6 +59,7 @@ class DataModule(Labelled, Position, LightningDataModule):
 
     modality: ClassVar[str] = ""  # one word, for the card
     noun: ClassVar[str] = "item"  # what one of them is called in messages
+    annotated: ClassVar[tuple[Reads, ...]] = ()  # what of "boxes" and "masks" it can tell of its items
     naive_name: ClassVar[str] = "naive"  # the naive baseline's key in results.json
 
     def __init__(
@@ -148,6 +150,10 @@ class DataModule(Labelled, Position, LightningDataModule):
     def weak_views(self, scale: tuple[float, float]) -> Views | None:
         """The weak augmentation of supervised training: one view; `scale` bounds the part of an item that is kept."""
         return self.views
+
+    def dense_views(self, zoom: Sequence[float], flip_p: float) -> Views | None:
+        """One training view whose boxes or masks move with it; here there are none. `zoom`: bounds of its scale."""
+        raise UserError(f"these are {self.noun}s without boxes or masks; choose data=voc, coco, folder or shapes")
 
     def whole_views(self) -> Views | None:
         """One training view of the whole item, for tasks whose targets are of all of it."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import CLASSES, TEXTS, Reads
+from ssl_lightning.core.task import BOXES, CLASSES, MASKS, TEXTS, Reads
 from ssl_lightning.data.labels import labelled_subset
 
 Split = Literal["train", "test"]
@@ -82,7 +82,7 @@ class Labelled:
     def bear(self, sets: tuple[Any, ...]) -> None:
         """Let batches bear targets where these are what is learned from."""
         for items in sets:
-            items.targets_borne = self.label_kind != CLASSES and items.targets is not None
+            items.targets_borne = self.label_kind not in (CLASSES, BOXES, MASKS) and items.targets is not None
 
     @property
     def found_kind(self) -> Reads | None:

@@ -99,9 +99,7 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     if not sides:
         raise UserError("there is no image to extract features from; check the split and its labels")
     all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, *sides), device)
-    many = int(gather_rows(torch.tensor([labels[0].shape[1] if x and labels[0].ndim == 2 else 0], device=device)).max())
-    none = torch.zeros(0, many) if many else torch.zeros(0, dtype=torch.int64)
-    all_labels = _gather_cpu(torch.cat(labels) if x else none, device)
+    all_labels = _gather_cpu(_labels(labels, device), device)
     all_indices = _gather_cpu(torch.cat(indices) if x else torch.zeros(0, dtype=torch.int64), device)
     order = all_indices.argsort(stable=True)
     all_indices = all_indices[order]
@@ -109,6 +107,17 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     first[1:] = all_indices[1:] != all_indices[:-1]
     rows = order[first]
     return Features(all_x[rows], all_labels[rows], all_indices[first])
+
+
+LABELS = (torch.int64, torch.float32, torch.uint8)  # of classes, of targets, of the classes of pixels
+
+
+def _labels(mine: list[Tensor], device: torch.device) -> Tensor:
+    """This rank's labels; where it has none, an empty tensor of the others' kind and shape."""
+    sides = [*mine[0].shape[1:], 0, 0][:2] if mine else [0, 0]
+    kind = LABELS.index(mine[0].dtype) if mine else -1
+    found = gather_rows(torch.tensor([[kind, *sides]], device=device)).amax(0).tolist()
+    return torch.cat(mine) if mine else torch.zeros(0, *(side for side in found[1:] if side), dtype=LABELS[found[0]])
 
 
 def _gather_cpu(rows: Tensor, device: torch.device, chunk: int = 16384) -> Tensor:

@@ -16,6 +16,7 @@ LATER: dict[str, Any] = {
     "data.eval_resize": None,
     "data.group": None,
     "data.held_out": None,
+    "data.masks": None,
     "optimizer.decay_biases": False,
     "views.*.interpolation": "bilinear",
     "method.loss.form": "out",

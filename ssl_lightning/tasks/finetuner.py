@@ -60,7 +60,7 @@ class Finetuner(LightningModule):
             1.0 if task.bounded or not frozen else dim**-0.5
         )  # features of length 1: any rate up to 1 is stable
         self.task = task
-        self.head = task.head(dim)
+        self.head = task.head_of(backbone)
         self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
         self.mixup, self.label_smoothing = mixup, label_smoothing
         self._decayed: frozenset[str] | None = None  # of the backbone's parameters

@@ -32,7 +32,7 @@ from tests.runs.test_folder import add_checkpoint
 STAGES = [target.split(".")[-2] for target in allowed.STAGE.functions]
 # A word of each group, and the stages that read it: this is what the sources say today.
 TRAINING = {"pretrain"}
-FITTING = {"pretrain", "finetune"}  # and "linear" with stage.augmented=true
+FITTING = {"pretrain", "finetune", "detect", "segment"}  # and "linear" with stage.augmented=true
 ALL = set(STAGES) - {"compare"}  # which builds nothing: it reads the folders of runs
 ANY = set(STAGES)
 WORDS = {

@@ -21,6 +21,7 @@ FREE = ("mean", "value_range", "gain", "noise_snr", "level")  # numbers of any s
 # Classes that no config names: loops, batches, results, and what the data module makes.
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"
 INNER += " Loader Scan FileImages Request ArrayClips FileClips Normal Length Look Batch Seen"
+INNER += " Boxes Draw Place Listed CountedSampler"
 
 
 def arguments() -> Iterator[tuple[str, str]]:
