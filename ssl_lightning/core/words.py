@@ -12,7 +12,8 @@ BASELINES = {
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
 KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned"}
-METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
+METRICS = {"top1": "", "balanced_accuracy": "balanced", "map": "mAP", "macro_f1": "F1", "auroc": "AUROC", "r2": "R2"}
+METRICS |= {"mae": "MAE", "cer": "CER", "wer": "WER"}
 SECOND = ("top5", "rmse")  # stay in results.json
 SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
