@@ -186,13 +186,13 @@ def _clear(mine: Mapping[int, Point], scratch: Mapping[int, Point], labels: int,
 # ---- the figure
 
 
-def figure(found: Sequence[Point], names: Mapping[str, str], title: str, metric: str, key: str) -> bytes:
+def figure(found: Sequence[Point], names: Mapping[str, str], about: str, metric: str, key: str) -> bytes:
     """A PNG: lines over the number of labels, on a logarithmic axis, each named at its end, bands behind them.
 
     Args:
         names: of each line.
-        title: over the figure.
-        metric: its name, beside the upright axis.
+        about: what was trained on what, under the title.
+        metric: its name.
         key: of the metric, `top1`: shares are shown in percent.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -216,6 +216,7 @@ def figure(found: Sequence[Point], names: Mapping[str, str], title: str, metric:
         ends.append((line, y[-1]))
     sizes = sorted({point.labels for point in found})
     axes.set_xscale("log")
+    axes.set_ylim(*_limits(found, percent))
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value):,}"))
@@ -227,8 +228,9 @@ def figure(found: Sequence[Point], names: Mapping[str, str], title: str, metric:
     axes.spines["bottom"].set_color(LIGHT["soft"])
     axes.tick_params(colors=LIGHT["soft"], labelsize=9, length=3)
     axes.set_xlabel("labels that were used (logarithmic)", color=LIGHT["soft"], fontsize=9.5)
+    title = f"{metric[:1].upper()}{metric[1:]} by the number of labels"
     _write(picture, 0.02, 0.935, title, fontsize=12, color=LIGHT["ink"], weight="bold")
-    _write(picture, 0.02, 0.888, _told(metric, found), fontsize=9, color=LIGHT["soft"])
+    _write(picture, 0.02, 0.888, _told(about, found), fontsize=9, color=LIGHT["soft"])
     for line, place in zip([line for line, _ in ends], _apart(axes, [y for _, y in ends]), strict=True):
         at = axes.get_position()
         height = at.y0 + place * at.height
@@ -240,9 +242,18 @@ def figure(found: Sequence[Point], names: Mapping[str, str], title: str, metric:
     return written.getvalue()
 
 
-def _told(metric: str, found: Sequence[Point]) -> str:
+def _limits(found: Sequence[Point], percent: bool) -> tuple[float, float]:
+    """The ends of the upright axis: all means, and of their bands what leaves the lines half of the height."""
+    low, high = min(p.mean for p in found), max(p.mean for p in found)
+    most = max((high - low) / 2, 0.02 * max(abs(high), abs(low), 1e-3))
+    room = min(max((p.margin or 0.0) for p in found), most) + 0.1 * most
+    low, high = low - room, high + room
+    return (max(low, 0.0), min(high, 1.0)) if percent else (low, high)
+
+
+def _told(about: str, found: Sequence[Point]) -> str:
     seeds = max(len(point.values) for point in found)
-    return f"{metric} on the test set; " + (f"mean of {seeds} seeds and its 95 % band" if seeds > 1 else "one seed")
+    return f"{about}, test set; " + (f"mean of {seeds} seeds and its 95 % band" if seeds > 1 else "one seed")
 
 
 def _write(picture: Any, x: float, y: float, words: str, **look: Any) -> None:

@@ -15,12 +15,14 @@ METHODS = {
     "lejepa": "LeJEPA", "data2vec": "data2vec", "msn": "MSN", "deepcluster_v2": "DeepCluster v2", "densecl": "DenseCL",
     "ressl": "ReSSL", "tico": "TiCo", "wmse": "W-MSE", "supcon": "SupCon", "rotation": "Rotation", "jigsaw": "Jigsaw",
     "colorization": "Colorization", "relative_position": "Relative position", "cpc": "CPC",
+    "supervised": "Supervised",
 }  # fmt: skip
 STAGES = {
     "pretrain": "Pretraining",
     "knn": "kNN",
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
+    "label_curve": "Labels",
     "embed": "Embedding",
 }
 KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned"}

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssl_lightning.core.words import is_share
-from ssl_lightning.reports import health, html, items, names, told
+from ssl_lightning.reports import health, html, items, labelled, names, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
@@ -35,7 +35,9 @@ def html_of(run: Run) -> str:
     title = title_of(run)
     parts = [
         ("result", "", top(run, title, found)),
+        ("labels", "What labels are worth", labelled.section(run)),
         ("health", "Health", health_of(found)),
+        ("classes", "Class by class", labelled.classes(run)),
         ("run", "What was run", told.what(run, look)),
         ("curves", "Curves", curves(run, look)),
         ("pictures", "Pictures", pictures(run)),
@@ -189,7 +191,7 @@ def curves(run: Run, look: Look) -> str:
 def pictures(run: Run) -> str:
     """What the network was shown, and what it makes of it, epoch by epoch."""
     parts = []
-    for name in sorted(run.pictures, key=lambda name: (name != "views", name)):
+    for name in sorted(run.pictures.keys() - {labelled.FIGURE}, key=lambda name: (name != "views", name)):
         states, room = list[tuple[str, str]](), LARGEST
         for epoch, file in reversed(run.pictures[name]):
             data = file.read_bytes()

@@ -8,20 +8,18 @@ one that was stopped goes on.
 from __future__ import annotations
 
 import copy
-import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ssl_lightning.core import files, plain_yaml, progress
-from ssl_lightning.core.distributed import broadcast_object, is_main, world_size
+from ssl_lightning.core import files, progress
+from ssl_lightning.core.distributed import is_main, world_size
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.core.words import METRICS
@@ -44,6 +42,18 @@ from ssl_lightning.stages.common import (
 )
 from ssl_lightning.stages.finetune import run as finetuned
 from ssl_lightning.stages.judging import need_labels, prepared
+from ssl_lightning.stages.label_jobs import (
+    NAMES,
+    Job,
+    check_lists,
+    check_sizes,
+    jobs_of,
+    keep,
+    kept,
+    rows_of,
+    sizes_of,
+    tidy,
+)
 from ssl_lightning.stages.probes import OtherData
 
 Line = Literal["finetune", "linear", "scratch", "naive"]
@@ -56,6 +66,7 @@ def run(
     data: DataModule,
     trainer: MakeTrainer,
     run: RunFolder,
+    data_name: str,
     open_judged: OpenJudged,
     other_data: OtherData,
     finetune: Callable[..., Any],
@@ -118,7 +129,7 @@ def run(
         done.append(found)
     names = {line: NAMES[line] for line in curve.LOOKS} | ({"naive": f"{data.naive_name.replace('_', ' ')}, linear"})
     told = results_of(done, task, names, len(data.classes) if per_class else 0)
-    written = write(run.path, done, task, names, f"{judged.method}: what labels are worth")
+    written = write(run.path, done, task, names, f"{judged.method} on {data_name}")
     return report(
         judged, watch,
         **told,
@@ -128,65 +139,7 @@ def run(
     )  # fmt: skip
 
 
-NAMES = {
-    "finetune": "this run, fine-tuned",
-    "linear": "this run, linear",
-    "other_finetune": "other, fine-tuned",
-    "other_linear": "other, linear",
-    "scratch": "from scratch",
-    "naive": "naive features, linear",
-}
-
-
 # ---- what is asked for
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many labels: a share of each class, or so many of each."""
-
-    fraction: float | None = None
-    per_class: int | None = None
-
-    @property
-    def words(self) -> str:
-        return f"{self.per_class}-a-class" if self.per_class is not None else f"{self.fraction:g}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a line at one number of labels with one seed."""
-
-    line: str
-    size: Size
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.line}-{self.size.words}-seed{self.seed}"
-
-    @property
-    def second(self) -> bool:
-        """Is it of the other backbone?"""
-        return self.line.startswith("other_")
-
-    @property
-    def probes(self) -> bool:
-        """Is nothing trained but a linear layer on features that are computed once?"""
-        return self.line.removeprefix("other_") in ("linear", "naive")
-
-    @property
-    def words(self) -> str:
-        size = (
-            f"{self.size.per_class} labels a class" if self.size.per_class else f"{self.size.fraction:g} of the labels"
-        )
-        return f"{NAMES[self.line]}, {size}, seed {self.seed}"
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What its results.json begins with."""
-        return {"line": self.line, "fraction": self.size.fraction, "per_class": self.size.per_class, "seed": self.seed}
 
 
 def options_of(finetune: Callable[..., Any]) -> dict[str, Any]:
@@ -197,43 +150,6 @@ def options_of(finetune: Callable[..., Any]) -> dict[str, Any]:
         if found.pop(name, default) != default:
             raise UserError(f"stage.finetune.{name}: what is trained is chosen by stage.lines here; leave it out")
     return found
-
-
-def sizes_of(fractions: Sequence[float] | None, per_class: Sequence[int] | None) -> list[Size]:
-    """The numbers of labels, the fewest first."""
-    if per_class:
-        return [Size(per_class=count) for count in sorted(set(per_class))]
-    return [Size(fraction=share) for share in sorted(set(fractions or ()))]
-
-
-def check_lists(sizes: Sequence[Size], seeds: Sequence[int], lines: Sequence[str]) -> None:
-    """Raise a UserError for a list that leaves nothing to do."""
-    for name, found in (("fractions", sizes), ("seeds", seeds), ("lines", lines)):
-        if not found:
-            raise UserError(f"stage.{name}=[] leaves nothing to train; name one or more")
-    if len(set(seeds)) < len(seeds):
-        raise UserError("stage.seeds names a seed twice, which would count it twice; leave one out")
-
-
-def check_sizes(data: DataModule, sizes: Sequence[Size], seed: int) -> None:
-    """Raise a UserError for two sizes that are the same number of labels."""
-    counts = {size.words: len(rows_at(data, size, seed)) for size in sizes}
-    for first, second in zip(counts, list(counts)[1:]):
-        if counts[first] == counts[second]:
-            raise UserError(
-                f"{first} and {second} are both {counts[first]} labels of these data; leave one of the two out"
-            )
-
-
-def jobs_of(lines: Sequence[str], sizes: Sequence[Size], seeds: Sequence[int], second: bool) -> list[Job]:
-    """All jobs: those that take seconds first, then the smallest numbers of labels."""
-    every = [
-        *dict.fromkeys(lines),
-        *(f"other_{line}" for line in dict.fromkeys(lines) if line in ("finetune", "linear")),
-    ]
-    asked = [line for line in every if second or not line.startswith("other_")]
-    found = [Job(line, size, seed) for size in sizes for seed in seeds for line in asked]
-    return sorted(found, key=lambda job: not job.probes)
 
 
 def second_of(
@@ -249,25 +165,6 @@ def second_of(
     same_items(found, data)
     data.read_labels(task.reads)
     return found, data
-
-
-# ---- the labels of a job
-
-
-def rows_at(data: DataModule, size: Size, seed: int) -> Tensor:
-    """Training rows (M,) whose labels a job has."""
-    data = data.labelled_by(size.fraction, size.per_class, seed)
-    return data.labelled_indices("train")
-
-
-def rows_of(data: DataModule, sizes: Sequence[Size], seeds: Sequence[int]) -> Callable[[], Tensor]:
-    """Gives the rows of all jobs, sorted."""
-
-    @cache
-    def found() -> Tensor:
-        return torch.cat([rows_at(data, size, seed) for size in sizes for seed in seeds]).unique()
-
-    return found
 
 
 # ---- one job
@@ -351,33 +248,6 @@ class Probed:
         return self._naive
 
 
-# ---- what is kept of jobs
-
-
-def kept(folder: Path) -> dict[str, Any] | None:
-    """The results of a job that is done, as rank 0 finds them."""
-    file = folder / "results.json"
-    found = plain_yaml.read_json(file) if is_main() and file.is_file() else None
-    found = broadcast_object(found)
-    return found if isinstance(found, dict) and "score" in found else None
-
-
-def keep(folder: Path, found: Mapping[str, Any]) -> None:
-    """Write the results of a job, whole or not at all."""
-    if is_main():
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            files.write_atomic(folder / "results.json", json.dumps(found, indent=2) + "\n", durable=True)
-
-
-def tidy(folder: Path) -> None:
-    """Remove the checkpoints of a job that is done: tens of trainings would fill a disk."""
-    if is_main():
-        for place in folder.glob("*/checkpoints"):
-            if not place.is_symlink():
-                shutil.rmtree(place, ignore_errors=True)
-
-
 # ---- what is told
 
 
@@ -396,7 +266,7 @@ def results_of(jobs: Sequence[Mapping[str, Any]], task: Task, names: Mapping[str
 
 
 def write(
-    folder: Path, jobs: Sequence[Mapping[str, Any]], task: Task, names: Mapping[str, str], title: str
+    folder: Path, jobs: Sequence[Mapping[str, Any]], task: Task, names: Mapping[str, str], about: str
 ) -> list[str]:
     """`label_curve.csv` and `label_curve.png`; rank 0 alone. A figure that fails is one line."""
     if not is_main():
@@ -407,7 +277,7 @@ def write(
     written = [str(folder / "label_curve.csv")]
     metric = (METRICS.get(task.main) or "accuracy") if task.reads == CLASSES else METRICS.get(task.main, task.main)
     try:
-        picture = curve.figure(found, names, title, metric, task.main)
+        picture = curve.figure(found, names, about, metric, task.main)
         files.write_atomic(folder / "label_curve.png", picture)
         written.append(str(folder / "label_curve.png"))
     except Exception as error:
