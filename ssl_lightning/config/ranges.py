@@ -50,13 +50,13 @@ _OURS = {
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
-        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length train per_class""",
+        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length train per_class classes""",
     TWO: "knots WMSELoss.size View.size LocalView.size",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup cutmix prior_power eta refresh_seconds line_seconds
         SwAV.queue_size rho MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low
-        Tones.high AudioDataModule.low AudioDataModule.high Page.items steps""",
+        Tones.high AudioDataModule.low AudioDataModule.high Page.items steps DropPath.place""",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
@@ -66,7 +66,7 @@ _OURS = {
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
         noise_p mix_p resize_p mix time_mask freq_mask""",
     PART: "mask_ratio part test_fraction",
-    BELOW_ONE: "label_smoothing tau_plus drop_path average holdout picking WMSELoss.eps",
+    BELOW_ONE: "label_smoothing tau_plus drop_path DropPath.rate average Average.decay holdout picking WMSELoss.eps",
     UP_TO_ONE: """label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale
         TiCoLoss.beta crop""",
     Range(-100, 0): "level",  # dB of full scale

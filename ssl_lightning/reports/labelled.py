@@ -22,8 +22,8 @@ def section(run: Run) -> str:
     lines = ""
     for row in rows:
         low, high = (names.value(metric, row[key]) if row.get(key) is not None else "" for key in ("low", "high"))
-        cells = (row.get("name"), row.get("labels"), names.value(metric, row.get("mean")))
-        cells += (f"{low} to {high}" if low else "", row.get("seeds"))
+        band = f"{low} to {high}" if low else ""
+        cells = row.get("name"), row.get("labels"), names.value(metric, row.get("mean")), band, row.get("seeds")
         lines += f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
     picture = html.picture(file.read_bytes(), "label curve", classes="wide") if file.is_file() else ""
     shown = f'<figure class="shot">{picture}</figure>' if picture else ""

@@ -51,7 +51,6 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 NAIVE = {"raw_pixels": "pixels", "naive": "naive features"}  # in words
 Training = Literal["finetune", "from_scratch"]
 Norm = Literal["keep", "recalibrate", "fresh"]
-Learns = int | Literal["all", "head"]
 LEARNS = {"all": "whole network", "head": "head alone"}
 NORMS = {"keep": "pretraining's and kept", "recalibrate": "measured anew on training items and kept"}
 SCRATCH = "the same network, labels, seed and budget, random weights, all of it trained at one rate"
@@ -79,7 +78,7 @@ def run(
     drop_path: float = 0.0,
     average: float = 0.0,
     patience: int | None = None,
-    train: Learns = "all",
+    train: int | Literal["all", "head"] = "all",
     norm: Norm = "fresh",
     class_weights: Literal["none", "balanced"] = "none",
     trainings: tuple[Training, ...] = ("finetune", "from_scratch"),
@@ -168,7 +167,7 @@ def run(
 
 
 def check_asked(
-    picking: float, patience: int | None, train: Learns, drop_path: float, trainings: Sequence[Training]
+    picking: float, patience: int | None, train: int | str, drop_path: float, trainings: Sequence[Training]
 ) -> None:
     """Raise a UserError for options of which one makes no sense beside another."""
     if not trainings:

@@ -109,25 +109,23 @@ def run(
     device, settings = device_of(trainer), probe or ProbeSettings()
     own = Probed(data, judged, task, device, settings, rows_of(data, sizes, seeds))
     theirs = Probed(second[1], second[0], task, device, settings, own.rows) if second else None
-    done = []
+    done: list[dict[str, Any]] = []
     for place, job in enumerate(jobs, start=1):
         folder = run.path / "jobs" / job.name
         found = kept(folder)
         if found is None:
             progress.say(f"job {place} of {len(jobs)}: {job.words}")
-            made = partial(made_of, job, task=copy.deepcopy(task), trainer=trainer, folder=folder)
+            given = copy.deepcopy(task), folder, options, steps
             if job.probes:
                 found = (theirs if job.second else own)(job)  # type: ignore[misc]
-            elif job.second:
-                assert second is not None
-                found = made(open_judged(other, job.seed), second[1], options=options, steps=steps)
+            elif job.second and second is not None:
+                found = made_of(job, open_judged(other, job.seed), second[1], trainer, *given)
             else:
-                found = made(open_judged(None, job.seed), data, options=options, steps=steps)
-            keep(folder, {**job.told, **found})
-            found = kept(folder)
+                found = made_of(job, open_judged(None, job.seed), data, trainer, *given)
+            found = keep(folder, {**job.told, **found})
         tidy(folder)
         done.append(found)
-    names = {line: NAMES[line] for line in curve.LOOKS} | ({"naive": f"{data.naive_name.replace('_', ' ')}, linear"})
+    names = {**NAMES, "naive": f"{data.naive_name.replace('_', ' ')}, linear"}
     told = results_of(done, task, names, len(data.classes) if per_class else 0)
     written = write(run.path, done, task, names, f"{judged.method} on {data_name}")
     return report(
@@ -174,8 +172,8 @@ def made_of(
     job: Job,
     judged: Judged,
     data: DataModule,
-    task: Task,
     trainer: MakeTrainer,
+    task: Task,
     folder: Path,
     options: Mapping[str, Any],
     steps: int,
@@ -261,7 +259,7 @@ def results_of(jobs: Sequence[Mapping[str, Any]], task: Task, names: Mapping[str
         **metric_of(task),
         "table": curve.table(found, task.main, names),
         "worth": worth,
-        "verdict": " ".join(filter(None, told[:1])),
+        "verdict": told[0] if told else "",
     }
 
 

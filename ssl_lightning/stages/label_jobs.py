@@ -144,12 +144,13 @@ def kept(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "score" in found else None
 
 
-def keep(folder: Path, found: Mapping[str, Any]) -> None:
-    """Write the results of a job, whole or not at all."""
+def keep(folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the results of a job, whole or not at all; returns what rank 0 has."""
     if is_main():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             files.write_atomic(folder / "results.json", json.dumps(found, indent=2) + "\n", durable=True)
+    return dict(broadcast_object(dict(found)))
 
 
 def tidy(folder: Path) -> None:
