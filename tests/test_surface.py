@@ -22,7 +22,8 @@ load_weights predict pretrain save_backbone"""
 # What one's own code builds from, each importable from its room.
 ROOMS = {
     "methods": """BYOL BarlowTwins CPC Colorization DINO Data2Vec DeepClusterV2 DenseCL IBOT IJEPA Jigsaw LeJEPA MAE MSN
-        MoCo MoCoV3 NNCLR ReSSL RelativePosition Rotation SSLMethod SimCLR SimMIM SimSiam SupCon SwAV TiCo""",
+        MoCo MoCoV3 NNCLR ReSSL RelativePosition Rotation SSLMethod SimCLR SimMIM SimSiam SupCon Supervised SwAV
+        TiCo""",
     "losses": """BYOLLoss BarlowTwinsLoss CPCLoss ColorLoss DCL DINOLoss HardNegative InfoNCE KoLeo MSNLoss
         MaskedPatchLoss MaskedPixelLoss NTXent ReSSLLoss SIGReg SupConLoss SwAVLoss TiCoLoss VICRegLoss WMSELoss""",
     "models": """ConvNetSmall DINOHead GRUContext InContext MAEDecoder MLP MelConvNet MelViT ResNet RowContext
@@ -38,10 +39,10 @@ ROOMS = {
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
-        lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon swav
-        tico vicreg wmse""",
+        lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon
+        supervised swav tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 coco folder shapes stl10 tones voc",
-    "stage": "detect doctor embed export finetune knn linear predict pretrain segment",
+    "stage": "detect doctor embed export finetune knn label_curve linear predict pretrain segment",
     "task": "classify detect multilabel regress segment transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",

@@ -16,6 +16,7 @@ FAMILIES = {
     "clustering": "Clusters",
     "masked": "Masked",
     "pretext": "Pretext tasks",
+    "baseline": "Not self-supervised",
 }
 NAMES = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 SEEN = {

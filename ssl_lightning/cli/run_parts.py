@@ -112,6 +112,19 @@ class Parts:
         return open_backbone(settings.ckpt, node, chosen, settings.seed, trusted)
 
     @cached_property
+    def open_judged(self) -> Callable[[str | None, int], Judged]:
+        """Opens the backbone of `ckpt=` again, or another one, beside one with random weights of a seed."""
+        from ssl_lightning.stages.common import open_backbone
+
+        settings, node = self.config.settings, self.config.values["backbone"]
+
+        def opened(ref: str | None, seed: int) -> Judged:
+            chosen = ref is None and self.config.names("backbone")
+            return open_backbone(ref or settings.ckpt, node, chosen, seed, settings.trusted_packages)
+
+        return opened
+
+    @cached_property
     def data(self) -> DataModule:
         return self._node("data")
 

@@ -18,7 +18,7 @@ from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, mea
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
-TOLD += " runs groups per_class metric"
+TOLD += " runs groups table worth per_class metric"
 NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
@@ -40,7 +40,14 @@ def lines(
     results: Mapping[str, Any], folder: Path, overrides: Sequence[str] = (), flags: Sequence[str] = ()
 ) -> list[str]:
     """The same, as lines without a line break."""
-    found = ["", *table.wrapped(headline(results)), *_ranking(results), *scores(results), *_of_probes(results)]
+    found = [
+        "",
+        *table.wrapped(headline(results)),
+        *_ranking(results),
+        *_curve(results),
+        *scores(results),
+        *_of_probes(results),
+    ]
     found += _others(results)
     for sentence in (results.get("verdict"), *_findings(results)):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
@@ -125,6 +132,27 @@ def _ranking(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _curve(results: Mapping[str, Any]) -> list[str]:
+    """The lines of `stage=label_curve`, a column for each number of labels."""
+    rows = [row for row in results.get("table") or () if isinstance(row, Mapping)]
+    sizes = sorted({row.get("labels", 0) for row in rows})
+    found = [["labels", *(f"{size:,}" for size in sizes)]]
+    for line in dict.fromkeys(row.get("line") for row in rows):
+        mine = {row.get("labels"): row for row in rows if row.get("line") == line}
+        cells = [_within(mine[size]) if size in mine else "-" for size in sizes]
+        found.append([plain(str(next(iter(mine.values())).get("name"))), *cells])
+    return table.columns(found) if rows else []
+
+
+def _within(row: Mapping[str, Any]) -> str:
+    """A mean, with half of its band."""
+    key, mean, high = str(row.get("metric")), row.get("mean"), row.get("high")
+    value = table.text(key, mean)
+    if not isinstance(mean, int | float) or not isinstance(high, int | float):
+        return value
+    return f"{value.removesuffix(' %')} +- {table.text(key, high - mean)}"
+
+
 def _mean(row: Mapping[str, Any], key: str) -> str:
     """A cell: a mean, with the deviation over seeds where there is one."""
     value, deviation = table.text(key, row.get(key)), row.get(f"{key}_std")
@@ -189,6 +217,8 @@ def next_commands(
         return [*first, *([on("finetune"), on("linear")] if labelled else [on("embed"), on("export")])][:2]
     if stage in ("knn", "linear"):
         return [on("linear" if stage == "knn" else "finetune"), on("export" if stage == "linear" else "finetune")]
+    if stage == "label_curve":
+        return [on("finetune")]
     if stage in TUNED:
         own += [word for word in overrides if word.startswith("runs_dir=")]
         return [on(str(stage), "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]

@@ -140,6 +140,13 @@ class Task(nn.Module):
         """The loss of outputs (B, K), mean or sum over items; `smoothing`: share of each target spread over all."""
         raise NotImplementedError
 
+    def weights(self, targets: Any) -> Tensor | None:
+        """What items count for in the loss so that rare classes count as much as frequent ones; None: not known.
+
+        Of the training targets (N, ...). A task that gives some takes them in `loss`, by the name `weights`.
+        """
+        return None
+
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The gradient of each item's loss by its outputs, of G heads at once: outputs (B, G, K) -> (B, G, K)."""
         with torch.enable_grad():
@@ -160,6 +167,14 @@ class Task(nn.Module):
         found.update(*self.measurable(outputs.to("cpu"), targets.to("cpu")))
         scores = computed(found)
         return {self.main: scores[self.main], **scores}
+
+    def details(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """Further figures of a test, which settings are never chosen by: computed once, and told beside `measure`."""
+        return {}
+
+    def per_class(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """The accuracy on each class that some item has, by its name; {} of a task without classes."""
+        return {}
 
     def measurable(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
         """Outputs and targets as `metrics()` takes them."""

@@ -22,12 +22,14 @@ METHODS = {
     "lejepa": "LeJEPA", "data2vec": "data2vec", "msn": "MSN", "deepcluster_v2": "DeepCluster v2", "densecl": "DenseCL",
     "ressl": "ReSSL", "tico": "TiCo", "wmse": "W-MSE", "supcon": "SupCon", "rotation": "Rotation", "jigsaw": "Jigsaw",
     "colorization": "Colorization", "relative_position": "Relative position", "cpc": "CPC",
+    "supervised": "Supervised",
 }  # fmt: skip
 STAGES = {
     "pretrain": "Pretraining",
     "knn": "kNN",
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
+    "label_curve": "Labels",
     "detect": "Detection",
     "segment": "Segmentation",
     "embed": "Embedding",
@@ -43,7 +45,8 @@ KINDS = {
     "detect": "detection",
     "segment": "segmentation",
 }
-METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
+METRICS = {"top1": "", "balanced_accuracy": "balanced", "map": "mAP", "macro_f1": "F1", "auroc": "AUROC", "r2": "R2"}
+METRICS |= {"mae": "MAE", "cer": "CER", "wer": "WER"}
 METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU"}
 SECOND = ("top5", "rmse")  # stay in results.json
 SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75")  # fractions, shown in percent

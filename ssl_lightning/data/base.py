@@ -267,6 +267,13 @@ class DataModule(Labelled, Position, LightningDataModule):
         other.use_views(views)
         return other
 
+    def labelled_by(self, fraction: float | None, per_class: int | None, seed: int) -> Self:
+        """A copy with the same items that gives out other labels, and shuffles by another seed."""
+        other = copy.copy(self)
+        other._load = self._load  # type: ignore[method-assign]
+        other.label_fraction, other.labels_per_class, other.seed = fraction, per_class, seed
+        return other
+
     def _split(self, split: Split) -> Any:
         if split in ("train", "test"):
             return self.probe_set if split == "train" else self.test_set

@@ -11,7 +11,7 @@ import yaml
 from ssl_lightning.core import words
 from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.core.words import is_share
-from ssl_lightning.reports import health, html, items, names, predicted, told
+from ssl_lightning.reports import health, html, items, labelled, names, predicted, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
 from ssl_lightning.reports.html import attribute, escape, section
@@ -36,7 +36,9 @@ def html_of(run: Run) -> str:
     title = title_of(run)
     parts = [
         ("result", "", top(run, title, found)),
+        ("labels", "What labels are worth", labelled.section(run)),
         ("health", "Health", health_of(found)),
+        ("classes", "Class by class", labelled.classes(run)),
         ("run", "What was run", told.what(run, look)),
         ("curves", "Curves", curves(run, look)),
         ("pictures", "Pictures", pictures(run)),
@@ -191,7 +193,7 @@ def curves(run: Run, look: Look) -> str:
 def pictures(run: Run) -> str:
     """What the network was shown, and what it makes of it, epoch by epoch."""
     parts = []
-    for name in sorted(run.pictures, key=lambda name: (name != "views", name)):
+    for name in sorted(run.pictures.keys() - {labelled.FIGURE}, key=lambda name: (name != "views", name)):
         states, room = list[tuple[str, str]](), LARGEST
         for epoch, file in reversed(run.pictures[name]):
             data = file.read_bytes()

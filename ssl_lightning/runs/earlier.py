@@ -26,6 +26,15 @@ LATER: dict[str, Any] = {
     "backbone.uniform_drop_path": False,
     "stage.probes": None,
     "stage.formats": ["safetensors"],  # of an export
+    "stage.cutmix": 0.0,  # of fine-tuning, as those below
+    "stage.drop_path": 0.0,
+    "stage.patience": None,
+    "stage.average": 0.0,
+    "stage.train": "all",
+    "stage.norm": "fresh",
+    "stage.class_weights": "none",
+    "stage.trainings": ["finetune", "from_scratch"],
+    "stage.naive": True,
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

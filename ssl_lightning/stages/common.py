@@ -47,7 +47,7 @@ class MakeTrainer(Protocol):
 
         Args:
             callbacks: a stage's own instead of the configured ones (progress and interrupt stay); [] for none at all.
-            subfolder: of the run, for a stage that trains several times.
+            subfolder: of the run, for a stage that trains several times; or a whole path.
             overrides: arguments of lightning.Trainer that win over the configured ones.
         """
 

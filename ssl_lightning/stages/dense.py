@@ -58,7 +58,6 @@ def tuned(
     rows, held = picking_split(data, picking)
     labelled = partial(LabelledData, data, rows, held, data.dense_views(zoom, flip_p), batch_size)
     recipe = OptimizerRecipe(partial(AdamW, betas=(0.9, 0.999)), base_lr, weight_decay, WarmupCosine(warmup_epochs))
-    per_class: dict[str, float] = {}
 
     def trained(network: nn.Module, name: str) -> Any:
         torch.manual_seed(seed)  # the same head in both
@@ -67,7 +66,6 @@ def tuned(
                             frozen_statistics and mine, seed)  # fmt: skip
 
         def tell(outputs: Features) -> None:
-            per_class.update(task.per_class(outputs.x, outputs.labels))
             write_torchvision(module, task, data, judged.card, run.path)
             write_pictures(task, data, outputs, run.path)
 
@@ -79,7 +77,7 @@ def tuned(
     return report(
         judged, watch,
         **told(pretrained.scores, stage, task),
-        per_class=per_class,
+        per_class=pretrained.per_class,
         **metric_of(task),
         baselines={"from_scratch": told(scratch.scores, stage, task), **constant},
         verdict=verdict.against(*mains, len(data.test_set), task, "training from scratch", constant),

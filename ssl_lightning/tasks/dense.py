@@ -24,6 +24,10 @@ class DenseTask(Task):
     word_of: ClassVar[str]
     view: Tensor | None = None
 
+    def known(self, targets: Tensor) -> Tensor:
+        """Every image has a target: one without any box, too."""
+        return torch.ones(len(targets), dtype=torch.bool)
+
     def seeing(self, view: Tensor) -> Self:
         """Take an example of what the network is given: anchors and strides go by its size."""
         self.view = view.detach().cpu()

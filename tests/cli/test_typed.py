@@ -32,7 +32,7 @@ from tests.runs.test_folder import add_checkpoint
 STAGES = [target.split(".")[-2] for target in allowed.STAGE.functions]
 # A word of each group, and the stages that read it: this is what the sources say today.
 TRAINING = {"pretrain"}
-FITTING = {"pretrain", "finetune", "detect", "segment"}  # and "linear" with stage.augmented=true
+FITTING = {"pretrain", "finetune", "detect", "segment", "label_curve"}  # and "linear" with stage.augmented=true
 ALL = set(STAGES) - {"compare"}  # which builds nothing: it reads the folders of runs
 ANY = set(STAGES)
 WORDS = {
@@ -50,8 +50,8 @@ WORDS = {
     "views.global_1.count=2": TRAINING,
     "data=cifar10": ALL,
     "data.size=300": ALL - {"export"},
-    "data.labels_per_class=3": ALL - {"export", "embed", "predict"},
-    "data.label_fraction=0.5": ALL - {"export", "embed", "predict"},
+    "data.labels_per_class=3": ALL - {"export", "embed", "predict", "label_curve"},
+    "data.label_fraction=0.5": ALL - {"export", "embed", "predict", "label_curve"},
     "data.batch_size=3": ALL - {"export"},
     "data.eval_resize=40": ALL,
     "data.bank_size=9": TRAINING,

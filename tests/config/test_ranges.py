@@ -22,6 +22,7 @@ FREE = ("mean", "value_range", "gain", "noise_snr", "level")  # numbers of any s
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"
 INNER += " Loader Scan FileImages Request ArrayClips FileClips Normal Length Look Batch Seen"
 INNER += " Boxes Draw Place Listed CountedSampler"
+INNER += " Size Job Mix"
 
 
 def arguments() -> Iterator[tuple[str, str]]:

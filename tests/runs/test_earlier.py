@@ -21,7 +21,7 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.runs import earlier
 from ssl_lightning.runs.earlier import CORRECTED, LATER, WITHIN, as_begun
 from ssl_lightning.runs.folder import RunFolder, differences
-from ssl_lightning.stages import export, knn
+from ssl_lightning.stages import export, finetune, knn
 from tests.recipes import NAMES, composed
 
 PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
@@ -38,6 +38,7 @@ WHOSE = [
     ViT,
     knn.run,
     export.run,
+    *[finetune.run] * 9,
 ]
 
 
