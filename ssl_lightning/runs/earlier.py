@@ -25,6 +25,8 @@ LATER: dict[str, Any] = {
     "backbone.uniform_drop_path": False,
     "stage.probes": None,
     "stage.formats": ["safetensors"],  # of an export
+    "stage.cache": "auto",  # which changes no number
+    "stage.probe.readouts": ["features"],
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core import progress
-from ssl_lightning.core.distributed import barrier, is_main, world_size
+from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.files import atomic
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import EvalBatch, Features, extract
+from ssl_lightning.evaluation.features import EvalBatch, Features, extract_parts
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
@@ -137,13 +136,4 @@ def in_parts(
     embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batch_size: int
 ) -> Iterator[Features]:
     """The features of a split by increasing index, about `ROWS` at a time; under several ranks all at once."""
-    if world_size() > 1:
-        yield extract(embed, loader, device)
-        return
-    batches, last = iter(loader), -1
-    for first in batches:
-        found = extract(embed, chain([first], islice(batches, max(1, ROWS // batch_size) - 1)), device)
-        new = found.indices > last  # a broken file was replaced by the next one, which the part before may have
-        last = max(last, int(found.indices.max()))
-        if bool(new.any()):
-            yield Features(found.x[new], found.labels[new], found.indices[new])
+    return extract_parts(embed, loader, device, ROWS // batch_size)
