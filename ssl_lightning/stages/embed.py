@@ -1,13 +1,12 @@
 """stage=embed: the features of every item, with its label and path, in files for your own code."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import barrier, is_main
@@ -16,7 +15,7 @@ from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import EvalBatch, Features, extract_parts
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
@@ -31,6 +30,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.feature_files import FILES, FeatureFile, need_pyarrow
+from ssl_lightning.stages.kept_features import Cache, parts_kept
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 
 Split = Literal["train", "test"]
@@ -46,6 +46,7 @@ def run(
     splits: Sequence[Literal["train", "test", "all"]] = ("train", "test"),
     formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
     task: Task | None = None,
+    cache: Cache = "auto",
 ) -> dict[str, Any]:
     """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
 
@@ -57,6 +58,7 @@ def run(
 
     Args:
         splits: "all" puts both into one file, `features_all`, the training items first.
+        cache: features are kept in the cache folder, and taken from there; None: computed anew.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
@@ -78,7 +80,7 @@ def run(
                 sample = parts[split] = Sample(len(source))
                 progress.say(f"features of {len(source):,} {split} {data.noun}s")
                 with progress.phase(f"{split} {data.noun}s"):
-                    for features in in_parts(judged.backbone, data.eval_loader(split), device, data.batch_size):
+                    for features in parts_kept(judged.backbone, data, split, device, cache, ROWS):
                         need_finite((split, features), noun=data.noun)
                         sample.add(features)
                         for file in written_to:
@@ -130,10 +132,3 @@ def written(paths: Sequence[Path]) -> Iterator[list[FeatureFile]]:
         yield files
         for file in files:
             file.finish()
-
-
-def in_parts(
-    embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batch_size: int
-) -> Iterator[Features]:
-    """The features of a split by increasing index, about `ROWS` at a time; under several ranks all at once."""
-    return extract_parts(embed, loader, device, ROWS // batch_size)

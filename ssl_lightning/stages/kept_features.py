@@ -27,7 +27,7 @@ from ssl_lightning.evaluation.features import Features, extract, extract_parts
 
 Cache = Literal["auto"] | None  # a stage's key: features are kept in the cache folder, or nowhere
 FORMAT = 1  # raise when features come out otherwise
-ROWS = 8192  # that are in memory at a time
+ROWS = 8192  # that are in memory at a time while they are written
 LIBRARIES = ("torch", "torchvision", "timm")  # whose versions count, and not the sources of each class
 
 
@@ -43,9 +43,35 @@ def features_of(
 
     From the cache they are mapped: rows that are not looked at are not in memory. Every rank calls this.
     """
+    found = _kept(embed, data, split, rows, device, cache)
+    return found if found is not None else extract(embed, data.eval_loader(split, rows), device)
+
+
+def parts_kept(
+    embed: Callable[[Tensor], Tensor], data: DataModule, split: Split, device: torch.device, cache: Cache, rows: int
+) -> Iterator[Features]:
+    """The features of a split by increasing index, about so many rows at a time, whether they could be kept or not."""
+    found = _kept(embed, data, split, None, device, cache) if world_size() == 1 else None
+    if found is None:
+        yield from extract_parts(embed, data.eval_loader(split), device, rows // data.batch_size)
+        return
+    for start in range(0, len(found), rows):
+        some = slice(start, start + rows)
+        yield Features(found.x[some], found.labels[some], found.indices[some])
+
+
+def _kept(
+    embed: Callable[[Tensor], Tensor],
+    data: DataModule,
+    split: Split,
+    rows: Tensor | None,
+    device: torch.device,
+    cache: Cache,
+) -> Features | None:
+    """The features from the cache, put there before if need be; None where they cannot be kept."""
     key = key_of(embed, data, split, rows, device) if cache else None
     if key is None:
-        return extract(embed, data.eval_loader(split, rows), device)
+        return None
     store = FeatureCache()
     found = store.read(key)
     if all(gather_objects(found is not None)) and found is not None:
@@ -55,19 +81,13 @@ def features_of(
         if is_main():
             store.write(key, [whole], 4 * whole.x.numel())
         return whole
-    parts = parts_of(embed, data, split, rows, device)
-    width = getattr(embed, "out_dim", 0)
-    many = len(rows_of(data.probe_set if split == "train" else data.test_set, rows))
+    width, many = (
+        getattr(embed, "out_dim", 0),
+        len(rows_of(data.probe_set if split == "train" else data.test_set, rows)),
+    )
+    parts = extract_parts(embed, data.eval_loader(split, rows), device, ROWS // data.batch_size)
     written = store.write(key, parts, 4 * many * (width if isinstance(width, int) else 0))
-    found = store.read(key) if written else None
-    return found if found is not None else extract(embed, data.eval_loader(split, rows), device)
-
-
-def parts_of(
-    embed: Callable[[Tensor], Tensor], data: DataModule, split: Split, rows: Tensor | None, device: torch.device
-) -> Iterator[Features]:
-    """The features by increasing index, about `ROWS` at a time."""
-    return extract_parts(embed, data.eval_loader(split, rows), device, ROWS // data.batch_size)
+    return store.read(key) if written else None
 
 
 def key_of(
