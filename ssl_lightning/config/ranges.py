@@ -64,7 +64,7 @@ _OURS = {
         AudioDataModule.hop""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
-        noise_p mix_p resize_p mix time_mask freq_mask""",
+        noise_p mix_p resize_p mix time_mask freq_mask same""",
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path holdout picking WMSELoss.eps",
     UP_TO_ONE: "label_fraction layer_decay crop_scale backbone_rate View.scale LocalView.scale TiCoLoss.beta crop",

@@ -11,10 +11,11 @@ BASELINES = {
 }
 
 # A measure's key is a kind and a metric, `knn_top1`; of a baseline that needs no network the metric alone.
-KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned"}
+KINDS = {"knn": "kNN", "linear": "linear probe", "finetune": "fine-tuned", "retrieve": "retrieval"}
 METRICS = {"top1": "", "map": "mAP", "macro_f1": "F1", "r2": "R2", "mae": "MAE", "cer": "CER", "wer": "WER"}
+METRICS |= {"recall": "recall", "precision": "precision"}
 SECOND = ("top5", "rmse")  # stay in results.json
-SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer")  # fractions, shown in percent
+SHARES = ("top1", "top5", "accuracy", "map", "f1", "cer", "wer", "recall", "precision")  # fractions, shown in percent
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 

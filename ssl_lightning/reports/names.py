@@ -22,8 +22,9 @@ STAGES = {
     "linear": "Linear probe",
     "finetune": "Fine-tuning",
     "embed": "Embedding",
+    "retrieve": "Retrieval",
 }
-KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned"}
+KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned", "retrieve": "Retrieval"}
 BASELINES = {
     "random_init": "Random weights",
     "raw_pixels": "Raw pixels",

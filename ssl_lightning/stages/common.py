@@ -159,11 +159,20 @@ def device_of(trainer: MakeTrainer) -> torch.device:
 
 
 def split_features(
-    embed: Embed, data: DataModule, device: torch.device, of: str = "the network", cache: Cache = None
+    embed: Embed,
+    data: DataModule,
+    device: torch.device,
+    of: str = "the network",
+    cache: Cache = None,
+    whole: bool = False,
 ) -> tuple[Features, Features]:
-    """Features of the training images whose labels may be used, and of all test images. `of`: whose they are."""
-    rows = data.labelled_indices("train")
-    with progress.phase(f"features of {of}, {len(rows):,} training {data.noun}s"):
+    """Features of the training images whose labels may be used, or of all (`whole`), and of all test images.
+
+    `of`: whose they are.
+    """
+    rows = None if whole else data.labelled_indices("train")
+    count = len(data.probe_set) if rows is None else len(rows)
+    with progress.phase(f"features of {of}, {count:,} training {data.noun}s"):
         train = features_of(embed, data, "train", rows, device, cache)
     with progress.phase(f"features of {of}, {len(data.test_set):,} test {data.noun}s"):
         found = train, features_of(embed, data, "test", None, device, cache)
@@ -172,13 +181,13 @@ def split_features(
 
 
 def split_random_features(
-    backbone: nn.Module, data: DataModule, device: torch.device, cache: Cache = None
+    backbone: nn.Module, data: DataModule, device: torch.device, cache: Cache = None, whole: bool = False
 ) -> tuple[Features, Features]:
     """The same for a backbone with random weights, its BatchNorm statistics calibrated on training images."""
     backbone.to(device)
     with progress.phase("features of random weights"):
         calibrate_batchnorm(backbone, (batch.to(device) for batch in calibration_batches(data)))
-    return split_features(backbone, data, device, "random weights", cache)
+    return split_features(backbone, data, device, "random weights", cache, whole)
 
 
 def calibration_batches(data: DataModule) -> Iterator[Any]:

@@ -81,12 +81,10 @@ def _kept(
         if is_main():
             store.write(key, [whole], 4 * whole.x.numel())
         return whole
-    width, many = (
-        getattr(embed, "out_dim", 0),
-        len(rows_of(data.probe_set if split == "train" else data.test_set, rows)),
-    )
+    items, width = data.probe_set if split == "train" else data.test_set, getattr(embed, "out_dim", 0)
     parts = extract_parts(embed, data.eval_loader(split, rows), device, ROWS // data.batch_size)
-    written = store.write(key, parts, 4 * many * (width if isinstance(width, int) else 0))
+    size = 4 * len(rows_of(items, rows)) * (width if isinstance(width, int) else 0)
+    written = store.write(key, parts, size)
     return store.read(key) if written else None
 
 

@@ -50,11 +50,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow(rows[0])
-    table.writerows([_cell(value) for value in row.values()] for row in rows)
+    table.writerows([cell(value) for value in row.values()] for row in rows)
     return file.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A number, or a text that no spreadsheet takes for a formula, without secrets."""
     if not isinstance(value, str):
         return value
