@@ -18,7 +18,7 @@ from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, mea
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
-TOLD += " runs groups"
+TOLD += " runs groups rows correlations"
 NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
@@ -40,6 +40,7 @@ def lines(
 ) -> list[str]:
     """The same, as lines without a line break."""
     found = ["", *table.wrapped(headline(results)), *_ranking(results), *scores(results), *_of_probes(results)]
+    found += _rows(results)
     found += _others(results)
     for sentence in (results.get("verdict"), *_findings(results)):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
@@ -122,6 +123,15 @@ def _ranking(results: Mapping[str, Any]) -> list[str]:
         cells = [[_mean(row, key) for key in keys] for row in some]
         found += [f"{kind[0]} on {kind[1]}", *table.columns([table.short(keys), *cells], "  ")]
     return found
+
+
+def _rows(results: Mapping[str, Any]) -> list[str]:
+    """What was measured of each checkpoint or data set, a row each; of a path its last word."""
+    rows = [row for row in results.get("rows") or () if isinstance(row, Mapping)]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    cells = [[table.text(key, row.get(key)).rsplit("/", 1)[-1] for key in keys] for row in rows]
+    return table.columns([keys, *cells]) if cells else []
 
 
 def _mean(row: Mapping[str, Any], key: str) -> str:

@@ -32,6 +32,7 @@ HEADER = 4096  # bytes
 TYPES = {"F32": torch.float32, "I64": torch.int64}
 CHUNK = 2**24  # bytes checked at a time
 SUFFIX = ".safetensors"
+_told = set[Path]()  # folders that this process has named
 
 
 class FeatureCache:
@@ -103,7 +104,9 @@ class FeatureCache:
                 total, dropped = total - found[path].st_size, dropped + 1
             if dropped:
                 say(f"Dropped the {dropped} least recently used files of {self.folder}; {_size(total)} are left there.")
-            progress.say(f"features are kept in {self.folder} ({len(found) - dropped} files, {_size(total)})")
+            if self.folder not in _told:
+                _told.add(self.folder)
+                progress.say(f"features are kept in {self.folder}, {_size(total)} by now")
 
 
 class _Watched:

@@ -23,6 +23,8 @@ STAGES = {
     "finetune": "Fine-tuning",
     "embed": "Embedding",
     "retrieve": "Retrieval",
+    "quality": "Label-free measures",
+    "transfer": "Transfer",
 }
 KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned", "retrieve": "Retrieval"}
 BASELINES = {

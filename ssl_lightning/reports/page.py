@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssl_lightning.core.words import is_share
-from ssl_lightning.reports import gallery, health, html, items, names, told
+from ssl_lightning.reports import gallery, health, html, items, measured, names, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
 from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
@@ -39,6 +39,7 @@ def html_of(run: Run) -> str:
         ("run", "What was run", told.what(run, look)),
         ("curves", "Curves", curves(run, look)),
         ("pictures", "Pictures", pictures(run)),
+        ("measured", "What was measured", measured.html_of(run.results)),
         ("retrieved", "What was retrieved", gallery.html_of(run.kept)),
         ("features", "What it learned", features(run)),
         ("quality", "Quality of the features", quality(run)),

@@ -29,7 +29,7 @@ def write(folder: Path) -> Path | None:
     from ssl_lightning.reports import page, read
 
     run = read.run(folder)
-    if not (run.rows or run.parts or run.kept.arrays):
+    if not (run.rows or run.parts or run.kept.arrays or run.results.get("rows")):
         return None
     files.write_atomic(folder / FILE, page.html_of(run))
     return folder / FILE

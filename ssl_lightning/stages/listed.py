@@ -13,8 +13,8 @@ from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation.features import Features
+from ssl_lightning.reports.measured import cell
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins with for a formula
 SHOWN, RIGHT = 3, 2  # lines in the terminal: of the worst, and of those without an error
 LONGEST = 60  # characters of a cell in the terminal
 
@@ -52,14 +52,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
     table.writerow(rows[0])
     table.writerows([cell(value) for value in row.values()] for row in rows)
     return file.getvalue()
-
-
-def cell(value: Any) -> Any:
-    """A number, or a text that no spreadsheet takes for a formula, without secrets."""
-    if not isinstance(value, str):
-        return value
-    value = secrets.hide(value)
-    return f"'{value}" if value.startswith(FORMULAS) else value
 
 
 def _show(rows: list[dict[str, Any]], path: Path) -> None:

@@ -18,9 +18,9 @@ from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.retrieval import relevant, relevant_counts, retrieval_scores, search
 from ssl_lightning.reports import gallery, thumbnails
 from ssl_lightning.reports.keep import CLOSE
+from ssl_lightning.reports.measured import cell
 from ssl_lightning.reports.pages import quietly
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages.listed import cell
 from ssl_lightning.stages.queries import Files
 
 SplitName = Literal["train", "test"]
