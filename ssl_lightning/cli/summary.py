@@ -13,7 +13,7 @@ from typing import Any
 from ssl_lightning.cli import table
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import plain
-from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline
+from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline, of_row
 
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
@@ -130,7 +130,10 @@ def _rows(results: Mapping[str, Any]) -> list[str]:
     rows = [row for row in results.get("rows") or () if isinstance(row, Mapping)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
-    cells = [[table.text(key, row.get(key)).rsplit("/", 1)[-1] for key in keys] for row in rows]
+    named = [[of_row(key, row.get("metric")) for key in keys] for row in rows]
+    cells = [
+        [table.text(n, row.get(key)).rsplit("/", 1)[-1] for n, key in zip(ns, keys)] for ns, row in zip(named, rows)
+    ]
     return table.columns([keys, *cells]) if cells else []
 
 

@@ -46,6 +46,12 @@ def is_share(key: str) -> bool:
     return last_word(key) in SHARES
 
 
+def of_row(key: str, metric: object) -> str:
+    """The measure that a column of a table is of where its rows name their metric: `random_init_knn`, `top1` ->
+    "random_init_knn_top1"."""
+    return f"{key}_{metric}" if metric and key.endswith(tuple(KINDS)) else key
+
+
 def measure(kind: str, metric: str) -> str:
     """A heading: `knn`, `top1` -> "kNN"; `linear`, `macro_f1` -> "linear probe F1"."""
     return f"{KINDS.get(kind, kind)} {METRICS.get(metric, metric)}".strip()

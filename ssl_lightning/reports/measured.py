@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_lightning.core import secrets
-from ssl_lightning.core.words import KINDS, is_share, measure
+from ssl_lightning.core.words import KINDS, is_share, measure, of_row
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.html import escape
 
@@ -41,8 +41,12 @@ def html_of(results: Mapping[str, Any]) -> str:
         return ""
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
     columns = [key for key in columns if any(row.get(key) not in (None, "") for row in rows)]
-    body = _table([heading(key) for key in columns], [[shown(key, row.get(key)) for key in columns] for row in rows])
+    body = _table([heading(key) for key in columns], [_cells(columns, row) for row in rows])
     return body + _correlations(results.get("correlations"))
+
+
+def _cells(columns: Sequence[str], row: Mapping[str, Any]) -> list[str]:
+    return [shown(of_row(key, row.get("metric")), row.get(key)) for key in columns]
 
 
 def heading(key: str) -> str:

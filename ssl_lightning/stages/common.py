@@ -159,20 +159,11 @@ def device_of(trainer: MakeTrainer) -> torch.device:
 
 
 def split_features(
-    embed: Embed,
-    data: DataModule,
-    device: torch.device,
-    of: str = "the network",
-    cache: Cache = None,
-    whole: bool = False,
+    embed: Embed, data: DataModule, device: torch.device, of: str = "the network", cache: Cache = None
 ) -> tuple[Features, Features]:
-    """Features of the training images whose labels may be used, or of all (`whole`), and of all test images.
-
-    `of`: whose they are.
-    """
-    rows = None if whole else data.labelled_indices("train")
-    count = len(data.probe_set) if rows is None else len(rows)
-    with progress.phase(f"features of {of}, {count:,} training {data.noun}s"):
+    """Features of the training images whose labels may be used, and of all test images. `of`: whose they are."""
+    rows = data.labelled_indices("train")
+    with progress.phase(f"features of {of}, {len(rows):,} training {data.noun}s"):
         train = features_of(embed, data, "train", rows, device, cache)
     with progress.phase(f"features of {of}, {len(data.test_set):,} test {data.noun}s"):
         found = train, features_of(embed, data, "test", None, device, cache)
@@ -181,13 +172,19 @@ def split_features(
 
 
 def split_random_features(
-    backbone: nn.Module, data: DataModule, device: torch.device, cache: Cache = None, whole: bool = False
+    backbone: nn.Module, data: DataModule, device: torch.device, cache: Cache = None
 ) -> tuple[Features, Features]:
     """The same for a backbone with random weights, its BatchNorm statistics calibrated on training images."""
+    calibrated(backbone, data, device)
+    return split_features(backbone, data, device, "random weights", cache)
+
+
+def calibrated(backbone: nn.Module, data: DataModule, device: torch.device) -> nn.Module:
+    """The same backbone on the device, the BatchNorm statistics of its random weights set on training images."""
     backbone.to(device)
-    with progress.phase("features of random weights"):
+    with progress.phase("statistics of random weights"):
         calibrate_batchnorm(backbone, (batch.to(device) for batch in calibration_batches(data)))
-    return split_features(backbone, data, device, "random weights", cache, whole)
+    return backbone
 
 
 def calibration_batches(data: DataModule) -> Iterator[Any]:

@@ -9,7 +9,6 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.files import atomic, write_atomic
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.reports.measured import as_csv
 from ssl_lightning.reports.pages import quietly
@@ -20,7 +19,7 @@ from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
     Stopwatch,
-    calibration_batches,
+    calibrated,
     device_of,
     report,
     same_items,
@@ -72,7 +71,7 @@ def run(
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
     probe = ProbeSettings(seed=seed)
-    given = (data, known, device, k, temperature, probe if linear else None, cache)
+    given = (known, device, k, temperature, probe if linear else None, cache)
 
     rows = list[dict[str, Any]]()
     for number, one in enumerate(there):
@@ -80,11 +79,10 @@ def run(
         progress.say(f"checkpoint {number + 1} of {len(there)}: {told}")
         network = one.load(judged).to(device)
         pairs = views_of(network, data, items, views, device)
-        rows.append({"run": one.run, "method": one.method, "epoch": one.epoch} | measured(network, pairs, *given))
-    random = judged.random.to(device)
-    calibrate_batchnorm(random, (batch.to(device) for batch in calibration_batches(data)))
+        rows.append({"run": one.run, "method": one.method, "epoch": one.epoch} | measured(network, pairs, data, *given))
+    random = calibrated(judged.random, data, device)
     pairs = views_of(random, data, items, views, device)
-    rows.append({"run": "random weights", "method": "", "epoch": None} | measured(random, pairs, *given))
+    rows.append({"run": "random weights", "method": "", "epoch": None} | measured(random, pairs, data, *given))
 
     found = agreement(rows[:-1], known)
     files = [run.path / "quality.csv", run.path / "quality.png"]

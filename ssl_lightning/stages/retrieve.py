@@ -14,15 +14,16 @@ from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
     Stopwatch,
+    calibrated,
     device_of,
     need_finite,
     report,
     same_items,
-    split_random_features,
 )
 from ssl_lightning.stages.kept_features import Cache, features_of
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.queries import features_of_files
+from ssl_lightning.stages.retrieved import Names
 from ssl_lightning.tasks.classify import Classify
 
 
@@ -74,15 +75,18 @@ def run(
     cosines, rows = search(queries.x, index.x, k, within is not None, device)
 
     own = within is not None
+    names = Names(data, index_split, within or "test", asked)
     found = retrieved.measured(queries, index, rows, own) if asked is None else {}
     others: dict[str, Any] = {}
     if found:
-        random = split_random_features(judged.random.to(device), data, device, cache, whole=True)
-        others = retrieved.baselines(random, data, within, k, device)
-    names = retrieved.Names(data, index_split, within or "test", asked)
-    pairs = retrieved.near_duplicates(data, index, index_split, same, device)
-    files = retrieved.write(run, data, names, queries, index, cosines, rows, pairs)
-    retrieved.keep_gallery(run, data, names, queries, index, (cosines, rows), pairs)
+        with progress.phase("features of random weights"):
+            random = calibrated(judged.random, data, device)
+            train = features_of(random, data, "train", None, device, cache)
+            test = features_of(random, data, "test", None, device, cache)
+        others = retrieved.baselines((train, test), names, within, k, device)
+    pairs = retrieved.near_duplicates(names, index, index_split, same, device)
+    files = retrieved.write(run, names, queries, index, cosines, rows, pairs)
+    retrieved.keep_gallery(run, names, queries, index, (cosines, rows), pairs)
     words = ""
     if found and "random_init" in others:
         pair = found["retrieve_top1"], others["random_init"]["retrieve_top1"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,17 +56,17 @@ def _tell(queries: Features, index: Features) -> bool:
 
 
 def baselines(
-    random: tuple[Features, Features], data: DataModule, within: SplitName | None, k: int, device: torch.device
+    random: tuple[Features, Features], names: Names, within: SplitName | None, k: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """The same measures by random weights and by naive features."""
     train, test = random
     index, queries = (test if within == "test" else train), (train if within == "train" else test)
     own, found = within is not None, {}
     naive = [
-        Features(data.naive_features("test" if part is test else "train", part.indices), part.labels, part.indices)
+        Features(names.naive("test" if part is test else "train", part.indices), part.labels, part.indices)
         for part in (queries, index)
     ]
-    for name, pair in (("random_init", (queries, index)), (data.naive_name, (naive[0], naive[1]))):
+    for name, pair in (("random_init", (queries, index)), (names.data.naive_name, (naive[0], naive[1]))):
         rows = search(pair[0].x, pair[1].x, k, own, device)[1]
         found[name] = measured(*pair, rows, own)
     return found
@@ -86,14 +85,25 @@ def protocol(query: str | None, within: str | None, k: int, count: int, same: fl
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Names:
-    """What queries and items of the index are called: paths, or a split and a number."""
+    """What queries and items of the index are called (paths, or a split and a number), and how they look."""
 
-    data: DataModule
-    index_split: SplitName
-    query_split: SplitName
-    asked: Files | None
+    def __init__(
+        self, data: DataModule, index_split: SplitName, query_split: SplitName, asked: Files | None = None
+    ) -> None:
+        self.data, self.index_split, self.query_split, self.asked = data, index_split, query_split, asked
+
+    def naive(self, split: SplitName, indices: Tensor) -> Tensor:
+        """What features must beat."""
+        return self.data.naive_features(split, indices)
+
+    def views(self, split: SplitName, numbers: Sequence[int]) -> dict[int, Any]:
+        """{number: evaluation view} of items of a split."""
+        return thumbnails.views_of(self.data, split, numbers)
+
+    def drawn(self, views: dict[int, Any]) -> dict[int, Any]:
+        """{number: picture} of views."""
+        return thumbnails.drawn(self.data, views, gallery.SIDE)
 
     def query(self, queries: Features, row: int) -> str:
         if self.asked is not None:
@@ -119,9 +129,7 @@ class Names:
 # ---- near-duplicates -------------------------------------------------------------------------------------------------
 
 
-def near_duplicates(
-    data: DataModule, index: Features, split: SplitName, same: float, device: torch.device
-) -> list[Pair]:
+def near_duplicates(names: Names, index: Features, split: SplitName, same: float, device: torch.device) -> list[Pair]:
     """Pairs of the index whose features nearly agree and whose evaluation views correlate, the closest first."""
     if len(index) < 2:
         return []
@@ -132,7 +140,7 @@ def near_duplicates(
         order = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:MOST_PAIRS]
         if not order:
             return []
-        views = thumbnails.views_of(data, split, [int(index.indices[row]) for pair in order for row in pair])
+        views = names.views(split, [int(index.indices[row]) for pair in order for row in pair])
         found = []
         for first, second in order:
             one, other = (views.get(int(index.indices[row])) for row in (first, second))
@@ -147,7 +155,6 @@ def near_duplicates(
 
 def write(
     run: RunFolder,
-    data: DataModule,
     names: Names,
     queries: Features,
     index: Features,
@@ -186,7 +193,6 @@ def _write_pairs(path: Path, names: Names, index: Features, pairs: Sequence[Pair
 
 def keep_gallery(
     run: RunFolder,
-    data: DataModule,
     names: Names,
     queries: Features,
     index: Features,
@@ -206,12 +212,12 @@ def keep_gallery(
         mine = {q: names.asked.view(q) for q in chosen} if names.asked is not None else None
         if mine is None:
             numbers = {q: int(queries.indices[q]) for q in chosen}
-            found = thumbnails.views_of(data, names.query_split, list(numbers.values()))
+            found = names.views(names.query_split, list(numbers.values()))
             mine = {q: found[number] for q, number in numbers.items() if number in found}
         numbers = {row: int(index.indices[row]) for row in wanted}
-        views = thumbnails.views_of(data, names.index_split, list(numbers.values()))
+        views = names.views(names.index_split, list(numbers.values()))
         theirs = {row: views[number] for row, number in numbers.items() if number in views}
-        drawn = [thumbnails.drawn(data, part, gallery.SIDE) for part in (mine, theirs)]
+        drawn = [names.drawn(part) for part in (mine, theirs)]
         lines = [
             gallery.Line(
                 (drawn[0].get(q), names.label(queries, q) or Path(names.query(queries, q)).name, ""),
@@ -227,4 +233,4 @@ def keep_gallery(
             for q, found in shown
         ]
         twins = [[(drawn[1].get(row), names.item(index, row)) for row in pair[:2]] for pair in pairs[: gallery.PAIRS]]
-        gallery.keep(run.path, lines, twins, data.noun)
+        gallery.keep(run.path, lines, twins, names.data.noun)

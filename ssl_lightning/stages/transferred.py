@@ -41,15 +41,20 @@ def row_of(name: str, data: DataModule, task: Task, found: Mapping[str, Any]) ->
     for key, scores in found["baselines"].items():
         its = {kind: scores.get(f"{kind}_{task.main}") for kind in ("knn", "linear")}
         row |= {f"{key}_{kind}": value for kind, value in its.items() if value is not None}
+    mine, other = row["linear"], row.get("random_init_linear")
+    if isinstance(mine, float) and isinstance(other, float):
+        gain, noise = (1 if task.higher else -1) * (mine - other), task.noise(other, row["test_items"])
+        row["beside_random"] = "better" if gain > noise else "worse" if gain < -noise else "within chance"
     return row
 
 
 def words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """On how many data sets the features beat random weights, by the linear probe."""
-    known = [row for row in rows if row.get("linear") is not None and row.get("random_init_linear") is not None]
-    worse = [row["data"] for row in known if not row["linear"] > row["random_init_linear"]]
-    told = f"A linear probe beats random weights on {len(known) - len(worse)} of {len(known)} data sets."
-    return told + (f" Not on {', '.join(worse)}." if worse else "")
+    """On which data sets the linear probe beats that of random weights by more than chance."""
+    known = [row for row in rows if "beside_random" in row]
+    better = [row for row in known if row["beside_random"] == "better"]
+    told = f"The linear probe beats random weights on {len(better)} of {len(known)} data sets."
+    rest = [f"{row['data']} ({row['beside_random']})" for row in known if row not in better]
+    return told + (f" Not on {', '.join(rest)}." if rest else "")
 
 
 def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
