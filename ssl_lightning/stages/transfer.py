@@ -50,8 +50,6 @@ def run(
         cache: features are kept in the cache folder, and taken from there; None: computed anew.
     """
     watch, device = Stopwatch(), device_of(trainer)
-    if not sets:
-        raise UserError("stage.sets: name the data sets, stage.sets=[cifar10,photos], or {birds: {root: birds}}")
     assert named_data is not None
     assert named_task is not None
     there = {}

@@ -15,8 +15,10 @@ CLASSIFY = "classify"
 Wanted = tuple[str, dict[str, Any], str]  # which data set, the keys that differ, the task
 
 
-def settled(sets: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Wanted]:
+def settled(sets: Sequence[str] | Mapping[str, Mapping[str, Any]] | None) -> dict[str, Wanted]:
     """{name in the table: what is asked for}. Raises UserError for what is neither a name nor a mapping."""
+    if not sets:
+        raise UserError("stage.sets: name the data sets, stage.sets=[cifar10,photos], or {birds: {root: birds}}")
     found: dict[str, Wanted] = {}
     pairs = sets.items() if isinstance(sets, Mapping) else [(one, {}) for one in sets]
     for name, keys in pairs:
