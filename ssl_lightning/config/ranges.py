@@ -50,8 +50,8 @@ _OURS = {
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
-        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length""",
-    TWO: "knots WMSELoss.size View.size LocalView.size",
+        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length run.items""",
+    TWO: "knots WMSELoss.size View.size LocalView.size run.views",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho

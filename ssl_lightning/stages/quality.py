@@ -5,7 +5,6 @@ from typing import Any
 
 from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import is_main
-from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.files import atomic, write_atomic
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
@@ -65,8 +64,6 @@ def run(
     if task is not None:
         data.read_labels(task.reads)
     known = need_labels(data, "quality", task) if data.has_labels else None
-    if views < 2:
-        raise UserError("stage.views: LiDAR compares the views of an item; give 2 or more")
     there = kept(judged, find([name_of(judged), *([runs] if isinstance(runs, str) else runs)]) if runs else ())
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
