@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ssl_lightning.cli.compose import Config
+from ssl_lightning.cli.compose import Config, compose
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config.allowed import PLACES
 from ssl_lightning.core.errors import UserError
@@ -140,6 +140,25 @@ class Parts:
     def other_data(self) -> Callable[[Mapping[str, Any]], DataModule]:
         """Makes the run's data with some keys changed, for the probes of a stage."""
         return lambda changes: self._build("data", changed(self.config.values["data"], changes))
+
+    @cached_property
+    def named_data(self) -> Callable[[str, Mapping[str, Any]], DataModule]:
+        """Makes the data set of a name, a folder or a file, with some keys set, for the network of `ckpt=`."""
+        return lambda which, keys: self._build("data", self._composed(which, keys).values["data"])
+
+    def _composed(self, which: str, keys: Mapping[str, Any]) -> Config:
+        from ssl_lightning.cli import call
+
+        words = call.data_words(which) | {f"data.{key}": value for key, value in keys.items()}
+        words |= {"ckpt": self.config.settings.ckpt, "seed": self.seed}
+        config = compose(["stage=knn", *call.words_of(words)])
+        building.check(config.values["data"], self.config.settings.trusted_packages, "data", (), PLACES["data"])
+        return config
+
+    @cached_property
+    def named_task(self) -> Callable[[str], Task]:
+        """Makes the task of a name."""
+        return lambda name: self._build("task", compose(["stage=knn", "ckpt=none.pt", f"task={name}"]).values["task"])
 
     @cached_property
     def trainer(self) -> TrainerFactory:

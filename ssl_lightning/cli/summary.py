@@ -13,12 +13,12 @@ from typing import Any
 from ssl_lightning.cli import table
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import plain
-from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline, plain_word
+from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline, of_row, plain_word
 
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
-TOLD += " runs groups table worth per_class metric"
+TOLD += " runs groups table worth per_class metric rows correlations"
 NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
@@ -48,6 +48,7 @@ def lines(
         *scores(results),
         *_of_probes(results),
     ]
+    found += _rows(results)
     found += _others(results)
     for sentence in (results.get("verdict"), *_findings(results)):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
@@ -151,6 +152,18 @@ def _within(row: Mapping[str, Any]) -> str:
     if not isinstance(mean, int | float) or not isinstance(high, int | float):
         return value
     return f"{value.removesuffix(' %')} +- {table.text(key, high - mean)}"
+
+
+def _rows(results: Mapping[str, Any]) -> list[str]:
+    """What was measured of each checkpoint or data set, a row each; of a path its last word."""
+    rows = [row for row in results.get("rows") or () if isinstance(row, Mapping)]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    named = [[of_row(key, row.get("metric")) for key in keys] for row in rows]
+    cells = [
+        [table.text(n, row.get(key)).rsplit("/", 1)[-1] for n, key in zip(ns, keys)] for ns, row in zip(named, rows)
+    ]
+    return table.columns([keys, *cells]) if cells else []
 
 
 def _mean(row: Mapping[str, Any], key: str) -> str:

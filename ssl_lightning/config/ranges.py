@@ -51,8 +51,8 @@ _OURS = {
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
         head_dim samples levels Detector.classes Segmenter.classes
-        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length train per_class classes""",
-    TWO: "knots WMSELoss.size View.size LocalView.size",
+        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length train per_class classes run.items""",
+    TWO: "knots WMSELoss.size View.size LocalView.size run.views",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
         saturation min_std min_rank min_scale mixup cutmix prior_power eta refresh_seconds line_seconds
@@ -65,7 +65,7 @@ _OURS = {
         AudioDataModule.hop zoom anchor_scale""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
-        noise_p mix_p resize_p mix time_mask freq_mask""",
+        noise_p mix_p resize_p mix time_mask freq_mask same""",
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path DropPath.rate average Average.decay holdout picking WMSELoss.eps",
     UP_TO_ONE: """label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale

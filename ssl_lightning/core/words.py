@@ -42,14 +42,17 @@ KINDS = {
     "linear": "linear probe",
     "finetune": "fine-tuned",
     "predict": "predicted",
+    "retrieve": "retrieval",
     "detect": "detection",
     "segment": "segmentation",
 }
 METRICS = {"top1": "", "balanced_accuracy": "balanced", "map": "mAP", "macro_f1": "F1", "auroc": "AUROC", "r2": "R2"}
 METRICS |= {"mae": "MAE", "cer": "CER", "wer": "WER"}
+METRICS |= {"recall": "recall", "precision": "precision"}
 METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU"}
 SECOND = ("top5", "rmse")  # stay in results.json
-SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75")  # fractions, shown in percent
+# Fractions, shown in percent.
+SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75", "recall", "precision")
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 
@@ -94,6 +97,12 @@ def last_word(key: str) -> str:
 def is_share(key: str) -> bool:
     """Is this a fraction, shown in percent?"""
     return last_word(key) in SHARES
+
+
+def of_row(key: str, metric: object) -> str:
+    """The measure that a column of a table is of where its rows name their metric: `random_init_knn`, `top1` ->
+    "random_init_knn_top1"."""
+    return f"{key}_{metric}" if metric and key.endswith(tuple(KINDS)) else key
 
 
 def measure(kind: str, metric: str) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core import progress
-from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.distributed import gather_rows, world_size
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import known
 
@@ -39,6 +40,8 @@ class Features:
     def labelled(self) -> "Features":
         """Only the rows that have a label."""
         keep = known(self.labels)
+        if bool(keep.all()):
+            return self  # features that are mapped from a file stay there
         return Features(self.x[keep], self.labels[keep], self.indices[keep])
 
 
@@ -69,6 +72,22 @@ def extract(
             labels.append(batch.labels.cpu())
             indices.append(batch.indices.cpu())
     return _gathered(x, labels, indices, device)
+
+
+def extract_parts(
+    embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batches: int
+) -> Iterator[Features]:
+    """`extract` by increasing index, so many batches at a time; under several ranks all at once."""
+    if world_size() > 1:
+        yield extract(embed, loader, device)
+        return
+    rest, last = iter(loader), -1
+    for first in rest:
+        found = extract(embed, chain([first], islice(rest, max(1, batches) - 1)), device)
+        new = found.indices > last  # a broken file was replaced by the next one, which the part before may have
+        last = max(last, int(found.indices.max()))
+        if bool(new.any()):
+            yield Features(found.x[new], found.labels[new], found.indices[new])
 
 
 def module_of(embed: Callable[[Tensor], Tensor]) -> nn.Module | None:

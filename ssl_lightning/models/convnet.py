@@ -27,6 +27,8 @@ class ConvNetSmall(nn.Module):
     With width 48 it has 0.87 million parameters. The features are the mean over all places, so any image size goes.
     """
 
+    stages = ("conv2", "conv3", "block")  # each is given the map of the stage before
+
     def __init__(self, width: int = 48, in_channels: int = 3) -> None:
         super().__init__()
         self.out_dim = 4 * width

@@ -31,6 +31,7 @@ class ResNet(models.ResNet):
     """torchvision's, without a classifier, that also gives its feature map, under the name timm has for it."""
 
     out_dim: int
+    stages = ("layer2", "layer3", "layer4")  # each is given the map of the stage before
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out_dim, h, w), before the mean over places."""

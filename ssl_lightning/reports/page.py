@@ -11,7 +11,7 @@ import yaml
 from ssl_lightning.core import words
 from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.core.words import is_share
-from ssl_lightning.reports import health, html, items, labelled, names, predicted, told
+from ssl_lightning.reports import gallery, health, html, items, labelled, measured, names, predicted, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
 from ssl_lightning.reports.html import attribute, escape, section
@@ -43,6 +43,8 @@ def html_of(run: Run) -> str:
         ("curves", "Curves", curves(run, look)),
         ("pictures", "Pictures", pictures(run)),
         ("predictions", "What it predicts", predicted.section(run.kept)),
+        ("measured", "What was measured", measured.html_of(run.results)),
+        ("retrieved", "What was retrieved", gallery.html_of(run.kept)),
         ("features", "What it learned", features(run)),
         ("quality", "Quality of the features", quality(run)),
         ("next", "What to do next", told.after(run)),

@@ -35,6 +35,8 @@ LATER: dict[str, Any] = {
     "stage.class_weights": "none",
     "stage.trainings": ["finetune", "from_scratch"],
     "stage.naive": True,
+    "stage.cache": "auto",  # which changes no number
+    "stage.probe.readouts": ["features"],
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

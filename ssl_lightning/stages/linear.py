@@ -33,6 +33,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
+from ssl_lightning.stages.kept_features import Cache
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 from ssl_lightning.stages.trained import keep_model, keep_probe
@@ -56,6 +57,7 @@ def run(
     other_data: OtherData | None = None,
     probes: Probes | None = None,
     data_name: str = "",
+    cache: Cache = "auto",
 ) -> dict[str, Any]:
     """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
 
@@ -70,6 +72,7 @@ def run(
         other_data: makes the data of a probe.
         probes: further labels to tell from the same features, {name: what of the data is another}; not augmented.
         data_name: of the data, for the model's card.
+        cache: features are kept in the cache folder, and taken from there; None: computed anew. Not augmented.
     """
     watch = Stopwatch()
     same_items(judged, data)
@@ -81,7 +84,7 @@ def run(
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
     if not augmented:
-        given = (device, probe or ProbeSettings(seed=seed))
+        given = (device, probe or ProbeSettings(seed=seed), cache)
         keeper = Keeper(run.path, data, judged.backbone, run.overrides)
         found = on_features(judged, data, task, *given, keeper, partial(keep_probe, judged, data, task, run, data_name))
         found |= measured(probed, lambda other, its: on_features(judged, other, its, *given))
@@ -126,12 +129,23 @@ def on_features(
     task: Task,
     device: torch.device,
     probe: ProbeSettings,
+    cache: Cache = None,
     keep: Keep | None = None,
     keep_probe: KeepProbe | None = None,
 ) -> dict[str, Any]:
     """Features once, then the grid."""
     backbone, random, only = judged.backbone.to(device), judged.random.to(device), ("linear",)
     found, train, _ = verdict_on(
-        backbone, random, data, task, device, probe=probe, what=only, naive_what=only, keep=keep, keep_probe=keep_probe
+        backbone,
+        random,
+        data,
+        task,
+        device,
+        probe=probe,
+        what=only,
+        naive_what=only,
+        keep=keep,
+        keep_probe=keep_probe,
+        cache=cache,
     )
     return {**found, "labels": len(train)}

@@ -23,6 +23,7 @@ INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained Tr
 INNER += " Loader Scan FileImages Request ArrayClips FileClips Normal Length Look Batch Seen"
 INNER += " Boxes Draw Place Listed CountedSampler"
 INNER += " Size Job Mix"
+INNER += " FeatureCache Pair Kept"
 
 
 def arguments() -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ import yaml
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.cli.compose import Config
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.modalities.image.data import DataModule
 from ssl_lightning.modalities.image.draw import View
@@ -39,6 +40,8 @@ WHOSE = [
     knn.run,
     export.run,
     *[finetune.run] * 9,
+    knn.run,
+    ProbeSettings,
 ]
 
 

@@ -11,7 +11,7 @@ import torch
 from ssl_lightning import load_backbone
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.evaluation.features import Features
+from ssl_lightning.evaluation.features import Features, extract_parts
 from ssl_lightning.stages import embed
 from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw, judged
 
@@ -168,10 +168,9 @@ def test_parts_are_measured_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
     assert (parts["quality"], parts["verdict"]) == (whole["quality"], whole["verdict"])
 
 
-def test_a_broken_file_between_two_parts_leaves_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "ROWS", 2)
+def test_a_broken_file_between_two_parts_leaves_each_image_once() -> None:
     batches = [a_batch([0, 1]), a_batch([2, 4]), a_batch([4, 5]), a_batch([6, 0])]  # 3 and 7 are broken
-    found = list(embed.in_parts(lambda x: x, batches, torch.device("cpu"), 2))
+    found = list(extract_parts(lambda x: x, batches, torch.device("cpu"), 1))
     assert [part.indices.tolist() for part in found] == [[0, 1], [2, 4], [5], [6]]
     assert torch.cat([part.x for part in found]).flatten().tolist() == [0, 1, 2, 4, 5, 6]
 
