@@ -189,14 +189,15 @@ def next_commands(
     if stage in ("knn", "linear"):
         return [on("linear" if stage == "knn" else "finetune"), on("export" if stage == "linear" else "finetune")]
     if stage == "finetune":
-        own += [word for word in overrides if word.startswith("runs_dir=")]
-        return [on("finetune", "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
+        ckpt = f"ckpt={folder}"  # the model that it has left
+        return [on("predict"), on("export")]
     if stage == "doctor":
         return [command([*flags, *(word for word in overrides if not word.startswith(("stage=", "stage.")))])]
     return loading(folder, map(str, results.get("files") or ())) if stage in ("export", "embed") else []
 
 
 LOADS = {  # what reads a file of an export or an embedding, by how its name ends; the first that is there is shown
+    "model.safetensors": ("from ssl_lightning import load_model", 'model = load_model("{folder}")'),
     ".safetensors": ("from ssl_lightning import load_backbone", 'backbone = load_backbone("{folder}")'),
     "/hf": ("import timm", 'backbone = timm.create_model("local-dir:{file}", pretrained=True)'),
     ".onnx": ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")'),
