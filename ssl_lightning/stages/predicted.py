@@ -225,7 +225,7 @@ class Found:
             return {}
         targets = torch.cat(self.targets)
         found = constant(targets, targets, self.task).values()
-        return {"constant": {f"predict_{key}": value for scores in found for key, value in scores.items()}}
+        return {"constant": {f"predict_{key}": value for key, value in scores.items()} for scores in found}
 
     def verdict(self, noun: str) -> str:
         """In a sentence or two."""
