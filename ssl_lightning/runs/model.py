@@ -63,6 +63,10 @@ class Model(nn.Module):
         transform: from an item (a file, an image) to an input; `load_model` sets it.
         predict: what it says of files, `model.predict(files)`; `load_model` sets it.
         stage: which stage trained it.
+
+    >>> model = load_model("runs/byol-folder/finetune-folder")  # doctest: +SKIP
+    >>> model(model.transform("a.jpg")[None]).shape, model.classes  # doctest: +SKIP
+    (torch.Size([1, 2]), ['cat', 'dog'])
     """
 
     card: dict[str, Any]

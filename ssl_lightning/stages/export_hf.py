@@ -66,7 +66,7 @@ def write(
     folder.mkdir()
     state = {key: value.detach().contiguous().clone() for key, value in net.state_dict().items()}
     if classifier:
-        name = _last_layer(architecture, arguments, config["num_classes"])
+        name = _last_layer(architecture, arguments, len(classifier.names))
         state |= {f"{name}.weight": classifier.weight.contiguous(), f"{name}.bias": classifier.bias.contiguous()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

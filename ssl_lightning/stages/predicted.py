@@ -224,8 +224,8 @@ class Found:
         if not self.targets:
             return {}
         targets = torch.cat(self.targets)
-        found = constant(targets, targets, self.task).values()
-        return {"constant": {f"predict_{key}": value for key, value in scores.items()} for scores in found}
+        found = next(iter(constant(targets, targets, self.task).values()), {})
+        return {"constant": {f"predict_{key}": value for key, value in found.items()}} if found else {}
 
     def verdict(self, noun: str) -> str:
         """In a sentence or two."""
