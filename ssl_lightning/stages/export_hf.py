@@ -171,7 +171,8 @@ def _compared(net: nn.Module, folder: Path, shape: tuple[int, ...], classifier: 
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"hf: timm does not read this network ({why}); {OTHERS}") from error
     if not difference <= CLOSE * max(1.0, largest):
-        raise UserError(f"hf: timm's network gives outputs that differ by up to {difference:.2g}; {OTHERS}")
+        what = "logits" if classifier else "features"
+        raise UserError(f"hf: timm's network gives {what} that differ by up to {difference:.2g}; {OTHERS}")
     return difference
 
 

@@ -60,6 +60,10 @@ def write(
             _name(path, classes)
         difference, largest = _compared(net, shape, path)
         found = net(x[:1]).shape
+    if not difference <= CLOSE * max(largest, 1.0):
+        raise UserError(
+            f"the {outputs} of the ONNX file differ from torch's by up to {difference:.2g} of {largest:.2g}"
+        )
     sizes = {"input": ["batch", *shape], outputs: ["batch", *found[1:]]}
     told = {"classes": list(classes)} if classes else {}
     return {"opset": OPSET, **sizes, **told, "max_difference": difference, "largest_feature": largest}

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import ssl_lightning as sl
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import Task
 from ssl_lightning.runs.checkpoint import build_backbone
 from ssl_lightning.runs.model import Model, folded, save_model
-from ssl_lightning.stages import export
+from ssl_lightning.stages import export, export_onnx
 from ssl_lightning.tasks.classify import Classify
 from ssl_lightning.tasks.multilabel import MultiLabel
 from ssl_lightning.tasks.regress import Regress
@@ -96,6 +97,19 @@ def test_timm_reads_the_classifier(tmp_path: Path, node: dict[str, Any], normed:
     text = (folder / "hf" / "README.md").read_text()
     assert "image-classification" in text
     assert "<b>cat" not in text
+
+
+def test_logits_that_differ_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_model(tmp_path / "run", TIMM)
+    monkeypatch.setattr(export, "folded", lambda model: (torch.ones(3, 512), torch.full((3,), torch.nan)))
+    with pytest.raises(UserError, match=r"hf: timm's network gives logits that differ"):
+        exported(tmp_path, ["safetensors", "hf"])
+    assert not list((tmp_path / "out").iterdir())
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(export_onnx, "_compared", lambda *_: (0.5, 1.0))
+    with pytest.raises(UserError, match=r"the logits of the ONNX file differ from torch's by up to 0\.5"):
+        export.run(judged(tmp_path / "run"), TinyData(), a_folder(tmp_path / "again"), ["onnx"])
+    assert not list((tmp_path / "again").iterdir())
 
 
 def model_shape(folder: Path) -> list[int]:
