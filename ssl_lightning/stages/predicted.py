@@ -91,7 +91,7 @@ class TestItems:
                 targets = model.task.matched(self.names, batch.labels.cpu())
                 words = _words(batch.labels, self.names, model.task)
             yield Seen(
-                seen, names, [*range(len(names))], batch.views[0].cpu(), outputs_of(model, batch.views[0]), targets,
+                seen, names, [*range(len(names))], batch.views[0].to("cpu"), outputs_of(model, batch.views[0]), targets,
                 words,
             )  # fmt: skip
             seen += len(names)
@@ -197,7 +197,8 @@ class Found:
         for i in (said != targets).nonzero().flatten().tolist():
             if self.mistakes.wanted(float(sure[i])):
                 at = batch.good[int(rows[i])]
-                item = batch.inputs[int(rows[i])].clone()
+                row = int(rows[i])
+                item = batch.inputs[row].clone() if isinstance(batch.inputs, Tensor) else batch.inputs[row : row + 1]
                 pair = int(targets[i]), int(said[i])
                 self.mistakes.add(float(sure[i]), batch.start + at, *pair, batch.names[at], item)
 
