@@ -232,6 +232,9 @@ def next_commands(
         return [on("linear" if stage == "knn" else "finetune"), on("export" if stage == "linear" else "finetune")]
     if stage == "label_curve":
         return [on("finetune")]
+    if stage == "finetune":
+        ckpt = f"ckpt={folder}"  # the model that it has left
+        return [on("predict"), on("export")]
     if stage in TUNED:
         own += [word for word in overrides if word.startswith("runs_dir=")]
         return [on(str(stage), "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
@@ -241,6 +244,7 @@ def next_commands(
 
 
 LOADS = {  # what reads a file of an export or an embedding, by how its name ends; the first that is there is shown
+    "model.safetensors": ("from ssl_lightning import load_model", 'model = load_model("{folder}")'),
     ".safetensors": ("from ssl_lightning import load_backbone", 'backbone = load_backbone("{folder}")'),
     "/hf": ("import timm", 'backbone = timm.create_model("local-dir:{file}", pretrained=True)'),
     ".onnx": ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")'),

@@ -156,6 +156,10 @@ class Predictions:
             be read has `error` in their place.
         classes: the names (K,), in the order of `probabilities`.
         probabilities: float64 (N, K), NaN in the rows of files that cannot be read; None where the task has none.
+
+    >>> found = predict("runs/byol-folder/finetune-folder", "holidays")  # doctest: +SKIP
+    >>> found.probabilities.shape, found.to_csv("said.csv").name  # doctest: +SKIP
+    ((120, 2), 'said.csv')
     """
 
     rows: list[dict[str, Any]]

@@ -114,12 +114,17 @@ def after(run: Run) -> str:
             ("The features of every item, in files for your own code.", ["stage=embed", f"ckpt={home}"]),
             ("The backbone for code without this package.", ["stage=export", f"ckpt={home}"]),
         ]
+    elif stage in ("finetune", "predict"):
+        model = f"ckpt={home if stage == 'finetune' else origin}"
+        steps = [
+            ("What it says of each file of another folder.", ["stage=predict", model, "data.root=FOLDER"]),
+            ("The model for code without this package.", ["stage=export", model]),
+        ]
     else:
-        other = "finetune" if stage != "finetune" else "export"
         first = "knn" if stage == "linear" else "linear"
         steps = [
             ("The same backbone, read out in another way.", [f"stage={first}", f"ckpt={origin}"]),
-            ("And on.", [f"stage={other}", f"ckpt={origin}"]),
+            ("And on.", ["stage=finetune", f"ckpt={origin}"]),
         ]
     drawn = "".join(
         f'<p class="note">{html.escape(why)}</p>{html.code(names.command(words)) if words else ""}'

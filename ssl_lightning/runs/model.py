@@ -63,6 +63,10 @@ class Model(nn.Module):
         transform: from an item (a file, an image) to an input; `load_model` sets it.
         predict: what it says of files, `model.predict(files)`; `load_model` sets it.
         stage: which stage trained it.
+
+    >>> model = load_model("runs/byol-folder/finetune-folder")  # doctest: +SKIP
+    >>> model(model.transform("a.jpg")[None]).shape, model.classes  # doctest: +SKIP
+    (torch.Size([1, 2]), ['cat', 'dog'])
     """
 
     card: dict[str, Any]
@@ -89,6 +93,21 @@ class Model(nn.Module):
             features = self.norm(features)
             features = features * self.scale if self.scale != 1 else features
         return self.head(features)  # (B, K)
+
+
+def folded(model: Model) -> tuple[Tensor, Tensor] | None:
+    """Weight (K, D) and bias (K,) of one linear layer that does what norm, scale and head do; None of other heads."""
+    head, norm = model.head, model.norm
+    if type(head) is not nn.Linear or not isinstance(norm, nn.Identity | nn.BatchNorm1d):
+        return None
+    weight = head.weight.detach().double() * model.scale
+    bias = torch.zeros(len(weight)).double() if head.bias is None else head.bias.detach().double()
+    if isinstance(norm, nn.BatchNorm1d):
+        if norm.running_mean is None or norm.running_var is None or norm.affine:
+            return None
+        weight = weight / (norm.running_var.double() + norm.eps).sqrt()
+        bias = bias - weight @ norm.running_mean.double()
+    return weight.float(), bias.float()
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""stage=export: the backbone in files for code without this package: safetensors, ONNX, a folder for timm."""
+"""stage=export: the backbone in files for code without this package: safetensors, ONNX, a folder for timm.
+
+Of a run that was trained on labels the model goes with it: the head, and the names of the classes.
+"""
 
 import hashlib
 import json
@@ -14,8 +17,9 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.modalities.feeding import NoTransform, transform_of
 from ssl_lightning.runs.card import TIMM_OURS
-from ssl_lightning.runs.checkpoint import save_backbone
+from ssl_lightning.runs.checkpoint import FILE, save_backbone
 from ssl_lightning.runs.folder import RunFolder, find_run
+from ssl_lightning.runs.model import Model, folded, has_model, restored_model, save_model
 from ssl_lightning.stages import export_hf, export_onnx
 from ssl_lightning.stages.common import Judged, Stopwatch, report
 from ssl_lightning.stages.opening import tell_backbone
@@ -32,6 +36,9 @@ def run(
     The card tells the backbone, its width, image size and normalisation, the file's sha256, and the lines that load it.
     A weights file that has no card of its own gets the configured backbone and the data's normalisation.
 
+    Of a run of stage=finetune or stage=linear there are `model.safetensors` and `model.onnx`, too, from input to
+    outputs, and the network in `hf` has the classifier.
+
     Args:
         formats: "safetensors": `backbone.safetensors`, with the keys of torchvision's or timm's own model. "onnx":
             `backbone.onnx`, for any number of items, compared with torch. "hf": the folder `hf`, which
@@ -40,39 +47,68 @@ def run(
     watch = Stopwatch()
     if "onnx" in formats:
         export_onnx.need_packages()
+    model = restored_model(judged.ref, judged.trusted) if has_model(judged.ref) else None
     tell_backbone(judged.backbone, judged.method)
-    node = judged.card["backbone"]
     card = data.card()
     card |= {key: value for key, value in judged.card.items() if key not in OF_THE_FILE and value is not None}
-    parameters, found = sum(p.numel() for p in judged.backbone.parameters()), dict[str, Any]()
-    names = {"safetensors": "backbone.safetensors", "onnx": "backbone.onnx", "hf": "hf"}
+    card["backbone"] = judged.card["backbone"]
+    parameters, found, names = sum(p.numel() for p in judged.backbone.parameters()), dict[str, Any](), list[str]()
     if is_main():
         with files.all_or_none(run.path) as folder:
-            save_backbone(judged.backbone, node, folder, **card)  # the card tells its sum, whether it is kept or not
-            if "onnx" in formats:
-                found["onnx"] = export_onnx.write(judged.backbone, _shape(card), folder / names["onnx"])
-            if "hf" in formats:
-                found["hf"] = export_hf.write(
-                    judged.backbone, {**card, "backbone": node}, _results(judged), folder / "hf"
-                )
-            file = folder / names["safetensors"]
-            told = card | {"backbone": node, "out_dim": out_dim(judged.backbone), "parameters": parameters}
+            found, names = _written(judged, model, card, formats, folder)
+            told = card | {"out_dim": out_dim(judged.backbone), "parameters": parameters}
+            told |= {} if model is None else {"classes": model.classes, "task": model.task.described()["node"]}
             if "safetensors" in formats:
-                told |= {"file": file.name, "sha256": sha256(file), "load": loading_lines(node, file.name)}
-            else:
-                file.unlink()
-            for kind, written in found.items():
-                say(f"{kind}: its features are at most {written['max_difference']:.1g} from torch's")
+                file = folder / FILE
+                lines = loading_lines(card["backbone"], file.name)
+                told |= {"file": file.name, "sha256": sha256(file), "load": lines}
             (folder / "backbone.json").write_text(json.dumps(told | found, indent=2) + "\n")
     barrier()
     return report(
         judged, watch,
         data=str(judged.card.get("data") or "unknown"),  # what it learned from: no image is looked at here
-        files=[str(run.path / name) for name in [*(names[kind] for kind in formats), "backbone.json"]],
+        files=[str(run.path / name) for name in [*names, "backbone.json"]],
         out_dim=out_dim(judged.backbone),
         parameters=parameters,
         **found,
     )  # fmt: skip
+
+
+def _written(
+    judged: Judged, model: Model | None, card: dict[str, Any], formats: Sequence[Format], folder: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """(what there is to say of each format, the names of the files); those of the model stand first."""
+    found, names = dict[str, Any](), list[str]()
+    if "safetensors" in formats:
+        if model is not None:
+            names.append(save_model(model, card, folder).name)
+        rest = {key: value for key, value in card.items() if key != "backbone"}
+        names.append(save_backbone(judged.backbone, card["backbone"], folder, **rest).name)
+    if "onnx" in formats:
+        if model is not None:
+            names.append("model.onnx")
+            kind = "logits" if model.task.reads in ("classes", "several") else "outputs"
+            found["onnx_model"] = export_onnx.write(model, _shape(card), folder / names[-1], kind, model.classes)
+        names.append("backbone.onnx")
+        found["onnx"] = export_onnx.write(judged.backbone, _shape(card), folder / names[-1])
+    if "hf" in formats:
+        names.append("hf")
+        found["hf"] = export_hf.write(judged.backbone, card, _results(judged), folder / "hf", _classifier(model))
+    for kind, written in found.items():
+        what = "outputs" if "classes" in written else "features"
+        say(f"{kind.removesuffix('_model')}: its {what} are at most {written['max_difference']:.1g} from torch's")
+    return found, names
+
+
+def _classifier(model: Model | None) -> export_hf.Classifier | None:
+    """The head as one linear layer from features to logits of classes; None where it is none."""
+    if model is None:
+        return None
+    linear = folded(model)
+    if linear is None or model.task.reads not in ("classes", "several"):
+        say("hf: the head is no linear layer to classes or labels; the folder has the backbone alone.")
+        return None
+    return export_hf.Classifier(*linear, model.classes)
 
 
 def _shape(card: dict[str, Any]) -> tuple[int, ...]:

@@ -12,11 +12,11 @@ import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import per_axis
@@ -32,7 +32,21 @@ OTHERS = "stage.formats=[safetensors,onnx] take any network"
 NUMBERS = ("knn_top1", "linear_top1", "finetune_top1", "epochs", "steps")
 
 
-def write(backbone: nn.Module, card: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+class Classifier(NamedTuple):
+    """The last layer: weight (K, D), bias (K,), and the names of its K outputs."""
+
+    weight: Tensor
+    bias: Tensor
+    names: list[str]
+
+
+def write(
+    backbone: nn.Module,
+    card: Mapping[str, Any],
+    results: Mapping[str, Any],
+    folder: Path,
+    classifier: Classifier | None = None,
+) -> dict[str, Any]:
     """Write the folder; returns what there is to say of it.
 
     Raises:
@@ -43,18 +57,36 @@ def write(backbone: nn.Module, card: Mapping[str, Any], results: Mapping[str, An
     shape = _shape(net, card)
     config = {
         "architecture": architecture,
-        "num_classes": 0,
+        "num_classes": len(classifier.names) if classifier else 0,
         "num_features": int(net.out_dim),  # type: ignore[arg-type]
+        **({"label_names": classifier.names} if classifier else {}),
         "model_args": arguments,
-        "pretrained_cfg": _fed(card, shape),
+        "pretrained_cfg": _fed(card, shape) | ({"num_classes": len(classifier.names)} if classifier else {}),
     }
     folder.mkdir()
     state = {key: value.detach().contiguous().clone() for key, value in net.state_dict().items()}
+    if classifier:
+        name = _last_layer(architecture, arguments, len(classifier.names))
+        state |= {f"{name}.weight": classifier.weight.contiguous(), f"{name}.bias": classifier.bias.contiguous()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    difference = _compared(net, folder, shape)
+    difference = _compared(net, folder, shape, classifier)
     (folder / "README.md").write_text(readme(card, config, results))
-    return {"architecture": architecture, "max_difference": difference, "load": loading_line(folder.name)}
+    told = {"classes": classifier.names} if classifier else {}
+    return {"architecture": architecture, **told, "max_difference": difference, "load": loading_line(folder.name)}
+
+
+def _last_layer(architecture: str, arguments: Mapping[str, Any], classes: int) -> str:
+    """The name of timm's classifier in this network."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        net = timm.create_model(architecture, pretrained=False, num_classes=classes, **arguments)
+    name = getattr(net, "default_cfg", {}).get("classifier")
+    layer = dict(net.named_modules()).get(name) if isinstance(name, str) else None
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise UserError(f"hf: timm's {architecture} has no one linear layer as its classifier; {OTHERS}")
+    return str(name)
 
 
 def loading_line(folder: str) -> str:
@@ -123,8 +155,8 @@ def _fed(card: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     return fed
 
 
-def _compared(net: nn.Module, folder: Path, shape: tuple[int, ...]) -> float:
-    """The largest difference of a feature between timm's network, from the folder alone, and ours."""
+def _compared(net: nn.Module, folder: Path, shape: tuple[int, ...], classifier: Classifier | None) -> float:
+    """The largest difference of an output between timm's network, from the folder alone, and ours."""
     import timm
 
     x = waves(2, shape)
@@ -132,12 +164,15 @@ def _compared(net: nn.Module, folder: Path, shape: tuple[int, ...]) -> float:
         with torch.random.fork_rng(devices=[]):
             theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         with evaluating(net), torch.no_grad():
-            difference, largest = float((theirs(x) - net(x)).abs().max()), float(net(x).abs().max())
+            ours = net(x)
+            ours = ours @ classifier.weight.T + classifier.bias if classifier else ours
+            difference, largest = float((theirs(x) - ours).abs().max()), float(ours.abs().max())
     except Exception as error:  # what does not fit fails in timm in a dozen ways
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"hf: timm does not read this network ({why}); {OTHERS}") from error
     if not difference <= CLOSE * max(1.0, largest):
-        raise UserError(f"hf: timm's network gives features that differ by up to {difference:.2g}; {OTHERS}")
+        what = "logits" if classifier else "features"
+        raise UserError(f"hf: timm's network gives {what} that differ by up to {difference:.2g}; {OTHERS}")
     return difference
 
 
@@ -156,23 +191,35 @@ def readme(card: Mapping[str, Any], config: Mapping[str, Any], results: Mapping[
                 found.append((f"{name}: {key}", value))
     rows = "".join(f"| {_word(key)} | {_shown(key, value)} |\n" for key, value in found)
     table = f"| | |\n|---|---|\n{rows}" if found else "No results were found beside the weights.\n"
+    classes = config.get("label_names") or []
+    tag, output = ("image-classification", "logits") if classes else ("image-feature-extraction", "features")
+    title = (
+        f"pretrained with {method}, trained on the labels of {data}"
+        if classes
+        else f"pretrained with {method} on {data}"
+    )
+    what = (
+        f"Logits of {len(classes)} classes or labels, named in `config.json`, of inputs of {size}, by ssl_lightning."
+        if classes
+        else f"Features ({config['num_features']} numbers) of inputs of {size}, learned without labels with\n"
+        "ssl_lightning. There is no classifier."
+    )
     return f"""---
 library_name: timm
 tags:
-- image-feature-extraction
+- {tag}
 - self-supervised
 ---
-# {config["architecture"]}, pretrained with {method} on {data}
+# {config["architecture"]}, {title}
 
-Features ({config["num_features"]} numbers) of inputs of {size}, learned without labels with
-ssl_lightning. There is no classifier.
+{what}
 
 ```python
 import timm
 
 net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # FOLDER: where this file is
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
-features = net(transform(image).unsqueeze(0))  # (1, {config["num_features"]})
+{output} = net(transform(image).unsqueeze(0))  # (1, {len(classes) or config["num_features"]})
 ```
 
 ## How it was made

@@ -1,10 +1,11 @@
-"""A backbone as an ONNX file with any number of items a batch, compared with torch in onnxruntime before it is kept."""
+"""A network, with or without a head, as an ONNX file for any batch size, compared with torch before it is kept."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import io
+import json
 import logging
 import math
 import warnings
@@ -32,8 +33,14 @@ def need_packages() -> None:
         raise UserError(f"onnx needs the package {absent[0]}; {fix}")
 
 
-def write(backbone: nn.Module, shape: Sequence[int], path: Path) -> dict[str, Any]:
+def write(
+    backbone: nn.Module, shape: Sequence[int], path: Path, outputs: str = "features", classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write `path`; returns what there is to say of it, with the largest difference of a feature from torch's.
+
+    Args:
+        outputs: what the file calls them.
+        classes: names of the outputs, for the file's metadata, `classes`, a JSON list.
 
     Raises:
         UserError: a network that torch cannot export, or whose file gives other features.
@@ -44,16 +51,31 @@ def write(backbone: nn.Module, shape: Sequence[int], path: Path) -> dict[str, An
         try:
             torch.onnx.export(
                 net, (x,), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-                input_names=["input"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["input"], output_names=[outputs], dynamic_shapes=({0: torch.export.Dim("batch")},),
             )  # fmt: skip
         except Exception as error:  # what an exporter cannot do it says in a hundred ways
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"this network ({type(net).__name__}) cannot be written as ONNX: {why}") from error
+        if classes:
+            _name(path, classes)
         difference, largest = _compared(net, shape, path)
+        found = net(x[:1]).shape
     if not difference <= CLOSE * max(largest, 1.0):
-        raise UserError(f"the features of the ONNX file differ from torch's by up to {difference:.2g} of {largest:.2g}")
-    sizes = {"input": ["batch", *shape], "features": ["batch", int(net(x[:1]).shape[1])]}
-    return {"opset": OPSET, **sizes, "max_difference": difference, "largest_feature": largest}
+        raise UserError(
+            f"the {outputs} of the ONNX file differ from torch's by up to {difference:.2g} of {largest:.2g}"
+        )
+    sizes = {"input": ["batch", *shape], outputs: ["batch", *found[1:]]}
+    told = {"classes": list(classes)} if classes else {}
+    return {"opset": OPSET, **sizes, **told, "max_difference": difference, "largest_feature": largest}
+
+
+def _name(path: Path, classes: Sequence[str]) -> None:
+    """Put the names of the classes into the file's metadata."""
+    import onnx
+
+    found = onnx.load(path)
+    onnx.helper.set_model_props(found, {"classes": json.dumps(list(classes))})
+    onnx.save(found, path)
 
 
 def waves(count: int, shape: Sequence[int]) -> Tensor:

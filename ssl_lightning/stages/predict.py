@@ -15,6 +15,7 @@ from ssl_lightning.data.broken import counted
 from ssl_lightning.evaluation.judge import metric_of
 from ssl_lightning.modalities import predicting
 from ssl_lightning.modalities.predicting import Rows
+from ssl_lightning.reports import kept, pages
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items, speed
 from ssl_lightning.stages.opening import tell_backbone
@@ -29,7 +30,8 @@ def run(judged: Judged, data: DataModule, trainer: MakeTrainer, run: RunFolder) 
 
     Of data without files the test items are predicted. Labels are matched to the model's classes by name. Where there
     are some, results.json has the task's metrics and the best constant answer, and the page the confusions, the
-    reliability and the most confident mistakes. Under several ranks each predicts everything, and rank 0 writes.
+    reliability and the most confident mistakes. The same command looks anew. Under several ranks each predicts
+    everything, and rank 0 writes.
     """
     watch, device = Stopwatch(), device_of(trainer)
     model = predicting.load(judged.ref, judged.trusted)
@@ -39,6 +41,9 @@ def run(judged: Judged, data: DataModule, trainer: MakeTrainer, run: RunFolder) 
     items = items_of(model, data)
     tell_of_known(judged.ref, items.root)
     progress.say(f"predicting: {counted(len(items), data.noun)} in {items.root or 'the test set'}")
+    if is_main():  # of an earlier look at other files
+        for name in (FILE, pages.FILE, kept.FILE):
+            (run.path / name).unlink(missing_ok=True)
     found = Found(model.task)
     with table(run.path / FILE) as rows, progress.phase("predictions"):
         for batch in items.batches(model, device):

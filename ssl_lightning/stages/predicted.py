@@ -91,7 +91,7 @@ class TestItems:
                 targets = model.task.matched(self.names, batch.labels.cpu())
                 words = _words(batch.labels, self.names, model.task)
             yield Seen(
-                seen, names, [*range(len(names))], batch.views[0].cpu(), outputs_of(model, batch.views[0]), targets,
+                seen, names, [*range(len(names))], batch.views[0].to("cpu"), outputs_of(model, batch.views[0]), targets,
                 words,
             )  # fmt: skip
             seen += len(names)
@@ -197,7 +197,8 @@ class Found:
         for i in (said != targets).nonzero().flatten().tolist():
             if self.mistakes.wanted(float(sure[i])):
                 at = batch.good[int(rows[i])]
-                item = batch.inputs[int(rows[i])].clone()
+                row = int(rows[i])
+                item = batch.inputs[row].clone() if isinstance(batch.inputs, Tensor) else batch.inputs[row : row + 1]
                 pair = int(targets[i]), int(said[i])
                 self.mistakes.add(float(sure[i]), batch.start + at, *pair, batch.names[at], item)
 
@@ -224,8 +225,8 @@ class Found:
         if not self.targets:
             return {}
         targets = torch.cat(self.targets)
-        found = constant(targets, targets, self.task).values()
-        return {"constant": {f"predict_{key}": value for scores in found for key, value in scores.items()}}
+        found = next(iter(constant(targets, targets, self.task).values()), {})
+        return {"constant": {f"predict_{key}": value for key, value in found.items()}} if found else {}
 
     def verdict(self, noun: str) -> str:
         """In a sentence or two."""

@@ -82,7 +82,8 @@ class KeepPage:
     def __call__(self, task: Task, counted: Calibration, mistakes: Mistakes, of_the_test_set: bool = True) -> None:
         """`of_the_test_set`: the mistakes' items are rows of the test set; else each is what the network was given."""
         with quietly("the predictions of the page"):
-            worst, noun = mistakes.sorted(), {"noun": self.data.noun, "modality": self.data.modality}
+            worst = mistakes.sorted()
+            noun = {"noun": self.data.noun, "modality": self.data.modality, "classes": list(task.names)}
             with torch.random.fork_rng(devices=[]), torch.no_grad(), one_thread():
                 if of_the_test_set:
                     found = thumbnails.views_of(self.data, "test", [m.item for m in worst])

@@ -62,7 +62,7 @@ def of_data(config: Config) -> dict[str, Any]:
     return {key: value for key, value in config.values["data"].items() if key != "views"}
 
 
-@pytest.mark.parametrize("stage", ["finetune", "export"])
+@pytest.mark.parametrize("stage", ["finetune", "predict", "export"])
 def test_a_stage_is_on_the_data_of_its_run(stage: str) -> None:
     ckpt = a_run(*PHOTOS, "data.batch_size=8", "data.num_workers=0", "seed=3")
     found = compose([f"stage={stage}", ckpt])

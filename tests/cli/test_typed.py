@@ -78,7 +78,7 @@ WORDS = {
     "~callbacks.online_knn": TRAINING,
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
-    "logger=tensorboard": FITTING | {"knn", "linear", "embed", "predict"},
+    "logger=tensorboard": FITTING | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,

@@ -68,6 +68,17 @@ def test_each_stage_takes_it(stage: str, key: str, runs: Path) -> None:
     assert key in results(runs / stage)
 
 
+def test_a_model_of_ones_own_modality_is_told_from_its_test_set(runs: Path) -> None:
+    """There is no way from a file to an input: `stage=predict` reads the data module, and a batch goes in as it is."""
+    words = [*OWN, "data=series", f"runs_dir={runs}", "trainer=cpu"]
+    assert main([*words, "stage=linear", f"ckpt={runs}/run", "name=probed", "stage.probe.epochs=5"]) == 0
+    assert main([*words, "stage=predict", f"ckpt={runs}/probed", "name=said"]) == 0
+    found, told = (json.loads((runs / name / "results.json").read_text()) for name in ("probed", "said"))
+    assert told["predict_top1"] == found["linear_top1"]
+    with open(runs / "said" / "predictions.csv") as file:
+        assert len(file.readlines()) == 1 + told["predicted"]
+
+
 @pytest.mark.parametrize("more", [["stage=finetune"], ["stage=linear", "stage.augmented=true"]])
 def test_it_is_trained_on_with_labels(more: list[str], runs: Path) -> None:
     name = more[0].removeprefix("stage=") + "-trained"

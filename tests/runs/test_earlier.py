@@ -30,6 +30,7 @@ WHOSE = [
     DataModule,
     Folder,
     Folder,
+    Folder,
     OptimizerRecipe,
     View,
     SupConLoss,

@@ -18,6 +18,7 @@ from ssl_lightning.modalities.image import Array
 from ssl_lightning.runs.model import restored_model
 from ssl_lightning.stages import linear
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, draw, judged
+from tests.tasks import own
 from tests.tasks.test_task_stages import table
 
 # Lightning itself uses what newer torch versions warn of.
@@ -123,6 +124,25 @@ def test_other_tasks_are_told_alike(there: Path, stage: str, task: str, labels: 
     assert set(told) == {"path", "bright", "red"}
     if task == "regress":
         assert told["bright"] == pytest.approx(float(model.task.numbers(outputs)[0, 0]), rel=1e-5)  # type: ignore[operator]
+
+
+def test_a_task_of_ones_own_needs_trust(there: Path) -> None:
+    conf = ["--config-dir", str(Path(own.__file__).parent / "conf"), "trusted_packages=[tests]", "task=counts"]
+    labels = [f"data.labels={there}/numbers.csv", "data.label_column=[red]"]
+    assert go(there, "own", *conf, *labels, *WAYS["finetune"]) == 0
+    with pytest.raises(UserError, match=r"trusted=\('tests',\)"):
+        sl.load_model(there / "own")
+    model = sl.load_model(there / "own", trusted="tests")
+    assert isinstance(model.task, own.Counts)
+    files = sorted((there / "images" / "test").rglob("*.png"))
+    reds = {
+        r[0]: float(r[2]) for r in (line.split(",") for line in (there / "numbers.csv").read_text().splitlines()[1:])
+    }
+    scores = model.task.measure(said(model, files), torch.tensor([[reds[file.name]] for file in files]))
+    assert results(there / "own")["finetune_mae"] == pytest.approx(scores["mae"], rel=1e-5)
+    out = [f"data.root={there}/images/test", "stage=predict", f"ckpt={there}/own", "name=said", *labels]
+    assert main([*out, "data=folder", f"runs_dir={there}", "trainer=cpu", "trusted_packages=[tests]"]) == 0
+    assert results(there / "said")["predict_mae"] == pytest.approx(scores["mae"], rel=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -198,6 +198,20 @@ def test_a_run_without_a_head_is_refused_in_one_line(tmp_path: Path, capsys: pyt
     assert go(tmp_path / "pretrained", tmp_path / "nowhere", "out") == 2
 
 
+def test_the_same_command_looks_anew(run: Path, tmp_path: Path) -> None:
+    """Of files that came later, and of another folder; nothing of the first look is left in the page."""
+    photo(tmp_path / "photos" / "red" / "a.png", "green")
+    assert go(run, tmp_path / "photos", "out") == 0
+    assert "What it predicts" in (tmp_path / "out" / "report.html").read_text()
+    photo(tmp_path / "photos" / "red" / "b.png", "green")
+    assert go(run, tmp_path / "photos", "out") == 0
+    assert len(rows_of(tmp_path / "out")) == 2
+    photo(tmp_path / "others" / "c.png", "blue")
+    assert go(run, tmp_path / "others", "out") == 0
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == ["c.png"]
+    assert not (tmp_path / "out" / "report.npz").exists()
+
+
 # ---- from Python -----------------------------------------------------------------------------------------------------
 
 

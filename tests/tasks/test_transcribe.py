@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from ssl_lightning import load_model
 from ssl_lightning.__main__ import main
 from ssl_lightning.core import progress
 from ssl_lightning.core.batch import Batch
@@ -313,6 +314,15 @@ def test_tones_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         found["finetune_cer"]
     )
     assert all(Path(row["path"]).name.startswith("y_") for row in rows)
+    told = load_model(tmp_path / "runs" / "b").predict([row["path"] for row in rows])
+    assert [row["text"] for row in told] == [row["read_as"] for row in rows]
+    assert main([*words, "stage=predict", "ckpt=runs/b", "name=c"]) == 0
+    found = json.loads((tmp_path / "runs" / "c" / "results.json").read_text())
+    assert (found["predicted"], found["unreadable"]) == (found["labelled"], 0)
+    with open(tmp_path / "runs" / "c" / "predictions.csv", newline="") as file:
+        all_rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert {row["text"] for row in told} == {all_rows[Path(row["path"]).name]["text"] for row in told}
+    assert found["predict_cer"] >= 0
 
 
 def test_other_stages_say_whose_task_it_is(
