@@ -21,7 +21,7 @@ from ssl_lightning.core.task import Reads
 from ssl_lightning.data.batch import Drawn, RawBatch, drawn_by
 from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.items import ItemSet
-from ssl_lightning.data.labelled import Labelled, Split, only_at
+from ssl_lightning.data.labelled import Labelled, Split
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
 from ssl_lightning.data.plan import Views
 from ssl_lightning.data.position import Position
@@ -267,23 +267,10 @@ class DataModule(Labelled, Position, LightningDataModule):
         other.use_views(views)
         return other
 
-    def labelled_by(self, fraction: float | None, per_class: int | None, seed: int) -> Self:
-        """A copy with the same items that gives out other labels, and shuffles by another seed."""
-        other = copy.copy(self)
-        other._load = self._load  # type: ignore[method-assign]
-        other.label_fraction, other.labels_per_class, other.seed = fraction, per_class, seed
-        return other
-
     def _split(self, split: Split) -> Any:
         if split in ("train", "test"):
             return self.probe_set if split == "train" else self.test_set
         raise UserError(f"split {split!r} is unknown; use 'train' or 'test'")
-
-    def _with_usable_labels(self, items: Any) -> Any:
-        """The training items, -1 for each label that `labelled_indices` does not give out."""
-        if items is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
-            return items
-        return only_at(items, self.labelled_indices("train"))
 
     def _subset(self, items: Any, size: int | None, name: str) -> Tensor:
         whole = size is None or size >= len(items)

@@ -8,7 +8,7 @@ in those).
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,7 @@ class Labelled:
     _sets: tuple[Any, Any, Any] | None
     probe_set: Any
     test_set: Any
+    _load: Any
 
     def read_labels(self, kind: Reads) -> None:
         """Read labels as a task takes them: a class, several labels, numbers, a text. What was read is read anew."""
@@ -124,6 +125,19 @@ class Labelled:
         return labelled_subset(
             strata(self.probe_set, self.label_kind), self.label_fraction, self.labels_per_class, self.seed
         )
+
+    def labelled_by(self, fraction: float | None, per_class: int | None, seed: int) -> Self:
+        """A copy with the same items that gives out other labels, and shuffles by another seed."""
+        other = copy.copy(self)
+        other._load = self._load
+        other.label_fraction, other.labels_per_class, other.seed = fraction, per_class, seed
+        return other
+
+    def _with_usable_labels(self, items: Any) -> Any:
+        """The training items, -1 for each label that `labelled_indices` does not give out."""
+        if items is not self.probe_set or (self.label_fraction is None and self.labels_per_class is None):
+            return items
+        return only_at(items, self.labelled_indices("train"))
 
     def no_targets(self, like: Tensor) -> Tensor:
         """What a batch of one item bears that has no label, on the device of `like`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,6 +57,8 @@ class FeatureCache:
             return None
         try:
             found = _mapped(path)
+        except FileNotFoundError:  # another process has made room just now
+            return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             say(f"The kept features {path} are damaged ({why}); they are computed anew.")
@@ -74,11 +77,9 @@ class FeatureCache:
         if not writable(self.folder):
             say(f"The cache folder {self.folder} cannot be written; features are not kept.")
             return False
-        disk = os.statvfs(self.folder) if hasattr(os, "statvfs") else None
-        free = disk.f_bavail * disk.f_frsize if disk else self.most
-        if bytes_wanted > min(self.most, free - SPARE_BYTES):
-            room = f"{_size(min(self.most, max(0, free - SPARE_BYTES)))} may be used"
-            say(f"Features of {_size(bytes_wanted)} are not kept in {self.folder}: {room} there.")
+        room = min(self.most, max(0, shutil.disk_usage(self.folder).free - SPARE_BYTES))
+        if bytes_wanted > room:
+            say(f"Features of {_size(bytes_wanted)} are not kept in {self.folder}: {_size(room)} may be used there.")
             return False
         watched = _Watched(parts)
         try:

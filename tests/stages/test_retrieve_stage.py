@@ -109,6 +109,14 @@ def test_a_file_and_a_folder_are_queries_and_it_looks_anew(photos: Path) -> None
     assert all(mark == "" for line in told for _, mark in line), "files have no class"
 
 
+def test_without_labels_there_are_neighbours_and_no_measures(photos: Path) -> None:
+    found = go("data.labels=false", "stage.k=2")
+    assert not any(key.startswith("retrieve_") for key in found)
+    assert "baselines" not in found
+    assert {line["same_class"] for line in table("neighbours.csv")} == {""}
+    assert found["near_duplicates"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
