@@ -84,7 +84,7 @@ def test_linear_and_knn_take_each_task(there: Path, task: str, labels: str, keys
 @pytest.mark.parametrize(("task", "labels"), [("regress", "numbers.csv"), ("multilabel", "words.csv")])
 def test_finetune_takes_each_task_and_leaves_what_loads_it(there: Path, task: str, labels: str) -> None:
     name = f"finetune-{task}"
-    words = [f"task={task}", f"data.labels={there}/{labels}", "data.label_fraction=0.5"]
+    words = [f"task={task}", f"data.labels={there}/{labels}", "data.label_fraction=0.5", "stage.picking=0.2"]
     assert go(there, name, "stage=finetune", *words, *SHORT) == 0
     found, main_key = results(there, name), {"regress": "r2", "multilabel": "map"}[task]
     assert found["labels"] == 22  # half of the 43 that are not held out
