@@ -72,6 +72,9 @@ def shrunk(words: list[str], judge: bool = False) -> list[str]:
         extra += ["trainer.max_epochs=1"]
     if trains:
         extra += [f"stage.judge={str(judge).lower()}"]
+    if "stage=label_curve" in words:
+        words = [word for word in words if not word.startswith("stage.finetune.")]
+        extra += ["stage.finetune.epochs=1", "stage.finetune.warmup_epochs=0", "stage.steps=0", "stage.probe.epochs=1"]
     return [*words, *extra, *(["stage.epochs=1"] if set(TUNED) & set(words) else [])]
 
 

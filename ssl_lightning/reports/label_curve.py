@@ -159,28 +159,30 @@ def sentence(found: Sequence[Point], line: str, higher: bool, word: Any, classes
         return f"{count:,} label{'s' * (count != 1)}" + (" a class" if classes else "")
 
     how = "fine-tuned from this run" if line == FINETUNE else "a linear probe on this run"
-    rows = worth(found, line, higher)
-    first = next(
-        (row for row in rows if row["scratch_labels"] != 0.0 and _clear(mine, scratch, row["labels"], sign)), None
-    )
-    if first is None:
+    ahead = [row for row in worth(found, line, higher) if _gain(mine, scratch, row["labels"], sign)[0] > 0]
+    if not ahead:
         most = max(mine)
         beside = f"{word(mine[most].mean)} against {word(scratch[most].mean)} with {size(most)}"
         return f"Pretraining shows no gain over training from scratch at any of these numbers of labels ({beside})."
-    labels, needed = first["labels"], first["scratch_labels"]
+    sure = [row for row in ahead if _gain(mine, scratch, row["labels"], sign)[1]]
+    row = (sure or ahead)[0]
+    labels, needed = row["labels"], row["scratch_labels"]
     told = f"{how}, {size(labels)} give {word(mine[labels].mean)}, from scratch {word(scratch[labels].mean)}"
+    told = f"{told[0].upper()}{told[1:]}."
+    chance = "" if sure else " The seeds differ by as much, so this may be chance: give more of them."
     if needed is None:
-        return f"{told[0].upper()}{told[1:]}. From scratch, {size(max(scratch))} do not reach that."
-    times = f"{first['times']:.1f} times as many" if first["times"] < 10 else f"{first['times']:.0f} times as many"
-    return f"{told[0].upper()}{told[1:]}. They are worth about {size(needed)} from scratch, {times}."
+        return f"{told} From scratch, {size(max(scratch))} do not reach that.{chance}"
+    times = f"{row['times']:.1f} times as many" if row["times"] < 10 else f"{row['times']:.0f} times as many"
+    return f"{told} They are worth about {size(needed)} from scratch, {times}.{chance}"
 
 
-def _clear(mine: Mapping[int, Point], scratch: Mapping[int, Point], labels: int, sign: int) -> bool:
-    """Whether a line is ahead of scratch by more than the bands of both."""
+def _gain(mine: Mapping[int, Point], scratch: Mapping[int, Point], labels: int, sign: int) -> tuple[float, bool]:
+    """(how far a line is ahead of scratch, whether that is beyond its 95 % band, over seeds, which share labels)."""
     if labels not in scratch:
-        return False
-    gain = sign * (mine[labels].mean - scratch[labels].mean)
-    return gain > math.hypot(mine[labels].margin or 0.0, scratch[labels].margin or 0.0)
+        return 0.0, False
+    pairs = zip(mine[labels].values, scratch[labels].values)
+    gain = Point("", labels, tuple(sign * (a - b) for a, b in pairs))
+    return gain.mean, gain.margin is None or gain.mean > gain.margin
 
 
 # ---- the figure

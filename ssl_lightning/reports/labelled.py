@@ -6,9 +6,11 @@ from ssl_lightning.reports import html, names
 from ssl_lightning.reports.charts import Bar, bar_chart
 from ssl_lightning.reports.html import escape
 from ssl_lightning.reports.read import Run
+from ssl_lightning.reports.told import counted
 
 FIGURE = "label_curve"
 MOST = 40  # classes that get a bar
+CELL = "white-space:nowrap;overflow-wrap:normal"
 
 
 def section(run: Run) -> str:
@@ -18,13 +20,22 @@ def section(run: Run) -> str:
     if run.results.get("stage") != "label_curve" or not rows:
         return ""
     metric = str(rows[0].get("metric"))
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", "labels", "mean", "95 % band", "seeds"))
+    head = "".join(
+        f'<th style="width:auto">{escape(name)}</th>' for name in ("", "labels", "mean", "95 % band", "seeds")
+    )
     lines = ""
     for row in rows:
         low, high = (names.value(metric, row[key]) if row.get(key) is not None else "" for key in ("low", "high"))
         band = f"{low} to {high}" if low else ""
-        cells = row.get("name"), row.get("labels"), names.value(metric, row.get("mean")), band, row.get("seeds")
-        lines += f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        cells = (
+            row.get("name"),
+            counted(row.get("labels")),
+            names.value(metric, row.get("mean")),
+            band,
+            row.get("seeds"),
+        )
+        told = "".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in cells)
+        lines += f"<tr>{told}</tr>"
     picture = html.picture(file.read_bytes(), "label curve", classes="wide") if file.is_file() else ""
     shown = f'<figure class="shot">{picture}</figure>' if picture else ""
     return f'<div class="card">{shown}<table class="facts"><tr>{head}</tr>{lines}</table></div>'
@@ -41,4 +52,4 @@ def classes(run: Run) -> str:
     note = f'<p class="note">The {MOST // 2} lowest and highest of {len(scores)}.</p>'
     left = note if len(shown) < len(scores) else ""
     chart = bar_chart([Bar(name, value) for value, name in shown], "Accuracy on each class", percent=True)
-    return f'<div class="card">{left}{chart}</div>'
+    return f'{left}<div class="grid3">{chart}</div>'

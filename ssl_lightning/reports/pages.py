@@ -12,6 +12,7 @@ from ssl_lightning.core.launch import is_main_process
 log = logging.getLogger("ssl_lightning")
 
 FILE = "report.html"
+SHOWN = ("table", "rows", "per_class")  # of results.json: what a page has something to show of, without curves
 
 
 @contextlib.contextmanager
@@ -29,8 +30,7 @@ def write(folder: Path) -> Path | None:
     from ssl_lightning.reports import page, read
 
     run = read.run(folder)
-    table = run.results.get("table") or run.results.get("rows")
-    if not (run.rows or run.parts or run.kept.arrays or table):
+    if not (run.rows or run.parts or run.kept.arrays or any(run.results.get(key) for key in SHOWN)):
         return None
     files.write_atomic(folder / FILE, page.html_of(run))
     return folder / FILE

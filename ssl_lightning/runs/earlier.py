@@ -48,6 +48,8 @@ CORRECTED: dict[str, dict[str, tuple[Any, Any]]] = {
     "imagenet100/simclr": {"data.batch_size": (128, 256)},
     "imagenet100/moco": {"data.batch_size": (128, 256)},
 }
+# Of any run: keys whose default is another since, with the value before and now.
+DEFAULTS: dict[str, tuple[Any, Any]] = {"stage.picking": (0.2, None)}
 ABSENT = object()
 WITHIN = {"views": "data.views", "scheduler": "optimizer.scheduler"}  # where a part stands a second time, as a value
 
@@ -75,6 +77,10 @@ def as_begun(
             if absent and (default or (old and key not in typed)):
                 found = _with(found, key, ABSENT)
                 said += [] if default else [_word(key, before)]
+    for key, (before, now) in DEFAULTS.items():
+        if key not in typed and _get(stored, key) == before and _get(found, key) is now:
+            found = _with(found, key, before)
+            said.append(_word(key, before))
     experiment = (stored.get("choices") or {}).get("experiment") if old else None
     for key, (before, now) in CORRECTED.get(str(experiment), {}).items():
         if key not in typed and _get(stored, key) == before and _get(found, key) == now:

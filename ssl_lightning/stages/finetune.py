@@ -71,7 +71,7 @@ def run(
     mixup: float = 0.0,
     label_smoothing: float = 0.0,
     crop_scale: tuple[float, float] = (0.3, 1.0),
-    picking: float = 0.2,
+    picking: float | None = None,
     probe_first: bool = True,
     task: Task | None = None,
     data_name: str = "",
@@ -93,7 +93,8 @@ def run(
         base_lr: of the head at a global batch of 256, as all rates here.
         layer_decay: of the pretrained network. From scratch all layers learn at the full rate: they all have to.
         mixup, cutmix: alpha of the share's Beta distribution; 0: none. With both each batch has one of the two.
-        picking: share of the labelled training images that is held out to pick the checkpoint; 0 takes the last one.
+        picking: share of the labels that is held out to pick the checkpoint; 0 takes the last one; null: 0.2 of 1,000
+            labels or more, none of fewer.
         task: what labels mean; None: classes.
         data_name: of the data, for the model's card.
         drop_path: rate of stochastic depth in the last block, rising from 0 in the first.
@@ -112,7 +113,7 @@ def run(
     task = need_labels(data, "finetune", task)
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
-    rows, held = picking_split(data, picking)
+    rows, held = picking_split(data, picking, patience)
     if task.whole_items:
         check_whole(judged, data, task)
     views = data.whole_views() if task.whole_items else data.weak_views(crop_scale)
@@ -172,12 +173,12 @@ def run(
 
 
 def check_asked(
-    picking: float, patience: int | None, train: int | str, drop_path: float, trainings: Sequence[Training]
+    picking: float | None, patience: int | None, train: int | str, drop_path: float, trainings: Sequence[Training]
 ) -> None:
     """Raise a UserError for options of which one makes no sense beside another."""
     if not trainings:
         raise UserError("stage.trainings=[] trains nothing; name finetune, from_scratch or both")
-    if patience is not None and not picking:
+    if patience is not None and picking == 0:
         raise UserError("stage.patience looks at the picking split, and stage.picking=0 holds none out; change one")
     if drop_path and train == "head":
         raise UserError("stage.drop_path drops paths of what learns, and stage.train=head lets none; leave one out")

@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from ssl_lightning.core import files, progress
 from ssl_lightning.core.distributed import is_main, world_size
-from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.core.words import METRICS
 from ssl_lightning.data.base import DataModule
@@ -46,19 +44,20 @@ from ssl_lightning.stages.label_jobs import (
     NAMES,
     Job,
     check_lists,
-    check_sizes,
+    distinct,
     jobs_of,
     keep,
     kept,
+    options_of,
     rows_of,
     sizes_of,
     tidy,
 )
 from ssl_lightning.stages.probes import OtherData
+from ssl_lightning.stages.training import share_of
 
 Line = Literal["finetune", "linear", "scratch", "naive"]
 OpenJudged = Callable[..., Judged]
-OWN = ("trainings", "naive")  # options of stage=finetune that the lines decide
 
 
 def run(
@@ -104,8 +103,8 @@ def run(
     second = second_of(other, open_judged, other_data, run, task) if other else None
     if task.whole_items:
         lines = tuple(line for line in lines if line in ("finetune", "scratch"))
+    sizes = distinct(data, sizes, seeds[0])
     jobs = jobs_of(lines, sizes, seeds, second is not None)
-    check_sizes(data, sizes, seeds[0])
     device, settings = device_of(trainer), probe or ProbeSettings()
     own = Probed(data, judged, task, device, settings, rows_of(data, sizes, seeds))
     theirs = Probed(second[1], second[0], task, device, settings, own.rows) if second else None
@@ -138,16 +137,6 @@ def run(
 
 
 # ---- what is asked for
-
-
-def options_of(finetune: Callable[..., Any]) -> dict[str, Any]:
-    """The options of stage=finetune. Raises UserError for those that the lines decide."""
-    found = dict(finetune.keywords) if isinstance(finetune, partial) else {}
-    for name in OWN:
-        default = {"trainings": ("finetune", "from_scratch"), "naive": True}[name]
-        if found.pop(name, default) != default:
-            raise UserError(f"stage.finetune.{name}: what is trained is chosen by stage.lines here; leave it out")
-    return found
 
 
 def second_of(
@@ -192,7 +181,7 @@ def made_of(
 def lengthened(options: Mapping[str, Any], labels: int, steps: int) -> dict[str, Any]:
     """`epochs` so long that a training has at least so many steps; the warm-up keeps its share."""
     epochs, batch = int(options.get("epochs", 60)), int(options.get("batch_size", 64)) * world_size()
-    kept = max(1, labels - round(labels * float(options.get("picking", 0.2))))
+    kept = max(1, labels - round(labels * share_of(options.get("picking"), labels, options.get("patience"))))
     longer = max(epochs, math.ceil(steps / max(1, kept // batch)))
     warmup = float(options.get("warmup_epochs", 5)) * longer / epochs
     return {"epochs": longer, "warmup_epochs": warmup}

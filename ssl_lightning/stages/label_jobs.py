@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from ssl_lightning.core import files, plain_yaml
 from ssl_lightning.core.distributed import broadcast_object, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
+from ssl_lightning.data.broken import say
 from ssl_lightning.runs.folder import writing
 
+OWN = {"trainings": ("finetune", "from_scratch"), "naive": True}  # options of stage=finetune that the lines decide
 NAMES = {
     "finetune": "this run, fine-tuned",
     "linear": "this run, linear",
@@ -77,6 +79,15 @@ class Job:
         return {"line": self.line, "fraction": self.size.fraction, "per_class": self.size.per_class, "seed": self.seed}
 
 
+def options_of(finetune: Callable[..., Any]) -> dict[str, Any]:
+    """The options of stage=finetune. Raises UserError for those that the lines decide."""
+    found = dict(finetune.keywords) if isinstance(finetune, partial) else {}
+    for name, default in OWN.items():
+        if found.pop(name, default) != default:
+            raise UserError(f"stage.finetune.{name}: what is trained is chosen by stage.lines here; leave it out")
+    return found
+
+
 def sizes_of(fractions: Sequence[float] | None, per_class: Sequence[int] | None) -> list[Size]:
     """The numbers of labels, the fewest first."""
     if per_class:
@@ -93,14 +104,16 @@ def check_lists(sizes: Sequence[Size], seeds: Sequence[int], lines: Sequence[str
         raise UserError("stage.seeds names a seed twice, which would count it twice; leave one out")
 
 
-def check_sizes(data: DataModule, sizes: Sequence[Size], seed: int) -> None:
-    """Raise a UserError for two sizes that are the same number of labels."""
-    counts = {size.words: len(rows_at(data, size, seed)) for size in sizes}
-    for first, second in zip(counts, list(counts)[1:]):
-        if counts[first] == counts[second]:
-            raise UserError(
-                f"{first} and {second} are both {counts[first]} labels of these data; leave one of the two out"
-            )
+def distinct(data: DataModule, sizes: Sequence[Size], seed: int) -> list[Size]:
+    """The sizes without those that are no more labels of these data than the one before; a line says which."""
+    found: list[tuple[int, Size]] = []
+    for size in sizes:
+        count = len(rows_at(data, size, seed))
+        if found and count <= found[-1][0]:
+            say(f"{found[-1][1].words} and {size.words} are both {count} labels of these data: once is enough.")
+            continue
+        found.append((count, size))
+    return [size for _, size in found]
 
 
 def jobs_of(lines: Sequence[str], sizes: Sequence[Size], seeds: Sequence[int], second: bool) -> list[Job]:

@@ -36,6 +36,7 @@ from ssl_lightning.stages.common import MakeTrainer, need_finite
 from ssl_lightning.tasks.finetuner import Finetuner
 
 LOOK_AT_MOST = 10_000  # labelled files that are decoded once to see whether they can be
+PICKING, ENOUGH = 0.2, 1000  # share of the labels that is held out to pick on; from how many labels on
 LOOKS = 20  # how often the checkpoint is judged on the held-out split, and saved
 
 
@@ -98,9 +99,21 @@ class LabelledData(DataModule):
         return [self._eval_loader(self.test_set, torch.arange(len(self.test_set)))]
 
 
-def picking_split(data: DataModule, share: float) -> tuple[Tensor, Tensor]:
+def share_of(picking: float | None, labels: int, patience: int | None = None) -> float:
+    """The share of so many labels that is held out to pick on; None: a fifth, and of few labels none.
+
+    Of few labels a fifth is too much to do without, and too little to tell one look from the next. Patience asks for a
+    split, however small.
+    """
+    if picking is not None:
+        return picking
+    return PICKING if labels >= ENOUGH or patience is not None else 0.0
+
+
+def picking_split(data: DataModule, picking: float | None, patience: int | None = None) -> tuple[Tensor, Tensor]:
     """The labelled training rows as (train on, pick on): seeded, stratified; a class of one label is trained on."""
     rows = readable(data, data.labelled_indices("train"))
+    share = share_of(picking, len(rows), patience)
     if share == 0:
         return rows, rows[:0]
     kept, held = split(strata(data.probe_set, data.label_kind)[rows], share, data.seed)

@@ -140,3 +140,12 @@ def test_an_export_from_before_there_were_formats_is_done(tmp_path: Path) -> Non
     assert as_begun(old, now) == (old, [])
     more = {"stage": {**now["stage"], "formats": ["onnx"]}}
     assert differences(as_begun(old, more, ["stage.formats=[onnx]"])[0], old)
+
+
+def test_a_run_keeps_a_default_that_is_another_since() -> None:
+    """Unless the command line names it."""
+    stored = {"stage": {"picking": 0.2}, "data": {"eval_resize": None}}
+    config = {"stage": {"picking": None}, "data": {"eval_resize": None}}
+    assert as_begun(stored, config) == ({**config, "stage": {"picking": 0.2}}, ["stage.picking=0.2"])
+    assert as_begun(stored, config, ["stage.picking=null"]) == (config, [])
+    assert as_begun({}, config) == (config, [])

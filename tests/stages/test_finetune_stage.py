@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 def go(tmp_path: Path, data: TinyData, **arguments: object) -> dict[str, object]:
     run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
-    given = {"epochs": 12, "batch_size": 16, "base_lr": 0.1, "warmup_epochs": 1, **arguments}
+    given = {"epochs": 12, "batch_size": 16, "base_lr": 0.1, "warmup_epochs": 1, "picking": 0.2, **arguments}
     return finetune.run(judged(run), data, a_trainer(tmp_path), folder, 0, **given)
 
 
@@ -190,6 +190,19 @@ def test_the_head_begins_as_a_probe_on_the_rows_it_is_trained_on(tmp_path: Path)
     probe = probe_grid(train.x, train.labels, train.x, train.labels, Classify.of(3), ProbeSettings(batch_size=48))
     x = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(module.eval()(x), backbone(x) @ probe.weight.T + probe.bias)
+
+
+def test_of_few_labels_none_is_held_out_unless_one_asks(tmp_path: Path) -> None:
+    """A tenth of a hundred cannot tell one checkpoint from the next, and is missed in training."""
+    data = TinyData(train=1200)
+    sizes = {n: [len(part) for part in training.picking_split(TinyData(train=1200, label_fraction=n / 1200), None)]
+             for n in (60, 999, 1200)}  # fmt: skip
+    assert sizes == {60: [60, 0], 999: [999, 0], 1200: [960, 240]}
+    few = TinyData(labels_per_class=20)
+    assert [len(part) for part in training.picking_split(few, None, patience=3)] == [48, 12]
+    assert [len(part) for part in training.picking_split(data, 0.0)] == [1200, 0]
+    found = go(tmp_path, few, epochs=1, picking=None)
+    assert "last checkpoint, tested once" in found["protocol"]["finetune"]
 
 
 def test_one_label_per_class_takes_the_last_checkpoint(tmp_path: Path) -> None:

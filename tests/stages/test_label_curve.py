@@ -220,9 +220,11 @@ def test_the_verdict_in_words() -> None:
     )
     told = curve.sentence(curve.points([*at("linear", (10, 0.9)), *at("scratch", (10, 0.3))]), "linear", True, word)
     assert told.endswith("From scratch, 10 labels do not reach that.")
-    told = curve.sentence(
-        curve.points([*at("finetune", (10, 0.3)), *at("scratch", (10, 0.31))]), "finetune", True, word
-    )
+    few = [{"line": "finetune", "labels": 10, "score": s} for s in (0.3, 0.5)]
+    told = curve.sentence(curve.points([*few, *at("scratch", (10, 0.3))]), "finetune", True, word)
+    assert told.endswith("do not reach that. The seeds differ by as much, so this may be chance: give more of them.")
+    worse = curve.points([*at("finetune", (10, 0.3)), *at("scratch", (10, 0.31))])
+    told = curve.sentence(worse, "finetune", True, word)
     assert told.startswith("Pretraining shows no gain over training from scratch")
     assert "30.0 % against 31.0 % with 10 labels" in told
 
@@ -289,10 +291,15 @@ def test_what_the_curve_varies_itself() -> None:
     with pytest.raises(UserError, match=r"sets data\.label_fraction itself"):
         build.check(compose(["stage=label_curve", "ckpt=x.pt", "data.label_fraction=0.1"]))
     with pytest.raises(UserError, match=r"stage\.finetune\.naive: what is trained is chosen by stage\.lines"):
-        label_curve.options_of(partial(finetuned, naive=False))
-    same = TinyData(train=30)
-    with pytest.raises(UserError, match=r"0\.01 and 0\.02 are both 3 labels of these data"):
-        label_jobs.check_sizes(same, label_jobs.sizes_of((0.01, 0.02), None), 0)
+        label_jobs.options_of(partial(finetuned, naive=False))
+
+
+def test_sizes_that_are_the_same_labels_are_one(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = label_jobs.sizes_of((0.01, 0.02, 0.5), None)
+    found = label_jobs.distinct(TinyData(train=30), sizes, 0)
+    assert [size.fraction for size in found] == [0.01, 0.5]
+    told = capsys.readouterr()
+    assert "0.01 and 0.02 are both 3 labels of these data" in told.out + told.err
 
 
 def test_another_seed_begins_with_other_random_weights(tmp_path: Path) -> None:

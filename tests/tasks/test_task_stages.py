@@ -84,7 +84,7 @@ def test_linear_and_knn_take_each_task(there: Path, task: str, labels: str, keys
 @pytest.mark.parametrize(("task", "labels"), [("regress", "numbers.csv"), ("multilabel", "words.csv")])
 def test_finetune_takes_each_task_and_leaves_what_loads_it(there: Path, task: str, labels: str) -> None:
     name = f"finetune-{task}"
-    words = [f"task={task}", f"data.labels={there}/{labels}", "data.label_fraction=0.5"]
+    words = [f"task={task}", f"data.labels={there}/{labels}", "data.label_fraction=0.5", "stage.picking=0.2"]
     assert go(there, name, "stage=finetune", *words, *SHORT) == 0
     found, main_key = results(there, name), {"regress": "r2", "multilabel": "map"}[task]
     assert found["labels"] == 22  # half of the 43 that are not held out
@@ -186,3 +186,14 @@ def test_pretraining_ends_with_the_verdict_of_the_task(there: Path, capsys: pyte
     found = results(there, "pretrained")
     assert {"knn_r2", "linear_r2", "linear_mae", "quality"} <= found.keys()
     assert {"knn_r2", "linear_r2"} <= found["baselines"]["random_init"].keys()
+
+
+def test_a_label_curve_of_numbers_draws_their_own_metric(there: Path) -> None:
+    words = ["stage=label_curve", "task=regress", f"data.labels={there}/numbers.csv", "stage.fractions=[0.4,0.9]"]
+    words += ["stage.seeds=[0]", "stage.steps=0", "stage.finetune.epochs=1", "stage.finetune.warmup_epochs=0"]
+    assert go(there, "curve-regress", *words, "stage.probe.epochs=1") == 0
+    found = results(there, "curve-regress")
+    assert {row["metric"] for row in found["table"]} == {"r2"}
+    assert {row["line"] for row in found["table"]} == {"finetune", "linear", "scratch", "naive"}
+    assert found["metric"] == {"name": "r2", "higher_is_better": True}
+    assert (there / "curve-regress" / "label_curve.png").is_file()

@@ -461,3 +461,16 @@ def test_it_is_trained_on_whole_recordings(there: Path, monkeypatch: pytest.Monk
     rows = [("ab"[i % 2], speaker) for i, speaker in enumerate(SPEAKERS)]
     assert fine_tune(there, "views", rows, *APART, "stage.picking=0", "stage.crop_scale=[0.2,0.4]") == 0
     assert set(asked) == {(1.0, 1.0)}
+
+
+def test_a_label_curve_of_texts_has_no_line_of_a_linear_probe(there: Path) -> None:
+    rows = [("ab" if i % 2 else "b", speaker) for i, speaker in enumerate(SPEAKERS)]
+    files = sorted(path.name for path in (there / "r").glob("*.wav"))
+    write(there / "lc.csv", [("path", "text", "speaker"), *((f, *row) for f, row in zip(files, rows, strict=True))])
+    words = [*WORDS, f"data.root={there}/r", f"data.labels={there}/lc.csv", "data.label_column=text", *APART]
+    words += ["stage=label_curve", f"ckpt={there}/a", "task=transcribe", "stage.fractions=[0.4,0.9]", "stage.steps=0"]
+    words += ["stage.seeds=[0]", "stage.finetune.epochs=1", "stage.finetune.warmup_epochs=0"]
+    assert main([*words, "stage.finetune.batch_size=8", f"runs_dir={there}", "name=lc"]) == 0
+    found = result(there, "lc")
+    assert {row["line"] for row in found["table"]} == {"finetune", "scratch"}
+    assert {row["metric"] for row in found["table"]} == {"cer"}
