@@ -109,6 +109,7 @@ _STAGES = (
     "finetune",
     "detect",
     "segment",
+    "attention",
     "embed",
     "export",
     "compare",

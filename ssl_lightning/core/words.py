@@ -18,6 +18,7 @@ KINDS = {
     "finetune": "fine-tuned",
     "detect": "detection",
     "segment": "segmentation",
+    "attention": "attention",
 }
 METRICS = {
     "top1": "",
@@ -28,11 +29,24 @@ METRICS = {
     "map_50": "mAP50",
     "map_75": "mAP75",
     "miou": "mIoU",
+    "jaccard": "Jaccard",
     "cer": "CER",
     "wer": "WER",
 }
 SECOND = ("top5", "rmse")  # stay in results.json
-SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75")  # fractions, shown in percent
+SHARES = (
+    "top1",
+    "top5",
+    "accuracy",
+    "map",
+    "miou",
+    "jaccard",
+    "f1",
+    "cer",
+    "wer",
+    "50",
+    "75",
+)  # fractions, shown in percent
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 

@@ -23,6 +23,7 @@ STAGES = {
     "finetune": "Fine-tuning",
     "detect": "Detection",
     "segment": "Segmentation",
+    "attention": "Attention",
     "embed": "Embedding",
 }
 KINDS = {
@@ -31,6 +32,7 @@ KINDS = {
     "finetune": "Fine-tuned",
     "detect": "Detection",
     "segment": "Segmentation",
+    "attention": "Attention",
 }
 BASELINES = {
     "random_init": "Random weights",
