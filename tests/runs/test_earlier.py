@@ -29,6 +29,7 @@ WHOSE = [
     DataModule,
     Folder,
     Folder,
+    Folder,
     OptimizerRecipe,
     View,
     SupConLoss,
