@@ -42,8 +42,8 @@ CHOICES = {
         lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon
         supervised swav tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 coco folder shapes stl10 tones voc",
-    "stage": """detect doctor embed export finetune knn label_curve linear predict pretrain quality retrieve segment
-        transfer""",
+    "stage": """attention detect doctor embed export finetune knn label_curve linear predict pretrain quality retrieve
+        segment transfer""",
     "task": "classify detect multilabel regress segment transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",

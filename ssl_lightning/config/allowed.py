@@ -103,7 +103,7 @@ TEACHER = Slot("ssl_lightning.parts.ema_teacher.EMATeacher", {"ssl_lightning.par
 TASK = Slot("ssl_lightning.core.task.Task", {"ssl_lightning.tasks.": ALL})
 PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightning.evaluation.linear_probe": ALL})
 _TRAINING = ("pretrain", "finetune", "detect", "segment", "label_curve")
-_EVALUATING = ("knn", "linear", "retrieve", "quality", "transfer", "predict", "embed", "export")
+_EVALUATING = ("knn", "linear", "retrieve", "quality", "transfer", "attention", "predict", "embed", "export")
 _STAGES = (*_TRAINING, *_EVALUATING, "compare", "doctor", "report")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 

@@ -68,7 +68,7 @@ _OURS = {
         noise_p mix_p resize_p mix time_mask freq_mask same""",
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path DropPath.rate average Average.decay holdout picking WMSELoss.eps",
-    UP_TO_ONE: """label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale
+    UP_TO_ONE: """mass label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale
         TiCoLoss.beta crop""",
     Range(-100, 0): "level",  # dB of full scale
     Range(0, 0.5): "hue",

@@ -32,6 +32,7 @@ STAGES = {
     "label_curve": "Labels",
     "detect": "Detection",
     "segment": "Segmentation",
+    "attention": "Attention",
     "embed": "Embedding",
     "predict": "Prediction",
 }
@@ -45,14 +46,16 @@ KINDS = {
     "retrieve": "retrieval",
     "detect": "detection",
     "segment": "segmentation",
+    "attention": "attention",
 }
 METRICS = {"top1": "", "balanced_accuracy": "balanced", "map": "mAP", "macro_f1": "F1", "auroc": "AUROC", "r2": "R2"}
 METRICS |= {"mae": "MAE", "cer": "CER", "wer": "WER"}
 METRICS |= {"recall": "recall", "precision": "precision"}
-METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU"}
+METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU", "jaccard": "Jaccard"}
 SECOND = ("top5", "rmse")  # stay in results.json
 # Fractions, shown in percent.
 SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75", "recall", "precision")
+SHARES += ("jaccard",)
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 

@@ -115,6 +115,8 @@ class VOC(DataModule):
         return self.label_kind != BOXES or (home / ANNOTATIONS / f"{first}.xml").exists()
 
     def _held_out(self, home: Path) -> tuple[list[str], list[str]]:
+        if self.label_kind == MASKS and not (home / MASK_FILES).is_dir():
+            raise UserError(f"{home} has no masks: there is no folder {MASK_FILES}")
         names = sorted(p.stem for p in (home / IMAGES).iterdir() if p.suffix in EXTENSIONS)
         if self.label_kind == MASKS:
             names = [name for name in names if (home / MASK_FILES / f"{name}.png").exists()]

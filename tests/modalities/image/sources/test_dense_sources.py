@@ -1,6 +1,7 @@
 """Boxes and masks from Pascal VOC's layout, COCO's json, a folder of masks, and the generator of shapes."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,6 @@ def test_voc_lists_by_name_and_without_lists(voc: Path, capsys: pytest.CaptureFi
     data = VOC(voc / "VOCdevkit", train=["trainval"], test="val", image_size=16)
     assert len(data.train_set) == 4
     assert "2 images are trained and evaluated on" in capsys.readouterr().err
-    import shutil
-
     shutil.rmtree(voc / "VOCdevkit/VOC2007/ImageSets")
     data = reading(VOC(voc, test_fraction=0.34, image_size=16), "boxes")
     assert (len(data.train_set), len(data.test_set)) == (4, 2)
@@ -142,6 +141,10 @@ def test_what_is_absent_is_named(voc: Path) -> None:
     (home / "JPEGImages/1.jpg").unlink()
     with pytest.raises(UserError, match=r"lacks 1 listed image \(1\)"):
         len(VOC(home, image_size=16).train_set)
+    shutil.rmtree(home / "ImageSets/Segmentation")
+    shutil.rmtree(home / "SegmentationClass")
+    with pytest.raises(UserError, match="there is no folder SegmentationClass"):
+        len(reading(VOC(home, image_size=16), "masks").train_set)
     with pytest.raises(UserError, match="no list trainvall"):
         len(VOC(home, train="trainvall", test="val", image_size=16).train_set)
     with pytest.raises(UserError, match="no folder JPEGImages"):
