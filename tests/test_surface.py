@@ -30,8 +30,8 @@ ROOMS = {
     "parts": """Center ColorBins EMATeacher Queue SinkhornCenter Teacher block_mask cut_tiles patchify spherical_kmeans
         unpatchify""",
     "optim": "Constant LARS OptimizerRecipe WarmupCosine",
-    "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView STL10 Shapes View
-        Views""",
+    "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView Operation STL10
+        Shapes View Views""",
     "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView
         LogMel Tones""",
 }
