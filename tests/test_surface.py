@@ -41,7 +41,7 @@ CHOICES = {
         lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon swav
         tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
-    "stage": "doctor embed export finetune knn linear pretrain",
+    "stage": "doctor embed export finetune invariance knn linear pretrain",
     "task": "classify multilabel regress transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",

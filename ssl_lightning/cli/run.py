@@ -26,7 +26,7 @@ from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
 # Stages that look anew each time, whatever their folder holds.
-ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report"))
+ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report", "invariance"))
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]

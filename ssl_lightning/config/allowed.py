@@ -106,7 +106,7 @@ SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.sch
 TEACHER = Slot("ssl_lightning.parts.ema_teacher.EMATeacher", {"ssl_lightning.parts.ema_teacher": ALL}, inside=True)
 TASK = Slot("ssl_lightning.core.task.Task", {"ssl_lightning.tasks.": ALL})
 PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightning.evaluation.linear_probe": ALL})
-_STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export", "compare", "doctor", "report")
+_STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export", "compare", "doctor", "report", "invariance")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
 SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)

@@ -58,6 +58,7 @@ _OURS = {
         MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high
         AudioDataModule.low AudioDataModule.high Page.items""",
     Range(0, 4): "strength",
+    Range(10): "run.items",
     Range(0, 180): "degrees",
     Range(0, 10): "StainJitter.bias",
     Range(0, 1e6): "alpha",

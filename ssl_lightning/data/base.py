@@ -132,6 +132,10 @@ class DataModule(Labelled, Position, LightningDataModule):
         """A picture of one view of one item, bytes (H, W, 3); None where there is none."""
         return None
 
+    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        """What a generator knows of the items at these rows (N,): numbers (N,) or (N, K), classes int64; here none."""
+        return {}
+
     def place(self, items: Any, device: torch.device) -> Any:
         """The items of training, on the device where that saves their transfer."""
         return items

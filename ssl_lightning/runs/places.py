@@ -18,7 +18,7 @@ from ssl_lightning.core.errors import UserError, nearest
 FILES = (
     r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
     r"features_\w+\.(npz|parquet)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
-    r"compare\.(html|csv)|texts\.csv",
+    r"compare\.(html|csv)|invariance\.(html|csv)|texts\.csv",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )
 FOLDERS = r"checkpoints|pictures|wandb|tensorboard|lightning_logs|\.submitit"

@@ -1,0 +1,116 @@
+"""stage=invariance: what the features keep of factors that are known, for one run or several side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_lightning.core import progress
+from ssl_lightning.core.distributed import is_main
+from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.words import named_baseline
+from ssl_lightning.data.base import DataModule
+from ssl_lightning.evaluation.features import Features, extract
+from ssl_lightning.evaluation.judge import random_features
+from ssl_lightning.evaluation.readout import Readout, read_factor
+from ssl_lightning.reports import invariance
+from ssl_lightning.reports.pages import quietly
+from ssl_lightning.reports.run_files import find
+from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.stages.common import (
+    Judged,
+    MakeTrainer,
+    Stopwatch,
+    calibration_batches,
+    device_of,
+    need_finite,
+    open_backbone,
+    report,
+    same_items,
+)
+
+FED = ("image_size", "mean", "std", "eval_resize", "sample_rate", "length")  # of a card: how a network is fed
+
+
+def run(
+    judged: Judged,
+    data: DataModule,
+    trainer: MakeTrainer,
+    run: RunFolder,
+    runs: str | list[str] | None = None,
+    items: int = 5000,
+) -> dict[str, Any]:
+    """Reads each factor linearly (ridge regression) from frozen features, and from random weights and naive features.
+
+    The factors are those that the data's generator knows (`data=shapes`: class, colour, size, position, rotation,
+    texture; `data=tones`: class, melody, pitch ...). Writes `invariance.csv`, `invariance.png` and `invariance.html`.
+
+    Args:
+        runs: folders of further runs to set beside `ckpt`, trained on the same data; patterns, too.
+        items: training items to read from, and test items to read on, at most.
+
+    Raises:
+        UserError: the data know no factors, or a run is fed otherwise than the first.
+    """
+    watch, device = Stopwatch(), device_of(trainer)
+    same_items(judged, data)
+    rows = tuple(torch.arange(min(items, len(found))) for found in (data.probe_set, data.test_set))
+    known = data.factors("train", rows[0]), data.factors("test", rows[1])
+    if not known[0]:
+        raise UserError("these data know no factors of their items: stage=invariance takes data=shapes and data=tones")
+    others = [open_backbone(path, {}) for path in (find(runs) if runs else [])]
+    for other in others:
+        _same_feed(judged, other)
+    columns: dict[str, dict[str, Readout]] = {}
+    for name, one in _named([judged, *others]).items():
+        progress.say(f"reading {len(known[0])} factors from {name}")
+        features = tuple(_features(one, data, split, some, device) for split, some in zip(("train", "test"), rows))
+        need_finite(("train", features[0]), ("test", features[1]), noun=data.noun)
+        columns[name] = _read((features[0].x, features[1].x), known, data.seed)
+    loaders = data.eval_loader("train", rows[0]), data.eval_loader("test", rows[1])
+    random = random_features(judged.random.to(device), calibration_batches(data), *loaders, device)
+    columns[named_baseline("random_init")] = _read((random[0].x, random[1].x), known, data.seed)
+    naive = data.naive_features("train", rows[0]), data.naive_features("test", rows[1])
+    columns[named_baseline(data.naive_name)] = _read(naive, known, data.seed)
+    data.teardown("predict")
+    words = invariance.verdict(columns, 1 + len(others))
+    if is_main():
+        with quietly("the chart of invariance"):
+            invariance.write(columns, words, run.path)
+    kept = {name: {factor: round(one.kept, 4) for factor, one in found.items()} for name, found in columns.items()}
+    files = [str(run.path / f"invariance.{end}") for end in ("csv", "png", "html")]
+    return report(judged, watch, verdict=words, kept=kept, protocol={"readout": _protocol(rows)}, files=files)
+
+
+def _protocol(rows: tuple[Tensor, ...]) -> str:
+    return f"ridge regression, penalty chosen on a fifth of {len(rows[0])} training items, {len(rows[1])} test items"
+
+
+def _features(one: Judged, data: DataModule, split: Any, rows: Tensor, device: torch.device) -> Features:
+    return extract(one.backbone.to(device), data.eval_loader(split, rows), device)
+
+
+def _read(features: tuple[Tensor, Tensor], known: tuple[dict[str, Tensor], ...], seed: int) -> dict[str, Readout]:
+    train, test = features
+    return {name: read_factor(train, known[0][name], test, known[1][name], seed) for name in known[0]}
+
+
+def _same_feed(first: Judged, other: Judged) -> None:
+    for key in FED:
+        if first.card.get(key) != other.card.get(key):
+            raise UserError(
+                f"{other.ref} was trained with data.{key}={other.card.get(key)} and {first.ref} with "
+                f"{first.card.get(key)}: compare runs that are fed alike"
+            )
+
+
+def _named(found: list[Judged]) -> dict[str, Judged]:
+    """By the names of their runs; with a number where two have the same."""
+    names: dict[str, Judged] = {}
+    for one in found:
+        path = Path(one.ref)
+        name = path.name if path.is_dir() else path.parent.name or path.name
+        name = name if name not in names else f"{name} ({len(names) + 1})"
+        names[name] = one
+    return names
