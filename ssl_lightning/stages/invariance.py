@@ -18,6 +18,7 @@ from ssl_lightning.reports import invariance
 from ssl_lightning.reports.pages import quietly
 from ssl_lightning.reports.run_files import find
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.runs.places import find_run
 from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
@@ -59,7 +60,7 @@ def run(
     known = data.factors("train", rows[0]), data.factors("test", rows[1])
     if not known[0]:
         raise UserError("these data know no factors of their items: stage=invariance takes data=shapes and data=tones")
-    others = [open_backbone(path, {}) for path in (find(runs) if runs else [])]
+    others = [open_backbone(path, {}) for path in _beside(judged, runs)]
     for other in others:
         _same_feed(judged, other)
     columns: dict[str, dict[str, Readout]] = {}
@@ -81,6 +82,13 @@ def run(
     kept = {name: {factor: round(one.kept, 4) for factor, one in found.items()} for name, found in columns.items()}
     files = [str(run.path / f"invariance.{end}") for end in ("csv", "png", "html")]
     return report(judged, watch, verdict=words, kept=kept, protocol={"readout": _protocol(rows)}, files=files)
+
+
+def _beside(judged: Judged, runs: str | list[str] | None) -> list[Path]:
+    """The folders of the further runs, without the one that is looked at anyway."""
+    own = find_run(judged.ref)
+    found = find(runs, least=1) if runs else []
+    return [path for path in found if own is None or path.resolve() != own.resolve()]
 
 
 def _protocol(rows: tuple[Tensor, ...]) -> str:

@@ -22,8 +22,9 @@ def test_a_number_that_is_there_is_read_and_noise_is_not() -> None:
     found = read_factor(x, x @ weight + 3, other, other @ weight + 3)
     assert found.score == pytest.approx(1.0, abs=1e-3)
     assert found.kept == found.score
-    half = read_factor(x, x[:, 0] + torch.randn(400), other, other[:, 0] + torch.randn(300))
-    assert half.score == pytest.approx(0.5, abs=0.12)
+    many, more = torch.randn(4000, 8), torch.randn(4000, 8)
+    half = read_factor(many, many[:, 0] + torch.randn(4000), more, more[:, 0] + torch.randn(4000))
+    assert half.score == pytest.approx(0.5, abs=0.06)
     none = read_factor(x, torch.randn(400), other, torch.randn(300))
     assert none.score < 0.05
     assert none.kept < 0.05

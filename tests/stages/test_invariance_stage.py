@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
@@ -15,6 +16,7 @@ from ssl_lightning.modalities.audio.tones import CLASSES, render
 from ssl_lightning.modalities.image.sources import shapes_render
 from ssl_lightning.modalities.image.sources.shapes import Shapes
 from ssl_lightning.reports import invariance as charts
+from ssl_lightning.runs import places
 from ssl_lightning.stages import invariance
 from tests.stages.tiny_run import TinyData, a_folder, a_run, a_trainer, judged
 
@@ -57,16 +59,17 @@ def test_those_of_tones_too() -> None:
 
 def test_a_run_beside_another(tmp_path: Path) -> None:
     ours, theirs = a_run(tmp_path / "ours"), a_run(tmp_path / "<script>", seed=9)
+    (theirs / "config.yaml").write_text(places.HEADER + yaml.safe_dump({key: {} for key in places.KEYS}))
     folder = a_folder(tmp_path / "out")
     data = shapes()
-    found = invariance.run(judged(ours), data, a_trainer(tmp_path), folder, runs=[str(theirs)], items=200)
+    found = invariance.run(judged(ours), data, a_trainer(tmp_path), folder, runs=[str(theirs), str(theirs)], items=200)
     assert list(found["kept"]) == ["ours", "<script>", "random weights", "raw pixels"]
     rows = torch.arange(200), torch.arange(120)
     raw = [data.raw_pixels(split, some) for split, some in zip(("train", "test"), rows)]  # type: ignore[arg-type]
     known = [data.factors(split, some)["colour"] for split, some in zip(("train", "test"), rows)]  # type: ignore[arg-type]
     wanted = read_factor(raw[0], known[0], raw[1], known[1])
     assert found["kept"]["raw pixels"]["colour"] == pytest.approx(wanted.kept, abs=1e-4)
-    table = list(csv.DictReader((folder.path / "invariance.csv").open()))
+    table = list(csv.DictReader((folder.path / "invariance.csv").read_text().splitlines()))
     assert len(table) == 4 * 6
     assert (folder.path / "invariance.png").stat().st_size > 5000
     page = (folder.path / "invariance.html").read_text()
