@@ -13,7 +13,7 @@ from ssl_lightning.core.words import named_baseline
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation.features import Features, extract
 from ssl_lightning.evaluation.judge import random_features
-from ssl_lightning.evaluation.readout import Readout, read_factor
+from ssl_lightning.evaluation.readout import Readout, read_factors
 from ssl_lightning.reports import invariance
 from ssl_lightning.reports.pages import quietly
 from ssl_lightning.reports.run_files import find
@@ -100,8 +100,7 @@ def _features(one: Judged, data: DataModule, split: Any, rows: Tensor, device: t
 
 
 def _read(features: tuple[Tensor, Tensor], known: tuple[dict[str, Tensor], ...], seed: int) -> dict[str, Readout]:
-    train, test = features
-    return {name: read_factor(train, known[0][name], test, known[1][name], seed) for name in known[0]}
+    return read_factors(features[0], known[0], features[1], known[1], seed)
 
 
 def _same_feed(first: Judged, other: Judged) -> None:

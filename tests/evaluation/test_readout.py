@@ -2,13 +2,23 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from ssl_lightning.evaluation.readout import RIDGES, Readout, _solved, read_factor
+from ssl_lightning.evaluation.readout import RIDGES, Readout, _solved, read_factors
+
+
+def read_factor(x: Tensor, y: Tensor, other: Tensor, z: Tensor) -> Readout:
+    """One factor, beside another that wants another penalty: neither may change the other."""
+    noise, more = torch.randn(len(x), 3), torch.randn(len(other), 3)
+    found = read_factors(x, {"noise": noise, "it": y}, other, {"noise": more, "it": z})
+    alone = read_factors(x, {"it": y}, other, {"it": z})
+    assert alone["it"].score == pytest.approx(found["it"].score, abs=1e-9)
+    return found["it"]
 
 
 def test_ridge_equals_the_normal_equations() -> None:
     x, y, other = torch.randn(40, 5).double(), torch.randn(40, 2).double(), torch.randn(7, 5).double()
-    for ridge, found in zip(RIDGES, _solved(x, y, other), strict=True):
+    for ridge, found in zip(RIDGES, _solved(x, y, other, RIDGES), strict=True):
         mean, shift = x.mean(0), y.mean(0)
         weight = torch.linalg.solve(
             (x - mean).T @ (x - mean) / 40 + ridge * torch.eye(5).double(), (x - mean).T @ (y - shift) / 40

@@ -10,7 +10,7 @@ import yaml
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.evaluation.readout import Readout, read_factor
+from ssl_lightning.evaluation.readout import Readout, read_factors
 from ssl_lightning.modalities.audio.sources import Tones
 from ssl_lightning.modalities.audio.tones import CLASSES, render
 from ssl_lightning.modalities.image.sources import shapes_render
@@ -67,7 +67,7 @@ def test_a_run_beside_another(tmp_path: Path) -> None:
     rows = torch.arange(200), torch.arange(120)
     raw = [data.raw_pixels(split, some) for split, some in zip(("train", "test"), rows)]  # type: ignore[arg-type]
     known = [data.factors(split, some)["colour"] for split, some in zip(("train", "test"), rows)]  # type: ignore[arg-type]
-    wanted = read_factor(raw[0], known[0], raw[1], known[1])
+    wanted = read_factors(raw[0], {"colour": known[0]}, raw[1], {"colour": known[1]})["colour"]
     assert found["kept"]["raw pixels"]["colour"] == pytest.approx(wanted.kept, abs=1e-4)
     table = list(csv.DictReader((folder.path / "invariance.csv").read_text().splitlines()))
     assert len(table) == 4 * 6

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2103.06695) and the masks of SpecAugment (Park et al. 2019
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_lightning.core.counter import uniform
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.plan import Views
-from ssl_lightning.modalities.audio.strength import scaled
+from ssl_lightning.modalities.audio.strength import keys_of, scaled, switched_off
 
 MOST_STRENGTH = 4.0
 MOST_MASKS = 16
@@ -128,6 +128,11 @@ class AudioViews(Views):
         """One entry per view of a clip, global ones first."""
         kinds = [view for view in (self.global_1, self.global_2, self.local) if view is not None]
         return [scaled(view, self.strength) for view in kinds for _ in range(view.count)]
+
+    def without(self) -> dict[str, Views]:
+        kinds = {name: view for name in ("global_1", "global_2", "local") if (view := getattr(self, name)) is not None}
+        keys = dict.fromkeys(key for view in kinds.values() for key in keys_of(view))
+        return {key: replace(self, **{n: switched_off(view, key) for n, view in kinds.items()}) for key in keys}  # type: ignore[arg-type]
 
     def roles(self) -> tuple[str, ...]:
         """ "global" or "local" for each entry of `list`."""

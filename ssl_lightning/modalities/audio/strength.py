@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +31,26 @@ def scaled(view: AudioView, strength: float) -> AudioView:
         changed[name] = tuple(min(4.0, bound**strength) for bound in getattr(view, name))
     for name in ("noise_p", "mix_p", "mix", "time_mask", "freq_mask"):
         changed[name] = min(1.0, getattr(view, name) * strength)
-    found = copy.copy(view)  # not `replace`: a local view would become shorter again
-    for name, value in changed.items():
+    return changed_in(view, changed)
+
+
+def changed_in(view: AudioView, values: Mapping[str, Any]) -> AudioView:
+    """A copy with other values. Not by `replace`: a local view would become shorter again."""
+    found = copy.copy(view)
+    for name, value in values.items():
         object.__setattr__(found, name, value)
     return found
+
+
+OFF: dict[str, Any] = {"crop": (1.0, 1.0), "speed": (1.0, 1.0), "gain": (0.0, 0.0)}
+OFF |= {"noise_p": 0.0, "mix_p": 0.0, "resize_p": 0.0, "time_masks": 0, "freq_masks": 0}
+
+
+def switched_off(view: AudioView, key: str) -> AudioView:
+    """`view` without what one key of OFF draws."""
+    return changed_in(view, {key: OFF[key]})
+
+
+def keys_of(view: AudioView) -> list[str]:
+    """The keys of OFF that have an effect on this view."""
+    return [key for key, off in OFF.items() if getattr(view, key) != off]

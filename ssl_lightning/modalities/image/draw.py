@@ -6,7 +6,7 @@ RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a w
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.plan import Views as Plan
 from ssl_lightning.modalities.image import operation
 from ssl_lightning.modalities.image.operation import Operation
-from ssl_lightning.modalities.image.strength import scaled
+from ssl_lightning.modalities.image.strength import keys_of, scaled, switched_off
 
 MOST_STRENGTH = 4.0
 TRIES = 10  # RandomResizedCrop's, before it takes the whole image or its centre
@@ -136,6 +136,11 @@ class Views(Plan):
     def sizes(self) -> tuple[int, ...]:
         """Their sides in pixels."""
         return tuple(view.size for view in self.list())
+
+    def without(self) -> dict[str, Plan]:
+        kinds = {name: view for name in ("global_1", "global_2", "local") if (view := getattr(self, name)) is not None}
+        keys = dict.fromkeys(key for view in kinds.values() for key in keys_of(view))
+        return {key: replace(self, **{n: switched_off(view, key) for n, view in kinds.items()}) for key in keys}  # type: ignore[arg-type]
 
     def _each(self) -> Iterator[tuple[str, View]]:
         for role, view in ((GLOBAL, self.global_1), (GLOBAL, self.global_2), (LOCAL, self.local)):
