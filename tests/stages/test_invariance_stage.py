@@ -36,9 +36,13 @@ def test_the_factors_are_those_that_were_drawn() -> None:
         drawn = shapes_render.render(rows, 64, 0, split)
         known = data.factors(split, rows)  # type: ignore[arg-type]
         assert torch.equal(known["class"], drawn.labels)
-        assert torch.equal(known["colour"], drawn.factors["figure_colour"])
+        tint = drawn.factors["ground_colour"]
+        assert torch.equal(known["colour"], tint - tint.mean(1, keepdim=True))
         middle = torch.stack([drawn.boxes[:, [0, 2]].mean(1), drawn.boxes[:, [1, 3]].mean(1)], 1) / 64
-        assert float((known["position"] - middle).abs().max()) < 0.12
+        others = drawn.factors["companion_centre"].sum(1)
+        assert float((known["position"] - (middle + others) / 3).abs().max()) < 0.04
+        sizes = torch.cat([drawn.factors["radius"][:, None], drawn.factors["companion_radius"]], 1)
+        torch.testing.assert_close(known["size"], sizes.mean(1))
         assert set(known) == {"class", "colour", "size", "position", "rotation", "texture"}
 
 

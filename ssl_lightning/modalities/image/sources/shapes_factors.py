@@ -9,18 +9,27 @@ BLOCK = 4000  # images whose draws are held at a time
 
 
 def factors(indices: Tensor, seed: int = 0, split: str = "train") -> dict[str, Tensor]:
-    """The factors of the main figure of the images `indices` (N,) of a split; nothing is drawn.
+    """The factors of the images `indices` (N,) of a split; nothing is drawn.
 
-    class (N,) int64; colour (N, 3), red, green and blue in [0, 1]; size (N,), its radius, and position (N, 2), x and y,
-    as parts of the image's side; rotation (N,) in radians; texture (N,) int64, its kind.
+    class (N,) int64; colour (N, 3), what the ground's red, green and blue are above or below their mean; size (N,), the
+    radius, position (N, 2), x and y, and rotation (N,), radians, of an image's figures on average, lengths as parts of
+    its side: they are alike but for their place, so no reader could know which of them is meant; texture (N,) int64,
+    the ground's kind.
     """
-    parts = [scene(rows, seed, split) for rows in indices.split(BLOCK)]
-    names = {
-        "class": "label",
-        "colour": "figure_colour",
-        "size": "radius",
-        "position": "centre",
-        "rotation": "rotation",
-        "texture": "figure_texture",
+    parts = [_of(scene(rows, seed, split)) for rows in indices.split(BLOCK)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _of(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def mean(name: str) -> Tensor:
+        return torch.cat([drawn[name].unsqueeze(1), drawn[f"companion_{name}"]], 1).mean(1)
+
+    ground = drawn["ground_colour"]
+    return {
+        "class": drawn["label"],
+        "colour": ground - ground.mean(1, keepdim=True),
+        "size": mean("radius"),
+        "position": mean("centre"),
+        "rotation": mean("rotation"),
+        "texture": drawn["ground_texture"],
     }
-    return {name: torch.cat([part[key] for part in parts]) for name, key in names.items()}
