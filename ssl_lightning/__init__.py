@@ -32,9 +32,13 @@ if TYPE_CHECKING:
     from ssl_lightning.data.plan import Views as Views
     from ssl_lightning.methods.base import SSLMethod as SSLMethod
     from ssl_lightning.methods.base import StepOutput as StepOutput
+    from ssl_lightning.modalities.learned import load_model as load_model
+    from ssl_lightning.modalities.learned import predict as predict
+    from ssl_lightning.modalities.predicting import Predictions as Predictions
     from ssl_lightning.runs.checkpoint import load_weights as load_weights
     from ssl_lightning.runs.checkpoint import save_backbone as save_backbone
     from ssl_lightning.runs.embedded import Embedded as Embedded
+    from ssl_lightning.runs.model import Model as Model
     from ssl_lightning.runs.opened import Run as Run
 
 # Each public name and the module that it stands in; tests/test_surface.py holds it and the imports above together.
@@ -44,7 +48,9 @@ _HOMES = {
     "Embedded": "runs.embedded",
     "Encoder": "core.protocols",
     "MapEncoder": "core.protocols",
+    "Model": "runs.model",
     "Padded": "core.batch",
+    "Predictions": "modalities.predicting",
     "Run": "runs.opened",
     "SSLMethod": "methods.base",
     "StepOutput": "methods.base",
@@ -59,8 +65,10 @@ _HOMES = {
     "finetune": "api",
     "gather": "core.distributed",
     "load_backbone": "api",
+    "load_model": "modalities.learned",
     "load_run": "api",
     "load_weights": "runs.checkpoint",
+    "predict": "modalities.learned",
     "pretrain": "api",
     "save_backbone": "runs.checkpoint",
 }

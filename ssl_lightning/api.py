@@ -11,6 +11,7 @@ from torch import nn
 from ssl_lightning.cli import call, session
 from ssl_lightning.cli.call import Ref
 from ssl_lightning.modalities.feeding import attach
+from ssl_lightning.modalities.learned import load_model
 from ssl_lightning.runs import opened
 from ssl_lightning.runs.checkpoint import Pretrained, resolve_ckpt, restored
 from ssl_lightning.runs.embedded import Embedded, embedded
@@ -201,7 +202,8 @@ def embed(
         batch_size: items at a time.
         name: of its folder; None: <run>/embed-<data>, for a path <run>/embed-<the path's last part>.
         runs_dir: the folder that `name` lies in.
-        resume, overrides, config_dir, trusted, progress: as in `pretrain`.
+        resume, overrides, config_dir, trusted, progress: as in `pretrain`. For tables beside the arrays give
+            overrides=["stage.formats=[npz,parquet,csv]"].
 
     Returns:
         The features with labels and paths.
@@ -213,6 +215,7 @@ def embed(
         >>> found = embed("runs/byol-folder", "holidays")  # doctest: +SKIP
         >>> found.features.shape, found.paths[0]  # doctest: +SKIP
     """
+    call.need_npz(overrides)
     values = call.on(run, "embed", data, config_dir)
     place = call.place(name, runs_dir)
     if "data.root" in values and name is None and runs_dir is None:
@@ -238,7 +241,7 @@ def load_run(path: str | Path | Run, trusted: Iterable[str] = ()) -> Run:
         >>> load_run("runs/simclr-shapes").results["verdict"]  # doctest: +SKIP
     """
     where = path.path if isinstance(path, Run) else path
-    return opened.opened(where, trusted=call.packages(trusted), load=load_backbone)
+    return opened.opened(where, trusted=call.packages(trusted), load=load_backbone, load_model=load_model)
 
 
 def load_backbone(ref: str | Path | Pretrained, trusted: Iterable[str] = ()) -> nn.Module:
@@ -279,4 +282,4 @@ def _run(
 ) -> Run:
     packages = call.packages(trusted)
     words = call.words_of({**values, "trusted_packages": packages or None}, overrides)
-    return Run(session.perform(words, config_dir, progress), packages, load_backbone)
+    return Run(session.perform(words, config_dir, progress), packages, load_backbone, load_model)

@@ -26,6 +26,14 @@ def fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lists, decoded images and features are kept in a folder that is gone afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def only_process() -> Iterator[None]:
     """A trainer that was told to be rank 1 leaves that behind: Lightning's loggers would be silent from then on."""

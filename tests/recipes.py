@@ -11,5 +11,5 @@ NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in CONF.glob("*/*.yaml
 
 @cache
 def composed(name: str, *words: str) -> Config:
-    needed = ["data.root=photos"] if name.startswith("imagenet") else []
+    needed = ["data.root=photos"] if name.startswith(("imagenet", "voc")) else []
     return compose([f"experiment={name}", *needed, *words])

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"overrides": ["trainer.num_nodes=2"]}, "--nnodes=2"),
     ({"config_dir": "nowhere"}, "'nowhere' is not a folder"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("formats", "more"), [("[csv]", "[npz,csv]"), ("[parquet,csv]", "[npz,parquet,csv]"), ("[]", "[npz]")]
+)
+def test_an_embedding_without_arrays_is_refused_before_anything_is_computed(formats: str, more: str) -> None:
+    with pytest.raises(sl.UserError, match=re.escape(f"give overrides=['stage.formats={more}']")):
+        sl.embed("runs/absent", overrides=[f"stage.formats={formats}"])
+    call.need_npz(["stage.formats=[csv,npz]", "seed=1"])
 
 
 @pytest.mark.parametrize(("given", "why"), WRONG, ids=[why for _, why in WRONG])

@@ -30,10 +30,11 @@ def overrides_of(option: str) -> list[str]:
         group, name = "experiment", f"{group.removeprefix('experiment/')}/{name}"
     if option == "method/loss=masked_patches":  # of two losses the second
         return ["method=ibot", "method/loss@method.patch_loss=masked_patches"]
-    own = option in ("data=folder", "data=array", "data=audio", "data=audio_wave")
+    own = option in ("data=folder", "data=array", "data=audio", "data=audio_wave", "data=voc")
     own = own or option in ("experiment=fsdd", "experiment=photos")
-    own = own or "imagenet" in option
+    own = own or "imagenet" in option or option.startswith("experiment/voc")
     needed = ["data.root=photos"] if own else []
+    needed += ["data.root=photos", "data.annotations=boxes.json"] if option == "data=coco" else []
     if option.startswith("views=audio"):
         needed = ["data=audio_wave", "data.root=sounds"] if "wave" in option else ["data=tones"]
     return [f"{group}={name}", *WITH.get(option, []), *needed]
@@ -58,7 +59,7 @@ def test_option_composes_and_builds(option: str, tmp_path: Path) -> None:
     config = compose([*overrides_of(option), f"runs_dir={tmp_path}"])
     parts = parts_of(config, tmp_path)
     # A network of a paper's size takes seconds to draw its weights, and says no more than one without.
-    with torch.device("meta" if option.startswith("experiment/imagenet") else "cpu"):
+    with torch.device("meta" if option.startswith(("experiment/imagenet", "experiment/voc")) else "cpu"):
         method = parts.method
     assert isinstance(method, SSLMethod)
     assert isinstance(method.backbone, nn.Module)

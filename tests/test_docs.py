@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from benchmarks import method_chart
+from tests.reports.test_browser import BROWSER
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")  # keepachangelog.com
@@ -162,6 +163,29 @@ def test_no_marker_is_left(site: Path) -> None:
 def test_search_works_without_a_server(site: Path) -> None:
     assert (site / "search" / "search_index.js").read_text().startswith("var __index")
     assert (site / "assets" / "iframe-worker.js").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")
+@pytest.mark.parametrize(
+    ("page", "asked", "wanted"),
+    [("index.html", "collapse", "methods/"), ("methods/moco.html", "wandb", "guides/wandb.html")],
+)
+def test_a_page_that_is_opened_as_a_file_finds_words(
+    page: str, asked: str, wanted: str, site: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=15000",
+        f"--user-data-dir={tmp_path}",
+    ]
+    address = f"{(site / page).as_uri()}?q={asked}"
+    done = subprocess.run([str(BROWSER), *words, "--dump-dom", address], capture_output=True, text=True, timeout=120)
+    assert re.search(r'md-search-result__meta">\d+ matching documents<', done.stdout)
+    found = re.findall(r'href="([^"]*)" class="md-search-result__link"', done.stdout)
+    assert any(wanted in link and link.startswith("file://") for link in found)
 
 
 def test_a_page_for_each_method() -> None:

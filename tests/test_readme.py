@@ -72,7 +72,10 @@ def shrunk(words: list[str], judge: bool = False) -> list[str]:
         extra += ["trainer.max_epochs=1"]
     if trains:
         extra += [f"stage.judge={str(judge).lower()}"]
-    return [*words, *extra, *(["stage.epochs=1"] if "stage=finetune" in words else [])]
+    return [*words, *extra, *(["stage.epochs=1"] if set(TUNED) & set(words) else [])]
+
+
+TUNED = ("stage=finetune", "stage=detect", "stage=segment")
 
 
 def _value(words: list[str], key: str) -> str:

@@ -16,13 +16,14 @@ from ssl_lightning.config import aliases, signatures
 
 CONF = Path(__file__).parents[1] / "conf"
 
-PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Padded Run SSLMethod StepOutput Task TokenEncoder UserError
-Views __version__ chunk concat embed evaluate finetune gather load_backbone load_run load_weights pretrain
-save_backbone"""
+PUBLIC = """Batch DataModule Embedded Encoder MapEncoder Model Padded Predictions Run SSLMethod StepOutput Task
+TokenEncoder UserError Views __version__ chunk concat embed evaluate finetune gather load_backbone load_model load_run
+load_weights predict pretrain save_backbone"""
 # What one's own code builds from, each importable from its room.
 ROOMS = {
     "methods": """BYOL BarlowTwins CPC Colorization DINO Data2Vec DeepClusterV2 DenseCL IBOT IJEPA Jigsaw LeJEPA MAE MSN
-        MoCo MoCoV3 NNCLR ReSSL RelativePosition Rotation SSLMethod SimCLR SimMIM SimSiam SupCon SwAV TiCo""",
+        MoCo MoCoV3 NNCLR ReSSL RelativePosition Rotation SSLMethod SimCLR SimMIM SimSiam SupCon Supervised SwAV
+        TiCo""",
     "losses": """BYOLLoss BarlowTwinsLoss CPCLoss ColorLoss DCL DINOLoss HardNegative InfoNCE KoLeo MSNLoss
         MaskedPatchLoss MaskedPixelLoss NTXent ReSSLLoss SIGReg SupConLoss SwAVLoss TiCoLoss VICRegLoss WMSELoss""",
     "models": """ConvNetSmall DINOHead GRUContext InContext MAEDecoder MLP MelConvNet MelViT ResNet RowContext
@@ -30,19 +31,20 @@ ROOMS = {
     "parts": """Center ColorBins EMATeacher Queue SinkhornCenter Teacher block_mask cut_tiles patchify spherical_kmeans
         unpatchify""",
     "optim": "Constant LARS OptimizerRecipe WarmupCosine",
-    "modalities.image": """Array CIFAR10 CIFAR100 DataModule DeviceViews EvalView Folder LocalView Operation STL10
-        Shapes View Views""",
+    "modalities.image": """Array CIFAR10 CIFAR100 Coco DataModule DeviceViews EvalView Folder LocalView Operation STL10
+        Shapes VOC View Views""",
     "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView
         LogMel Tones""",
 }
 KEYS = "name runs_dir seed ckpt resume deterministic trusted_packages"
 CHOICES = {
     "method": """barlow_twins byol colorization cpc data2vec dcl deepcluster_v2 densecl dino dinov2 ibot ijepa jigsaw
-        lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon swav
-        tico vicreg wmse""",
-    "data": "array audio audio_wave cifar10 cifar100 folder shapes stl10 tones",
-    "stage": "doctor embed export finetune invariance knn linear pretrain",
-    "task": "classify multilabel regress transcribe",
+        lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon
+        supervised swav tico vicreg wmse""",
+    "data": "array audio audio_wave cifar10 cifar100 coco folder shapes stl10 tones voc",
+    "stage": """detect doctor embed export finetune invariance knn label_curve linear predict pretrain quality retrieve
+        segment transfer""",
+    "task": "classify detect multilabel regress segment transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small
         vit_tiny wave_convnet""",
     "optimizer": "adam adamw lars sgd",

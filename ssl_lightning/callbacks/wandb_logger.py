@@ -52,8 +52,9 @@ def run_id(run_path: Path) -> str:
 class WandbLogger(LightningWandbLogger):
     """Lightning's logger, offline unless a key is there (or WANDB_MODE says otherwise).
 
-    An offline run is uploaded later with `wandb sync <run_path>/wandb/offline-run-*`. Runs of one sweep, and the stages
-    on one run, are one group; the job type is the stage; method, data and stage are tags.
+    An offline run is uploaded later with `wandb sync <run_path>/wandb/offline-run-*`. Runs of one sweep are one
+    group, and so are a run and the stages on it, whatever their names; the job type is the stage; method, data and
+    stage are tags.
 
     Args:
         run_path: the run's folder; its `config.yaml` becomes the W&B config, its name the run's name.
@@ -155,9 +156,20 @@ def place_of(config: Mapping[str, Any]) -> dict[str, Any]:
     choices, name = config.get("choices") or {}, str(config.get("name") or "")
     chosen = [choices.get(part) for part in ("method", "data", "stage", "task")]
     tags = [str(choice)[:64] for choice in chosen if choice and choice != "classify"]
-    tags += ["sweep"] if "=" in name.rpartition("/")[2] and "/" in name else []
-    group = name.partition("/")[0][:128] or None
+    swept = "=" in name.rpartition("/")[2] and "/" in name
+    tags += ["sweep"] if swept else []
+    judged = "" if swept or choices.get("stage") == "pretrain" else _name_of(config.get("ckpt"))
+    group = (judged or name).partition("/")[0][:128] or None
     return {"group": group, "job_type": choices.get("stage"), "tags": tags or None}
+
+
+def _name_of(ckpt: Any) -> str:
+    """The name of the run that a stage works on; "" where its weights are of no run."""
+    try:
+        found = places.find_run(str(ckpt)) if ckpt else None
+        return str(places.config_of(found).get("name") or "") if found else ""
+    except (UserError, OSError):
+        return ""
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

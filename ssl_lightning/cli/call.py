@@ -149,6 +149,16 @@ def on(run: Ref, stage: str, data: Any, config_dir: str | Path | None) -> dict[s
     return {"stage": stage, "ckpt": ref(run), **data_words(data, config_dir)}
 
 
+def need_npz(overrides: Iterable[str]) -> None:
+    """Refuse, before anything is computed, formats of an embedding without the one that arrays are read from."""
+    for override in overrides:
+        found = re.match(r"\+*stage\.formats=(.*)", override) if isinstance(override, str) else None
+        if found and "npz" not in re.split(r"\W+", found[1]):
+            others = found[1].strip("[] ")
+            more = f"[npz,{others}]" if others else "[npz]"
+            raise UserError(f"embed returns the arrays of an npz file: give overrides=['stage.formats={more}']")
+
+
 def place(name: str | None, runs_dir: str | Path | None) -> dict[str, Any]:
     """Where a run lies."""
     return {"name": name, "runs_dir": runs_dir}

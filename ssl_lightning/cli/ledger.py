@@ -15,7 +15,7 @@ from ssl_lightning.core.words import is_share
 from ssl_lightning.runs.folder import writing
 
 MAINS = ("top1", "map", "r2")  # of classes, several labels and numbers, where results.json names no metric
-KINDS = ("knn", "linear", "finetune")  # what is measured; the first that a job has ranks it
+KINDS = ("knn", "linear", "finetune", "detect", "segment")  # what is measured; the first that a job has ranks it
 
 
 class Ledger:

@@ -26,7 +26,9 @@ from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
 # Stages that look anew each time, whatever their folder holds.
-ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report", "invariance"))
+ANEW = tuple(
+    f"ssl_lightning.stages.{name}.run" for name in ("compare", "doctor", "report", "retrieve", "quality", "invariance")
+)
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 
 __all__ = ["Config", "Parts", "check", "compose", "run"]
@@ -175,28 +177,18 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
                 print(f"{folder.path} is finished; nothing to do. To run it again: another name=, or resume=never")
                 summary.show(results, folder.path, config.overrides, flags)
             return results
-        if is_main_process():
-            print(f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}")
-            why = photos.lines(config.choices, config.values, config.overrides)
-            notes = [
-                *why,
-                *config.said,
-                *ranges.notes(config.values, config.names),
-                *([folder.said] if folder.said else []),
-            ]
-            print(*(f"{note}\n" for note in notes), sep="", end="")
+        first = f"resuming {folder.path} from {folder.saved}" if status == "resumed" else f"run: {folder.path}"
+        notes = [first, *photos.lines(config.choices, config.values, config.overrides), *config.said]
+        notes += [*ranges.notes(config.values, config.names), *([folder.said] if folder.said else [])]
         values, said = dict(config.values), None
         if folder.origin:  # not from what is stored, in which secrets are masked
             folder.config, _ = earlier.as_begun(folder.origin, folder.config, config.overrides)
             values, kept = earlier.as_begun(folder.origin, config.values, config.overrides)
-            if kept and is_main_process():
-                print(f"kept as this run was started: {', '.join(kept)}")
+            notes += [f"kept as this run was started: {', '.join(kept)}"] if kept else []
             values, said = devices.shared_anew(folder.origin, values | chosen)
-        if said and is_main_process():
-            print(f"{said}: the images of a step stay the same")
-        results, parts = _call_stage(
-            replace(config, values={key: values[key] for key in config.values if key in values}), folder, crew
-        )
+        notes += [f"{said}: the images of a step stay the same"] if said else []
+        config = replace(config, values={key: values[key] for key in config.values if key in values})
+        results, parts = _call_stage(config, folder, notes, crew)
         from ssl_lightning.reports import pages
 
         pages.note_health(folder.path, results)
@@ -221,7 +213,10 @@ def _tell_loggers(parts: Parts, results: dict[str, Any]) -> None:
         )
 
 
-def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = None) -> tuple[dict[str, Any], Parts]:
+def _call_stage(
+    config: Config, folder: RunFolder, notes: Sequence[str], crew: crews.Crew | None = None
+) -> tuple[dict[str, Any], Parts]:
+    """Build the parts, tell the `notes`, and call the stage: weights that cannot be read are refused before."""
     settings, node = config.settings, config.values["stage"]
     try:
         from lightning import seed_everything
@@ -236,9 +231,15 @@ def _call_stage(config: Config, folder: RunFolder, crew: crews.Crew | None = Non
         parts = Parts(config, folder)
         if crew is not None:
             parts.trainer.begin_talk(crew, settings.rank_timeout)
-        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **parts.of(stage))
+        given = parts.of(stage)
+        if is_main_process():
+            print(*notes, sep="\n", flush=True)
+        if given.keys() >= typed.RECORDED and is_main_process():
+            parts.own_loggers()  # a package that is missing is named before the work
+        found = building.instantiate(node, settings.trusted_packages, PLACES["stage"], **given)
         head = {"stage": config.choices["stage"], "method": parts.method_name, "data": parts.data_name}
         results = head | {"seed": settings.seed} | found
+        results |= parts.fingerprint(results)
         results["config_sha256"] = run_folder.fingerprint(folder.origin or config.stored)
         return results, parts
     except Exception as error:

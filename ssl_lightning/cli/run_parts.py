@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ssl_lightning.cli.compose import Config
+from ssl_lightning.cli.compose import Config, compose
 from ssl_lightning.config import instantiate as building
 from ssl_lightning.config.allowed import PLACES
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.launch import is_main_process
+from ssl_lightning.core.words import KINDS
 from ssl_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # nothing heavy is imported before a part is asked for
     from ssl_lightning.methods.base import SSLMethod
     from ssl_lightning.stages.common import Judged, Start
 
+MEASURED = tuple(f"{kind}_" for kind in KINDS)
 CLASSIFY = "ssl_lightning.tasks.classify.Classify"
 
 
@@ -56,6 +59,7 @@ class Parts:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         self.config, self.run = config, folder
         self.seed = config.settings.seed
+        self._own_loggers: list[Logger] | None = None
         self.method_name, self.data_name = str(config.choices["method"]), str(config.choices["data"])
 
     @classmethod
@@ -108,6 +112,19 @@ class Parts:
         return open_backbone(settings.ckpt, node, chosen, settings.seed, trusted)
 
     @cached_property
+    def open_judged(self) -> Callable[[str | None, int], Judged]:
+        """Opens the backbone of `ckpt=` again, or another one, beside one with random weights of a seed."""
+        from ssl_lightning.stages.common import open_backbone
+
+        settings, node = self.config.settings, self.config.values["backbone"]
+
+        def opened(ref: str | None, seed: int) -> Judged:
+            chosen = ref is None and self.config.names("backbone")
+            return open_backbone(ref or settings.ckpt, node, chosen, seed, settings.trusted_packages)
+
+        return opened
+
+    @cached_property
     def data(self) -> DataModule:
         return self._node("data")
 
@@ -125,20 +142,55 @@ class Parts:
         return lambda changes: self._build("data", changed(self.config.values["data"], changes))
 
     @cached_property
+    def named_data(self) -> Callable[[str, Mapping[str, Any]], DataModule]:
+        """Makes the data set of a name, a folder or a file, with some keys set, for the network of `ckpt=`."""
+        return lambda which, keys: self._build("data", self._composed(which, keys).values["data"])
+
+    def _composed(self, which: str, keys: Mapping[str, Any]) -> Config:
+        from ssl_lightning.cli import call
+
+        words = call.data_words(which) | {f"data.{key}": value for key, value in keys.items()}
+        words |= {"ckpt": self.config.settings.ckpt, "seed": self.seed}
+        config = compose(["stage=knn", *call.words_of(words)])
+        building.check(config.values["data"], self.config.settings.trusted_packages, "data", (), PLACES["data"])
+        return config
+
+    @cached_property
+    def named_task(self) -> Callable[[str], Task]:
+        """Makes the task of a name."""
+        return lambda name: self._build("task", compose(["stage=knn", "ckpt=none.pt", f"task={name}"]).values["task"])
+
+    @cached_property
     def trainer(self) -> TrainerFactory:
         from ssl_lightning.cli.trainers import TrainerFactory
 
         return TrainerFactory(self.config.values, self.run.path, self.run.lengths)
+
+    def fingerprint(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """`data_fingerprint` for results with figures of these data; {} of other results. Rank 0 alone computes it."""
+        if "data" not in vars(self) or not is_main_process() or not any(key.startswith(MEASURED) for key in results):
+            return {}
+        from ssl_lightning.data.fingerprint import fingerprint
+        from ssl_lightning.reports.pages import quietly
+
+        with quietly("the fingerprint of the data"):
+            sets = self.data.train_set, self.data.test_set, self.data.probe_set
+            return {"data_fingerprint": fingerprint(sets, len(sets[1]), self.data.num_classes)}
+        return {}
 
     def result_loggers(self) -> list[Logger]:
         """The loggers that take the results of the run: those of its training, or, of a stage that trained nothing or
         in subfolders, others for the run itself. A stage that needs no trainer has none."""
         if "trainer" not in vars(self):
             return []
-        from ssl_lightning.cli.trainers import build_each
-
         made = [logger for logger in self.trainer.loggers if getattr(logger, "run_path", None) == self.run.path]
-        if not made:
-            trusted = self.config.settings.trusted_packages
-            made = list(build_each("logger", self.config.values.get("logger"), trusted, self.run.path).values())
-        return [logger for logger in made if hasattr(logger, "log_results")]
+        return [logger for logger in made or self.own_loggers() if hasattr(logger, "log_results")]
+
+    def own_loggers(self) -> list[Logger]:
+        """The loggers of the run itself, built at the first call: what one of them lacks is said then."""
+        if self._own_loggers is None:
+            from ssl_lightning.cli.trainers import build_each
+
+            trusted, nodes = self.config.settings.trusted_packages, self.config.values.get("logger")
+            self._own_loggers = list(build_each("logger", nodes, trusted, self.run.path).values())
+        return self._own_loggers

@@ -13,15 +13,16 @@ from typing import Any
 from ssl_lightning.cli import table
 from ssl_lightning.core import secrets
 from ssl_lightning.core.errors import plain
-from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline
+from ssl_lightning.core.words import KINDS, METRICS, SECOND, clock, counted, measure, named_baseline, of_row, plain_word
 
 # What the rest of this file shows, or what belongs to the file: whatever else a stage found gets a line of its own.
 TOLD = "stage method data seed verdict baselines protocol quality probes health files ckpt epochs steps labels seconds"
 TOLD += " images_per_second samples_per_second peak_memory_mb config_sha256 images samples out_dim parameters classes"
-TOLD += " runs groups"
+TOLD += " runs groups table worth per_class metric rows correlations"
 NOT_RANKED = ("stage", "data", "task", "run", "samples_per_second")  # of a comparison: in compare.csv
 OF_THE_VERDICT = ("random weights", "raw pixels")
 PROGRAM = ("python", "-m", "ssl_lightning")
+TUNED = ("finetune", "detect", "segment")  # stages that train the network beside one from scratch
 LONGER = "trainer.max_epochs"  # a verdict that names it says: train longer
 
 
@@ -39,7 +40,15 @@ def lines(
     results: Mapping[str, Any], folder: Path, overrides: Sequence[str] = (), flags: Sequence[str] = ()
 ) -> list[str]:
     """The same, as lines without a line break."""
-    found = ["", *table.wrapped(headline(results)), *_ranking(results), *scores(results), *_of_probes(results)]
+    found = [
+        "",
+        *table.wrapped(headline(results)),
+        *_ranking(results),
+        *_curve(results),
+        *scores(results),
+        *_of_probes(results),
+    ]
+    found += _rows(results)
     found += _others(results)
     for sentence in (results.get("verdict"), *_findings(results)):
         found += table.wrapped(secrets.hide(str(sentence))) if sentence else []
@@ -81,7 +90,7 @@ def scores(results: Mapping[str, Any], indent: str = "") -> list[str]:
     cells += [pair for pair in _own(results) if pair not in cells]  # metrics of a user's own task
     if not cells:
         return _quality(results)
-    alone = len({kind for kind, _ in cells}) == 1 and cells[0][0] == "finetune"
+    alone = len({kind for kind, _ in cells}) == 1 and cells[0][0] in TUNED
     rows = [["", *(_heading(kind, metric, alone) for kind, metric in cells)]]
     mine = plain(str(results.get("method", "this run"))) + (", fine-tuned" if alone else "")
     rows.append([mine, *(table.text(m, results.get(f"{k}_{m}")) or "-" for k, m in cells)])
@@ -122,6 +131,39 @@ def _ranking(results: Mapping[str, Any]) -> list[str]:
         cells = [[_mean(row, key) for key in keys] for row in some]
         found += [f"{kind[0]} on {kind[1]}", *table.columns([table.short(keys), *cells], "  ")]
     return found
+
+
+def _curve(results: Mapping[str, Any]) -> list[str]:
+    """The lines of `stage=label_curve`, a column for each number of labels."""
+    rows = [row for row in results.get("table") or () if isinstance(row, Mapping)]
+    sizes = sorted({row.get("labels", 0) for row in rows})
+    found = [["labels", *(f"{size:,}" for size in sizes)]]
+    for line in dict.fromkeys(row.get("line") for row in rows):
+        mine = {row.get("labels"): row for row in rows if row.get("line") == line}
+        cells = [_within(mine[size]) if size in mine else "-" for size in sizes]
+        found.append([plain(str(next(iter(mine.values())).get("name"))), *cells])
+    return table.columns(found) if rows else []
+
+
+def _within(row: Mapping[str, Any]) -> str:
+    """A mean, with half of its band."""
+    key, mean, high = str(row.get("metric")), row.get("mean"), row.get("high")
+    value = table.text(key, mean)
+    if not isinstance(mean, int | float) or not isinstance(high, int | float):
+        return value
+    return f"{value.removesuffix(' %')} +- {table.text(key, high - mean)}"
+
+
+def _rows(results: Mapping[str, Any]) -> list[str]:
+    """What was measured of each checkpoint or data set, a row each; of a path its last word."""
+    rows = [row for row in results.get("rows") or () if isinstance(row, Mapping)]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = [key for key in keys if any(row.get(key) not in (None, "") for row in rows)]
+    named = [[of_row(key, row.get("metric")) for key in keys] for row in rows]
+    cells = [
+        [table.text(n, row.get(key)).rsplit("/", 1)[-1] for n, key in zip(ns, keys)] for ns, row in zip(named, rows)
+    ]
+    return table.columns([keys, *cells]) if cells else []
 
 
 def _mean(row: Mapping[str, Any], key: str) -> str:
@@ -188,9 +230,11 @@ def next_commands(
         return [*first, *([on("finetune"), on("linear")] if labelled else [on("embed"), on("export")])][:2]
     if stage in ("knn", "linear"):
         return [on("linear" if stage == "knn" else "finetune"), on("export" if stage == "linear" else "finetune")]
-    if stage == "finetune":
+    if stage == "label_curve":
+        return [on("finetune")]
+    if stage in TUNED:
         own += [word for word in overrides if word.startswith("runs_dir=")]
-        return [on("finetune", "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
+        return [on(str(stage), "data.label_fraction=0.1", f"name={folder.name}-tenth"), on("export")]
     if stage == "doctor":
         return [command([*flags, *(word for word in overrides if not word.startswith(("stage=", "stage.")))])]
     return loading(folder, map(str, results.get("files") or ())) if stage in ("export", "embed") else []
@@ -202,6 +246,7 @@ LOADS = {  # what reads a file of an export or an embedding, by how its name end
     ".onnx": ("import onnxruntime", 'session = onnxruntime.InferenceSession("{file}")'),
     ".npz": ("import numpy", 'features = numpy.load("{file}")["features"]'),
     ".parquet": ("import pyarrow.parquet", 'table = pyarrow.parquet.read_table("{file}")'),
+    ".csv": ("import csv", 'rows = list(csv.DictReader(open("{file}", newline="")))'),
 }
 
 
@@ -216,7 +261,7 @@ def loading(folder: Path, files: Iterable[str]) -> list[str]:
 
 def command(words: Iterable[str]) -> str:
     """A command line for a shell, its secrets masked; one that is too long goes on in the next line."""
-    quoted = [shlex.quote(word) for word in (*PROGRAM, *secrets.mask_words(words))]
+    quoted = [shlex.quote(plain_word(word)) for word in (*PROGRAM, *secrets.mask_words(words))]
     found, width = " ", 1
     for word in quoted:
         if width + 1 + len(word) > table.WIDTH - 2 and width > 1:

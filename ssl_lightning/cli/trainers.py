@@ -31,9 +31,11 @@ from ssl_lightning.core.launch import Launch, is_main_process
 
 # Lightning announces at each start what hardware it found and which ranks there are; our lines say what matters.
 CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
-# Affairs of Lightning's own: torch's changes, and a log interval that our own callbacks go by.
+# Affairs of Lightning's own: torch's changes, and a log interval that our own callbacks go by; and that frozen parts
+# are in evaluation mode, as they are meant to be.
 UNHELPFUL = (
     r"The number of training batches .* is smaller than the logging interval",
+    r"Found \d+ module\(s\) in eval mode",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
 

@@ -27,10 +27,14 @@ LEARNT = {"value_range"}  # of the data: what they find out of their images wher
 # Of the data: what a copy that draws other views is asked for (`stages/training.py`, LabelledData).
 DRAWING = {"train_fetch", "eval_fetch", "training_views", "evaluation_views", "padding_views", "place"}
 DRAWS_VIEWS = {"views", "train_dataloader"}  # of the data
+RELABELS = "labelled_by"  # of the data: a copy with other labels, of which the same is asked
+OF_THE_LABELS = frozenset({"label_fraction", "labels_per_class"})
 TRAINED_ON = {"pretrain_on"}  # of the data: which items pretraining takes; evaluation learns from labelled ones alone
 A_LOOK_AT = {"ssl_lightning.stages.doctor.run": "ssl_lightning.stages.pretrain.run"}  # whose words it takes, too
 QUIET = tuple(key for key in FREE if key.startswith(("trainer.", "data.", "callbacks.")))  # show; they decide nothing
 UNKNOWN = re.compile(r"([\w.]+): \S+ takes no argument '(\w+)'")  # as `instantiate.py` says it
+CURVES_ALONE = re.compile(r"[+~]*logger(=\[?csv\]?$|\.csv\b)")  # the logger that takes no results
+RECORDED = {"judged", "trainer", "run"}  # arguments of a stage whose results loggers take at the end
 FEW = 6  # keys that are listed where another one is refused
 
 
@@ -67,9 +71,12 @@ def built(target: str, data: str | None = None, values: Mapping[str, Any] | None
     if "task" in params:
         keys["task"] = None
     if "data" in params:
-        keys |= _of_data(reading.reads(target, "data", known), data)
+        found = reading.reads(target, "data", known)
+        keys |= _of_data(found, data)
+        unread |= {"data": OF_THE_LABELS} if RELABELS in found.attributes else {}
     if "trainer" in params:
         keys |= _of_trainer(reading.reads(A_LOOK_AT.get(target, target), "trainer", known), unread)
+        keys |= {"logger": None} if params.keys() >= RECORDED else {}
     return Built(keys, unread)
 
 
@@ -82,7 +89,7 @@ def _known(params: Mapping[str, signatures.Param], values: Mapping[str, Any]) ->
 def _of_data(found: reading.Reads, data: str | None) -> dict[str, frozenset[str] | None]:
     signature = signatures.read(data) if data else None
     known = signature.params.keys() if signature else set()
-    attributes = found.attributes - (LEARNT - known)
+    attributes = found.attributes - (LEARNT - known) - {RELABELS}
     if "drawing" in attributes:
         attributes = attributes - {"drawing"} | DRAWING
     carried = attributes if attributes <= known else flows.arguments(data, attributes, LEARNT) if data else None
@@ -220,6 +227,8 @@ def _of_the_stage(word: str, line: Line, has: Built) -> str:
         return f"stage={line.stage} {_WHY['trainer']}; leave it out"
     if group not in _GROUPS or key.startswith("_") or _quiet(place):
         return ""
+    if CURVES_ALONE.match(word) and not has.reads("callbacks", ""):
+        return f"stage={line.stage} {_WHY['logger']}; leave it out, or add what takes results: logger=wandb"
     if has.reads(group, key) and not (group == "trainer" and key in NEVER):
         return ""
     instead = _instead(place, line.values.get("stage") or {}, has)

@@ -106,7 +106,9 @@ SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.sch
 TEACHER = Slot("ssl_lightning.parts.ema_teacher.EMATeacher", {"ssl_lightning.parts.ema_teacher": ALL}, inside=True)
 TASK = Slot("ssl_lightning.core.task.Task", {"ssl_lightning.tasks.": ALL})
 PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightning.evaluation.linear_probe": ALL})
-_STAGES = ("pretrain", "knn", "linear", "finetune", "embed", "export", "compare", "doctor", "report", "invariance")
+_TRAINING = ("pretrain", "finetune", "detect", "segment", "label_curve")
+_EVALUATING = ("knn", "linear", "retrieve", "quality", "invariance", "transfer", "predict", "embed", "export")
+_STAGES = (*_TRAINING, *_EVALUATING, "compare", "doctor", "report")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
 SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
@@ -128,7 +130,7 @@ PLACES: dict[str, tuple[Slot, ...]] = {
 }
 
 # A user's own stage takes one of these parts of the run (`cli.run_parts.Parts`): no other function does.
-STAGE_TAKES = frozenset(("method", "judged", "data", "other_data", "trainer", "run"))
+STAGE_TAKES = frozenset(("method", "judged", "data", "other_data", "open_judged", "trainer", "run"))
 
 # Arguments of timm's networks. Its own (checkpoint_path, pretrained_cfg, cache_dir ...) read, fetch and write files.
 _TIMM = """act_layer aa_layer attn_drop_rate attn_ratio base_width block_size cardinality channels class_token conv_bias

@@ -32,6 +32,7 @@ _WANTED: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "other than null": lambda value, _: value is not None,
     "true": lambda value, _: value is not False,
     "false": lambda value, _: value is not True,
+    "sgd or adamw": lambda value, _: value != "lbfgs",
     "other than momentum": lambda value, node: value != node.get("momentum", value),
 }
 _VIEWS = "View LocalView"
@@ -54,6 +55,7 @@ NEEDS = (
     Need("VICRegLoss", "eps", "variance", "above 0"),
     Need("MSNLoss", "prior_power", "weight", "above 0"),
     Need("EMATeacher", "rise", "final_momentum", "other than momentum"),
+    Need("ProbeSettings", "lrs epochs batch_size", "optimizer", "sgd or adamw"),
     Need("Trainer", "gradient_clip_algorithm", "gradient_clip_val", "above 0"),
 )
 VALIDATION: tuple[str, ...] = ("trainer.check_val_every_n_epoch", "trainer.val_check_interval")

@@ -50,15 +50,15 @@ _OURS = {
         num_layers num_classes patch_size image_size mask_size prototypes memory_size queue_size iterations targets
         directions cells tile_size stride offsets target_blocks neighbours epochs multiple size test_size groups
         layers width_per_group kernels layer_strides mels sample_rate canvas AudioView.length LocalAudioView.length
-        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length""",
-    TWO: "knots WMSELoss.size View.size LocalView.size",
+        head_dim samples levels Detector.classes Segmenter.classes
+        DeviceAudioViews.count AudioEvalView.length Audio.length Tones.length train per_class classes run.items""",
+    TWO: "knots WMSELoss.size View.size LocalView.size run.views",
     ZERO: """num_workers warmup_epochs frozen_epochs queue_epoch registers weight_decay weight_decays final_weight_decay
         min_lr warmup_start_lr weight spread_weight beta invariance variance covariance redundancy brightness contrast
-        saturation min_std min_rank min_scale mixup prior_power eta refresh_seconds line_seconds SwAV.queue_size rho
-        MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low Tones.high
-        AudioDataModule.low AudioDataModule.high Page.items""",
+        saturation min_std min_rank min_scale mixup cutmix prior_power eta refresh_seconds line_seconds
+        SwAV.queue_size rho MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low
+        Tones.high AudioDataModule.low AudioDataModule.high Page.items steps DropPath.place""",
     Range(0, 4): "strength",
-    Range(10): "run.items",
     Range(0, 180): "degrees",
     Range(0, 10): "StainJitter.bias",
     Range(0, 1e6): "alpha",
@@ -67,17 +67,18 @@ _OURS = {
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
         target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale gamma seconds LogMel.window
         LogMel.hop LogMel.floor MelViT.hop Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
-        AudioDataModule.hop""",
+        AudioDataModule.hop zoom anchor_scale""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
-        noise_p mix_p resize_p mix time_mask freq_mask p StainJitter.sigma""",
+        noise_p mix_p resize_p mix time_mask freq_mask same p StainJitter.sigma""",
     PART: "mask_ratio part test_fraction",
-    BELOW_ONE: "label_smoothing tau_plus drop_path holdout picking WMSELoss.eps",
-    UP_TO_ONE: "label_fraction layer_decay crop_scale backbone_rate View.scale LocalView.scale TiCoLoss.beta crop area",
+    BELOW_ONE: "label_smoothing tau_plus drop_path DropPath.rate average Average.decay holdout picking WMSELoss.eps",
+    UP_TO_ONE: """label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale
+        TiCoLoss.beta crop area""",
     Range(-100, 0): "level",  # dB of full scale
     Range(0, 0.5): "hue",
     Range(0, 16): "time_masks freq_masks",
-    Range(0, 2**32 - 1): "seed image_seed sound_seed",
+    Range(0, 2**32 - 1): "seed seeds image_seed sound_seed",
 }
 _TRAINER = {
     ONE: "num_nodes check_val_every_n_epoch accumulate_grad_batches",

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.distributed import gather_objects
+from ssl_lightning.core.protocols import out_dim
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 # How `data.labels` is read: a class, several labels, numbers, or a text, which may be another for each item.
-Reads = Literal["classes", "several", "numbers", "texts"]
+# Of tasks that say where things are: boxes with a class each, or the class of each pixel.
+Reads = Literal["classes", "several", "numbers", "texts", "boxes", "masks"]
 CLASSES: Reads = "classes"
 TEXTS: Reads = "texts"
+BOXES: Reads = "boxes"
+MASKS: Reads = "masks"
 Reduction = Literal["mean", "sum"]
 
 
@@ -128,9 +132,20 @@ class Task(nn.Module):
         nn.init.zeros_(head.bias)
         return head
 
+    def head_of(self, backbone: nn.Module) -> nn.Module:
+        """The head for this backbone; one that reads more of it than its features overrides this."""
+        return self.head(out_dim(backbone))
+
     def loss(self, outputs: Any, targets: Any, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
         """The loss of outputs (B, K), mean or sum over items; `smoothing`: share of each target spread over all."""
         raise NotImplementedError
+
+    def weights(self, targets: Any) -> Tensor | None:
+        """What items count for in the loss so that rare classes count as much as frequent ones; None: not known.
+
+        Of the training targets (N, ...). A task that gives some takes them in `loss`, by the name `weights`.
+        """
+        return None
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The gradient of each item's loss by its outputs, of G heads at once: outputs (B, G, K) -> (B, G, K)."""
@@ -153,6 +168,14 @@ class Task(nn.Module):
         scores = computed(found)
         return {self.main: scores[self.main], **scores}
 
+    def details(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """Further figures of a test, which settings are never chosen by: computed once, and told beside `measure`."""
+        return {}
+
+    def per_class(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """The accuracy on each class that some item has, by its name; {} of a task without classes."""
+        return {}
+
     def measurable(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
         """Outputs and targets as `metrics()` takes them."""
         return outputs, targets
@@ -172,6 +195,24 @@ class Task(nn.Module):
     def predict(self, outputs: Any) -> list[dict[str, Any]]:
         """Outputs as plain values with names, one mapping for each item."""
         return [dict(zip(self.names, row.tolist(), strict=True)) for row in outputs]
+
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """(B, K) float64 in [0, 1], a column for each of `names`; None of a task whose outputs are no probabilities."""
+        return None
+
+    def matched(self, names: Sequence[str], targets: Any) -> Any:
+        """Targets of other data, whose classes or targets have these `names`, as this task's own; -1 or NaN for none.
+
+        They are matched by name: what this task does not know is no target, and an item that lacks one has none.
+        """
+        place = {name: i for i, name in enumerate(names)}
+        if targets.ndim == 1:  # classes (N,)
+            own = {name: i for i, name in enumerate(self.names)}
+            table = torch.tensor([own.get(name, -1) for name in names] + [-1])  # the last for -1
+            return table[targets]
+        if not all(name in place for name in self.names):
+            return targets.new_full((len(targets), len(self.names)), torch.nan)
+        return targets[:, [place[name] for name in self.names]]
 
     def listed(self, outputs: Any, targets: Any) -> list[dict[str, Any]]:
         """A row of `listed_in` for each item: what it is, what was said, and the number of `errors`."""

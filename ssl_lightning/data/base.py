@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from ssl_lightning.core import distributed
 from ssl_lightning.core.batch import GLOBAL, Batch
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.task import Reads
 from ssl_lightning.data.batch import Drawn, RawBatch, drawn_by
+from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.data.labelled import Labelled, Split, only_at
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, Loader, automatic_workers
@@ -57,6 +59,7 @@ class DataModule(Labelled, Position, LightningDataModule):
 
     modality: ClassVar[str] = ""  # one word, for the card
     noun: ClassVar[str] = "item"  # what one of them is called in messages
+    annotated: ClassVar[tuple[Reads, ...]] = ()  # what of "boxes" and "masks" it can tell of its items
     naive_name: ClassVar[str] = "naive"  # the naive baseline's key in results.json
 
     def __init__(
@@ -132,9 +135,9 @@ class DataModule(Labelled, Position, LightningDataModule):
         """A picture of one view of one item, bytes (H, W, 3); None where there is none."""
         return None
 
-    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
-        """What a generator knows of the items at these rows (N,): numbers (N,) or (N, K), classes int64; here none."""
-        return {}
+    def everything(self) -> Everything | None:
+        """Every file that these data are read from, in whatever split; None where items are no files."""
+        return None
 
     def place(self, items: Any, device: torch.device) -> Any:
         """The items of training, on the device where that saves their transfer."""
@@ -147,6 +150,10 @@ class DataModule(Labelled, Position, LightningDataModule):
     def weak_views(self, scale: tuple[float, float]) -> Views | None:
         """The weak augmentation of supervised training: one view; `scale` bounds the part of an item that is kept."""
         return self.views
+
+    def dense_views(self, zoom: Sequence[float], flip_p: float) -> Views | None:
+        """One training view whose boxes or masks move with it; here there are none. `zoom`: bounds of its scale."""
+        raise UserError(f"these are {self.noun}s without boxes or masks; choose data=voc, coco, folder or shapes")
 
     def whole_views(self) -> Views | None:
         """One training view of the whole item, for tasks whose targets are of all of it."""
@@ -208,11 +215,13 @@ class DataModule(Labelled, Position, LightningDataModule):
         of = (self.probe_set, self.bank_size, "bank"), (self.test_set, self.query_size, "queries")
         return [self._eval_loader(items, self._subset(items, size, name)) for items, size, name in of]
 
-    def eval_loader(self, split: Split, indices: Tensor | None = None, shared: bool = True) -> Loader:
+    def eval_loader(
+        self, split: Split, indices: Tensor | None = None, shared: bool = True, batch_size: int | None = None
+    ) -> Loader:
         """Batches of the evaluation view on the CPU: each row of `indices` once over all ranks, or, when they are not
-        `shared`, once on every rank. A rank may have no batch at all."""
+        `shared`, once on every rank. A rank may have no batch at all. `batch_size`: None is that of the data."""
         items = self._split(split)
-        loader = self._eval_loader(items, rows_of(items, indices), shared, even=False)
+        loader = self._eval_loader(items, rows_of(items, indices), shared, even=False, batch_size=batch_size)
         loader.finish = self._evaluated
         return loader
 
@@ -258,6 +267,13 @@ class DataModule(Labelled, Position, LightningDataModule):
         other.use_views(views)
         return other
 
+    def labelled_by(self, fraction: float | None, per_class: int | None, seed: int) -> Self:
+        """A copy with the same items that gives out other labels, and shuffles by another seed."""
+        other = copy.copy(self)
+        other._load = self._load  # type: ignore[method-assign]
+        other.label_fraction, other.labels_per_class, other.seed = fraction, per_class, seed
+        return other
+
     def _split(self, split: Split) -> Any:
         if split in ("train", "test"):
             return self.probe_set if split == "train" else self.test_set
@@ -273,9 +289,11 @@ class DataModule(Labelled, Position, LightningDataModule):
         whole = size is None or size >= len(items)
         return torch.arange(len(items)) if whole else permutation(len(items), name, self.seed)[:size].sort().values
 
-    def _eval_loader(self, items: Any, rows: Tensor, shared: bool = True, even: bool = True) -> Loader:
+    def _eval_loader(
+        self, items: Any, rows: Tensor, shared: bool = True, even: bool = True, batch_size: int | None = None
+    ) -> Loader:
         ranks = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
-        sampler = DealtSampler(rows, self.batch_size, *ranks, even)
+        sampler = DealtSampler(rows, batch_size or self.batch_size, *ranks, even)
         return self._loader(items, self.eval_fetch(items), sampler)
 
     def _loader(self, items: ItemSet, fetch: Fetch, sampler: TrainSampler | EvalSampler) -> Loader:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.core.task import CLASSES, TEXTS, Reads
+from ssl_lightning.core.task import BOXES, CLASSES, MASKS, TEXTS, Reads
 from ssl_lightning.data.labels import labelled_subset
 
 Split = Literal["train", "test"]
@@ -82,7 +82,7 @@ class Labelled:
     def bear(self, sets: tuple[Any, ...]) -> None:
         """Let batches bear targets where these are what is learned from."""
         for items in sets:
-            items.targets_borne = self.label_kind != CLASSES and items.targets is not None
+            items.targets_borne = self.label_kind not in (CLASSES, BOXES, MASKS) and items.targets is not None
 
     @property
     def found_kind(self) -> Reads | None:
@@ -112,6 +112,10 @@ class Labelled:
     def targets(self, split: Split, rows: Tensor | None = None) -> Tensor:
         """What is to be learned of the items of a split, as batches bear it: (N,) or (N, T)."""
         return targets_of(self.probe_set if split == "train" else self.test_set, rows)
+
+    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        """What a generator knows of the items at these rows (N,): numbers (N,) or (N, K), classes int64; here none."""
+        return {}
 
     def labelled_indices(self, split: Split = "train") -> Tensor:
         """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core import progress
-from ssl_lightning.core.distributed import gather_rows
+from ssl_lightning.core.distributed import gather_rows, world_size
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import known
 
@@ -39,6 +40,8 @@ class Features:
     def labelled(self) -> "Features":
         """Only the rows that have a label."""
         keep = known(self.labels)
+        if bool(keep.all()):
+            return self  # features that are mapped from a file stay there
         return Features(self.x[keep], self.labels[keep], self.indices[keep])
 
 
@@ -71,6 +74,22 @@ def extract(
     return _gathered(x, labels, indices, device)
 
 
+def extract_parts(
+    embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batches: int
+) -> Iterator[Features]:
+    """`extract` by increasing index, so many batches at a time; under several ranks all at once."""
+    if world_size() > 1:
+        yield extract(embed, loader, device)
+        return
+    rest, last = iter(loader), -1
+    for first in rest:
+        found = extract(embed, chain([first], islice(rest, max(1, batches) - 1)), device)
+        new = found.indices > last  # a broken file was replaced by the next one, which the part before may have
+        last = max(last, int(found.indices.max()))
+        if bool(new.any()):
+            yield Features(found.x[new], found.labels[new], found.indices[new])
+
+
 def module_of(embed: Callable[[Tensor], Tensor]) -> nn.Module | None:
     """The module that `embed` is, or is a method of."""
     module = embed if isinstance(embed, nn.Module) else getattr(embed, "__self__", None)
@@ -99,9 +118,7 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     if not sides:
         raise UserError("there is no image to extract features from; check the split and its labels")
     all_x = _gather_cpu(torch.cat(x) if x else torch.zeros(0, *sides), device)
-    many = int(gather_rows(torch.tensor([labels[0].shape[1] if x and labels[0].ndim == 2 else 0], device=device)).max())
-    none = torch.zeros(0, many) if many else torch.zeros(0, dtype=torch.int64)
-    all_labels = _gather_cpu(torch.cat(labels) if x else none, device)
+    all_labels = _gather_cpu(_labels(labels, device), device)
     all_indices = _gather_cpu(torch.cat(indices) if x else torch.zeros(0, dtype=torch.int64), device)
     order = all_indices.argsort(stable=True)
     all_indices = all_indices[order]
@@ -109,6 +126,17 @@ def _gathered(x: list[Tensor], labels: list[Tensor], indices: list[Tensor], devi
     first[1:] = all_indices[1:] != all_indices[:-1]
     rows = order[first]
     return Features(all_x[rows], all_labels[rows], all_indices[first])
+
+
+LABELS = (torch.int64, torch.float32, torch.uint8)  # of classes, of targets, of the classes of pixels
+
+
+def _labels(mine: list[Tensor], device: torch.device) -> Tensor:
+    """This rank's labels; where it has none, an empty tensor of the others' kind and shape."""
+    sides = [*mine[0].shape[1:], 0, 0][:2] if mine else [0, 0]
+    kind = LABELS.index(mine[0].dtype) if mine else -1
+    found = gather_rows(torch.tensor([[kind, *sides]], device=device)).amax(0).tolist()
+    return torch.cat(mine) if mine else torch.zeros(0, *(side for side in found[1:] if side), dtype=LABELS[found[0]])
 
 
 def _gather_cpu(rows: Tensor, device: torch.device, chunk: int = 16384) -> Tensor:

@@ -16,16 +16,18 @@ from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import CLASSES, Task
-from ssl_lightning.evaluation.features import EvalBatch, Features, extract
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_average, knn_top1
-from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
+from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
+from ssl_lightning.evaluation.readouts import FEATURES
 
 log = logging.getLogger("ssl_lightning")
 
 
 BOTH = ("knn", "linear")  # what is measured
 TOP1 = "top1"
+KeepProbe = Callable[[ProbeResult], None]
 
 
 def judge(
@@ -38,6 +40,8 @@ def judge(
     device: torch.device | str = "cpu",
     what: Sequence[str] = BOTH,
     chunk: int | None = None,
+    keep_probe: KeepProbe | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """kNN and linear probe on the test features by the task's metrics, of classes top-1, and the protocol in words.
 
@@ -49,6 +53,8 @@ def judge(
         task: prepared for these labels.
         what: of "knn" and "linear".
         chunk: test items of the kNN at a time; None chooses.
+        keep_probe: is given the chosen linear probe.
+        widths: of the readouts that lie side by side in the features, for the probe; None: they are one readout.
 
     Raises:
         UserError: no labelled image in one of the two (then only `quality` can be told).
@@ -69,9 +75,11 @@ def judge(
     if "linear" in what:
         probe = probe or ProbeSettings()
         x, labels, test_x, test_labels = (t.to(device) for t in (train.x, train.labels, test.x, test.labels))
-        linear = probe_grid(x, labels, test_x, test_labels, task.to(device), probe)
-        found |= _named("linear", linear.scores)
-        protocol["linear"] = f"{probe.describe()}; chosen lr {linear.lr:g}, weight decay {linear.weight_decay:g}"
+        linear = probe_grid(x, labels, test_x, test_labels, task.to(device), probe, widths)
+        if keep_probe is not None:
+            keep_probe(linear)
+        found |= _named("linear", linear.scores) | ({"readout": linear.readout} if widths else {})
+        protocol["linear"] = f"{probe.describe()}; chosen {linear.chosen(probe)}"
     return found | {"protocol": protocol}
 
 
@@ -120,19 +128,21 @@ def baselines(
     what: Sequence[str] = BOTH,
     naive_what: Sequence[str] = ("knn",),
     chunk: int | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The same protocol for random weights and for the modality's naive features (of images the raw pixels).
 
     A task that has a best constant answer (the mean, the frequencies) tells that, too.
 
     Args:
-        random_init: train and test features of the backbone with random weights, from `random_features`.
+        random_init: train and test features of the backbone with random weights, after `calibrate_batchnorm`.
         naive: (N, P) and (M, P), row by row the items of `random_init`. Their kNN is taken as they are and with
             the training mean taken off; the better one, the harder to beat, is told, and `variant` says which it is.
         naive_name: their key in what is returned.
         what, naive_what: of "knn" and "linear", for random weights and for naive features.
+        widths: of the readouts of `random_init`, as in `judge`.
     """
-    found = judge(*random_init, task, k, temperature, probe, device, what, chunk)
+    found = judge(*random_init, task, k, temperature, probe, device, what, chunk, widths=widths)
     given = (k, temperature, device, naive_what, chunk)
     return {"random_init": told(found, task), **beside(random_init, naive, task, probe, naive_name, *given)}
 
@@ -161,7 +171,8 @@ def beside(
         variant = max(knn, key=lambda name: sign * knn[name][task.main])
         found |= told(_named("knn", knn[variant]), task) | {"variant": variant}
     if "linear" in what:
-        found |= told(judge(train, test, task, probe=probe, device=device, what=("linear",)), task)
+        plain = replace(probe or ProbeSettings(), readouts=(FEATURES,))  # naive features have no other
+        found |= told(judge(train, test, task, probe=plain, device=device, what=("linear",)), task)
     return {naive_name: found, **constant(train.labels, test.labels, task)}
 
 
@@ -176,20 +187,6 @@ def constant(train: Tensor, test: Tensor, task: Task) -> dict[str, dict[str, flo
 def metric_of(task: Task) -> dict[str, Any]:
     """What a sweep ranks by, for results.json: the main metric, where it is not the top-1 of classes."""
     return {} if task.main == TOP1 else {"metric": {"name": task.main, "higher_is_better": task.higher}}
-
-
-def random_features(
-    backbone: nn.Module,
-    batches: Iterable[Tensor],
-    train_loader: Iterable[EvalBatch],
-    test_loader: Iterable[EvalBatch],
-    device: torch.device | str = "cpu",
-) -> tuple[Features, Features]:
-    """Train and test features of a backbone with random weights, after `calibrate_batchnorm` on `batches`."""
-    backbone.to(device)
-    calibrate_batchnorm(backbone, (batch.to(device) for batch in batches))
-    embed: Callable[[Tensor], Tensor] = backbone
-    return extract(embed, train_loader, device), extract(embed, test_loader, device)
 
 
 @torch.no_grad()

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation.retrieval import QUERIES, search
 
 SIMILARITIES_AT_ONCE = 2**24  # 64 MB in float32
+COPIED = 2**28  # values of a bank (1 GB) up to which a normalised copy is made; a larger one is read in blocks
 
 
 @torch.no_grad()
@@ -73,6 +75,12 @@ def _neighbours(
     bank: Tensor, queries: Tensor, k: int, temperature: float, chunk: int | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """For some queries at a time: which they are, their nearest rows (B, k), and the weights of these, sums of 1."""
+    if bank.numel() > COPIED:
+        for first in range(0, len(queries), QUERIES):
+            cosines, rows = search(queries[first : first + QUERIES], bank, k, device=queries.device)
+            weights = (cosines.to(queries) / temperature).softmax(dim=1)
+            yield slice(first, first + len(rows)), rows.to(queries.device), weights
+        return
     chunk = chunk or max(1, SIMILARITIES_AT_ONCE // len(bank))
     columns = F.normalize(bank, dim=1).T  # (D, N)
     buffer = queries.new_empty(min(chunk, len(queries)), len(bank))  # one for all chunks: new memory costs a tenth more

@@ -82,6 +82,8 @@ def of(
     if random.better and constant and not any(_better(mine, constant[1], task) for mine in scores.mine.values()):
         beside = f"{named_baseline(constant[0])}: {scores.word(constant[1])}"
         return f"Nothing useful learned: no better than giving every {noun} the same answer ({beside}; {random.told})."
+    if random.mixed:
+        return f"{_mixed('random weights', random)}{_since_start(scores)}" + (f" Yet {what}." if kind else "")
     if random.better:
         return _above_random(scores, random) + _since_start(scores) + (f" Yet {what}." if kind else "")
     if random.worse:
@@ -99,6 +101,8 @@ def _above_random(scores: "_Scores", random: "_Compared") -> str:
     if not naive.told:
         return f"{head}."
     called = named_baseline(name)
+    if naive.mixed:
+        return f"{head}. {_mixed(called, naive)}"
     if naive.better:
         return f"{head} and {called} ({naive.told})."
     if naive.worse:
@@ -107,11 +111,18 @@ def _above_random(scores: "_Scores", random: "_Compared") -> str:
     return f"{head}, but are no better than {called} ({naive.told}): {LONGER}."
 
 
+def _mixed(called: str, compared: "_Compared") -> str:
+    """Two measures that say the opposite, each beyond chance."""
+    return f"Better than {called} by one measure and worse by the other, both beyond chance ({compared.told})."
+
+
 def _since_start(scores: "_Scores") -> str:
     """Of a training that began with given weights: what it has added to these."""
     start = scores.against("start")
     if not start.told:
         return ""
+    if start.mixed:
+        return f" {_mixed(named_baseline('start'), start)}"
     how = "Better than" if start.better else "Worse than" if start.worse else "No better than"
     return f" {how} {named_baseline('start')} ({start.told})."
 
@@ -137,6 +148,7 @@ class _Compared:
     told: str
     better: bool  # some measure is, beyond chance
     worse: bool  # some is worse beyond chance, and none better
+    mixed: bool = False  # some is better and some worse, all of these beyond chance
 
 
 class _Scores:
@@ -161,9 +173,11 @@ class _Scores:
         gains = {name: (sign * (mine - its), self._noise(its)) for name, (mine, its) in both.items()}
         better = [name for name, (gain, noise) in gains.items() if gain > noise]
         worse = [name for name, (gain, noise) in gains.items() if gain < -noise]
-        shown = ((name, *both[name]) for name in better or worse or both)
-        told = ", ".join(f"{name} {self.word(mine)} against {self.word(its)}" for name, mine, its in shown)
-        return _Compared(told, bool(better), bool(worse and not better))
+        shown = {name: f"{name} {self.word(mine)} against {self.word(its)}" for name, (mine, its) in both.items()}
+        mixed = bool(better and worse)
+        told = ", ".join(shown[name] for name in better or worse or both)
+        told += f", but {', '.join(shown[name] for name in worse)}" if mixed else ""
+        return _Compared(told, bool(better), bool(worse and not better), mixed)
 
     def _noise(self, other: float) -> float:
         return share_noise(other, self.items) if self.task is None else self.task.noise(other, self.items)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ssl_lightning.methods.simmim import SimMIM as SimMIM
     from ssl_lightning.methods.simsiam import SimSiam as SimSiam
     from ssl_lightning.methods.supcon import SupCon as SupCon
+    from ssl_lightning.methods.supervised import Supervised as Supervised
     from ssl_lightning.methods.swav import SwAV as SwAV
     from ssl_lightning.methods.tico import TiCo as TiCo
 
@@ -65,6 +66,7 @@ _HOMES = {
     "SimSiam": "simsiam",
     "SSLMethod": "base",
     "SupCon": "supcon",
+    "Supervised": "supervised",
     "SwAV": "swav",
     "TiCo": "tico",
 }

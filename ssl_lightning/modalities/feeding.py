@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,7 +79,7 @@ class Embed:
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} is not a number of items; give 1 or more")
-        chosen = self._chosen(items)
+        found = chosen(self.transform, items)
         like = next(self.backbone.parameters(), torch.empty(0))
         place = like.device if device is None else torch.device(device)
         rows = []
@@ -87,47 +87,51 @@ class Embed:
             if place != like.device:
                 self.backbone.to(place)
             with evaluating(self.backbone), torch.no_grad():
-                for batch in self._batches(chosen, batch_size):
+                for jobs in read_ahead(self.transform, found, batch_size):
+                    batch = torch.stack([job.result() for job in jobs])
                     rows.append(self.backbone(batch.to(place, like.dtype)).float().cpu())
         finally:
             if place != like.device:
                 self.backbone.to(like.device)
         return torch.cat(rows)
 
-    def _chosen(self, items: Any) -> list[Any]:
-        if isinstance(self.transform, NoTransform):
-            self.transform()
-        if isinstance(items, str | os.PathLike):
-            path = Path(items).expanduser()
-            return list_files(path, self.transform.kind).paths() if path.is_dir() else [path]
-        pair = isinstance(items, tuple) and len(items) == 2 and isinstance(items[1], int)  # a wave and its rate
-        one = pair or (hasattr(items, "ndim") and items.ndim <= 3) or not isinstance(items, Iterable)
-        found = [items] if one else list(items)
-        if not found:
-            raise UserError("there is nothing to embed; give a folder, files or images")
-        return found
 
-    def _batches(self, items: list[Any], batch_size: int) -> Iterator[Tensor]:
-        """Inputs (B, ...), read ahead by threads while the network computes."""
-        from rich.console import Console
-        from rich.progress import track
+def chosen(transform: Any, items: Any, what: str = "embed") -> list[Any]:
+    """One item, a folder or several as a list of what the transform takes. Raises UserError where there is nothing."""
+    if isinstance(transform, NoTransform):
+        transform()
+    if isinstance(items, str | os.PathLike):
+        path = Path(items).expanduser()
+        return list_files(path, transform.kind).paths() if path.is_dir() else [path]
+    pair = isinstance(items, tuple) and len(items) == 2 and isinstance(items[1], int)  # a wave and its rate
+    one = pair or (hasattr(items, "ndim") and items.ndim <= 3) or not isinstance(items, Iterable)
+    found = [items] if one else list(items)
+    if not found:
+        raise UserError(f"there is nothing to {what}; give a folder, files or images")
+    return found
 
-        transform = self.transform
-        starts = range(0, len(items), batch_size)
-        shown = track(starts, "embedding", console=Console(stderr=True), disable=len(items) < MANY, transient=True)
-        with ThreadPoolExecutor(max(1, automatic_workers())) as pool:
-            ahead = [pool.submit(_input, transform, i, item) for i, item in enumerate(items[: 2 * batch_size])]
-            try:
-                for start in shown:
-                    batch = [job.result() for job in ahead[:batch_size]]
-                    ahead = ahead[batch_size:]
-                    begun = start + 2 * batch_size
-                    more = enumerate(items[begun : begun + batch_size], begun)
-                    ahead += [pool.submit(_input, transform, i, item) for i, item in more]
-                    yield torch.stack(batch)
-            finally:
-                for job in ahead:
-                    job.cancel()
+
+def read_ahead(
+    transform: Any, items: Sequence[Any], batch_size: int, title: str = "embedding"
+) -> Iterator[list[Future[Tensor]]]:
+    """The inputs of items, a batch at a time, read by threads while the network computes; `result()` may raise."""
+    from rich.console import Console
+    from rich.progress import track
+
+    starts = range(0, len(items), batch_size)
+    shown = track(starts, title, console=Console(stderr=True), disable=len(items) < MANY, transient=True)
+    with ThreadPoolExecutor(max(1, automatic_workers())) as pool:
+        ahead = [pool.submit(_input, transform, i, item) for i, item in enumerate(items[: 2 * batch_size])]
+        try:
+            for start in shown:
+                batch, ahead = ahead[:batch_size], ahead[batch_size:]
+                begun = start + 2 * batch_size
+                more = enumerate(items[begun : begun + batch_size], begun)
+                ahead += [pool.submit(_input, transform, i, item) for i, item in more]
+                yield batch
+        finally:
+            for job in ahead:
+                job.cancel()
 
 
 def _input(transform: Any, place: int, item: Any) -> Tensor:

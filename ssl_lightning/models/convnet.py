@@ -27,6 +27,8 @@ class ConvNetSmall(nn.Module):
     With width 48 it has 0.87 million parameters. The features are the mean over all places, so any image size goes.
     """
 
+    stages = ("conv2", "conv3", "block")  # each is given the map of the stage before
+
     def __init__(self, width: int = 48, in_channels: int = 3) -> None:
         super().__init__()
         self.out_dim = 4 * width
@@ -40,10 +42,13 @@ class ConvNetSmall(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map, before the mean over places: (B, 3, H, W) -> (B, 4 * width, H/8, W/8)."""
-        x = F.relu(self.conv1(x))  # (B, width, H/2, W/2)
-        x = F.relu(self.conv2(x))  # (B, 2 width, H/4, W/4)
-        x = F.relu(self.conv3(x))  # (B, 4 width, H/8, W/8)
-        return self.block(x)
+        return self.stage_maps(x)[-1]
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """The maps of the three resolutions, the finest first."""
+        first = F.relu(self.conv1(x))  # (B, width, H/2, W/2)
+        second = F.relu(self.conv2(first))  # (B, 2 width, H/4, W/4)
+        return [first, second, self.block(F.relu(self.conv3(second)))]  # the last (B, 4 width, H/8, W/8)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_features(x).mean(dim=(2, 3))  # (B, 4 width)

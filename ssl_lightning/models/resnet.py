@@ -31,11 +31,20 @@ class ResNet(models.ResNet):
     """torchvision's, without a classifier, that also gives its feature map, under the name timm has for it."""
 
     out_dim: int
+    stages = ("layer2", "layer3", "layer4")  # each is given the map of the stage before
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out_dim, h, w), before the mean over places."""
+        return self.stage_maps(x)[-1]
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the map at the end of each of its four stages (C2 to C5), the finest first."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.avgpool(self.forward_features(x)), 1)  # (B, out_dim)

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from ssl_lightning.core import files, secrets, words
 from ssl_lightning.reports import html, swept_measures
-from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.charts import Bar, Series, bar_chart, heat_map, line_chart
+from ssl_lightning.reports.conclusion import conclusion, figure, figure_of, heading
 from ssl_lightning.reports.gathered import Group, Section, as_numbers, in_order, sections, short
 from ssl_lightning.reports.parallel import parallel
 from ssl_lightning.reports.run_files import COSTS, CURVES, find, read
@@ -86,71 +86,8 @@ def status(group: Group) -> str:
     return missing[0].status if len(missing) == len(group.runs) else f"{len(missing)} of {len(group.runs)} unfinished"
 
 
-def heading(measure: str) -> str:
-    """`knn_top1` -> "kNN", `linear_macro_f1` -> "linear probe F1"."""
-    kind, _, metric = measure.partition("_")
-    if measure in COSTS:
-        return {"samples_per_second": "items/s", "seconds": "seconds"}[measure]
-    return words.measure(kind, metric)
-
-
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-# ---- in words ------------------------------------------------------------------------------------------------------
-
-
-def conclusion(part: Section) -> str:
-    """Which group is best, and whether the next one is worse by more than chance."""
-    scored = [group for group in part.groups if group.done and part.main and math.isfinite(group.mean(part.main))]
-    if not part.main or not scored:
-        return "No run of these has a figure to compare yet."
-    best = scored[0]
-    told = f"Best: {part.name(best)}, {heading(part.main)} {figure(best, part.main)}."
-    if len(scored) < 2:
-        return told
-    tied = [part.name(group) for group in scored if group.mean(part.main) == best.mean(part.main)]
-    if len(tied) > 1:
-        more = f" and {len(tied) - 4} more" if len(tied) > 4 else ""
-        told = f"Equally good, {heading(part.main)} {figure(best, part.main)}: {'; '.join(tied[:4])}{more}."
-    noise = part.noise(part.main)
-    if not math.isfinite(noise):
-        return f"{told} One seed each: repeat the best ones with seed=1 and seed=2 to see how much is chance."
-    equal = [part.name(group) for group in scored[1:] if not _worse(part, group, best, noise)]
-    chance = f"more than chance (deviation over seeds: {_figure(noise, part.main)})"
-    if not equal:
-        return f"{told} All others are worse by {chance}."
-    more = f" and {len(equal) - 4} more" if len(equal) > 4 else ""
-    return f"{told} Not worse by {chance}: {'; '.join(equal[:4])}{more}."
-
-
-def _worse(part: Section, group: Group, best: Group, noise: float) -> bool:
-    """Is it worse by more than two standard errors of the difference of the means?"""
-    assert part.main is not None
-    measure, sign = part.main, -1 if part.is_lower(part.main) else 1
-    error = noise * math.sqrt(1 / len(group.of(measure)) + 1 / len(best.of(measure)))
-    return sign * (best.mean(measure) - group.mean(measure)) > 2 * error
-
-
-def figure(group: Group, measure: str) -> str:
-    """A mean, with the deviation over seeds where there are several."""
-    mean, deviation = group.mean(measure), math.nan if measure in COSTS else group.deviation(measure)
-    if not math.isfinite(mean):
-        return "-"
-    return (
-        _figure(mean, measure)
-        if not math.isfinite(deviation)
-        else f"{_plain(mean, measure)} ± {_figure(deviation, measure)}"
-    )
-
-
-def _figure(value: float, measure: str) -> str:
-    return number(value, words.is_share(measure))
-
-
-def _plain(value: float, measure: str) -> str:
-    return _figure(value, measure).removesuffix(" %")
 
 
 # ---- the page ------------------------------------------------------------------------------------------------------
@@ -187,7 +124,7 @@ def _note(text: str) -> str:
 def _table(part: Section, folder: Path | None) -> str:
     """Groups, best first; the best of each measure in bold."""
     best = {measure: _best(part, measure) for measure in part.measures if measure not in COSTS}
-    head = [*(short(key) for key in part.keys), "seeds", *(heading(m) for m in part.measures), "status", "best run"]
+    head = [*(short(key) for key in part.keys), "runs", *(heading(m) for m in part.measures), "status", "best run"]
     lines = ["".join(f"<th>{html.escape(word)}</th>" for word in head)]
     for group in part.groups:
         cells = [html.escape(value) for value in (*group.values, len(group.runs))]
@@ -251,7 +188,7 @@ def scale_of(part: Section, means: Sequence[float]) -> tuple[float, float]:
 
 def _of_scale(part: Section, means: Sequence[float]) -> str:
     assert part.main is not None
-    low, high = (_figure(value, part.main) for value in scale_of(part, means))
+    low, high = (figure_of(value, part.main) for value in scale_of(part, means))
     span = "" if math.isnan(part.noise(part.main)) else ", at least four deviations over seeds apart"
     return f"From light, {low}, to dark, {high}{span}."
 

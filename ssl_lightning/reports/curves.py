@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ssl_lightning.reports import html
+from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.charts import Series, line_chart
 from ssl_lightning.reports.look import Look
 from ssl_lightning.reports.read import Row, Run, column
@@ -58,21 +60,37 @@ TITLES = {
 MANY = 24  # charts of a page
 
 
-def charts(run: Run, look: Look) -> list[str]:
-    """All charts of a run, the most telling first; metrics of one's own get one each."""
+def charts(run: Run, look: Look) -> tuple[list[str], str]:
+    """(all charts of a run, the most telling first, metrics of one's own get one each; a table of what is no curve)."""
     if run.parts:
-        return _of_parts(run.parts)
-    found, told = [], set()
+        return _of_parts(run.parts), ""
+    found, told = list[str](), set[str]()
+    once: list[tuple[str, Series, bool]] = []
     for chart in CHARTS:
         series = [one for name, title in chart.lines if (one := _series(run.rows, name, title, chart.over)).x]
         told |= {name for name, _ in chart.lines}
-        if series:
+        if series and all(len(one.x) < 2 for one in series):
+            once += [
+                (f"{chart.title}: {one.name}" if len(series) > 1 else chart.title, one, chart.percent) for one in series
+            ]
+        elif series:
             found.append(line_chart(series, chart.title, chart.over, "", chart.percent, chart.log, _band(chart, look)))
     own = [name for name in _names(run.rows) if name not in told]
     for name in sorted(own, key=lambda name: (name in LESS, name)):
-        title = TITLES.get(name, name)
-        found.append(line_chart([_series(run.rows, name, title)], title, "step", percent=name.endswith("top1")))
-    return found[:MANY]
+        title, share = TITLES.get(name, name), name.endswith("top1")
+        series = [_series(run.rows, name, title)]
+        if len(series[0].x) < 2:
+            once.append((title, series[0], share))
+        else:
+            found.append(line_chart(series, title, "step", percent=share))
+    return found[:MANY], _once(once)
+
+
+def _once(values: list[tuple[str, Series, bool]]) -> str:
+    """What was measured once is no curve: a table."""
+    rows = [(title, number(one.y[0], share)) for title, one, share in values]
+    table = html.facts(rows)
+    return f'<div class="card"><h3>Measured once</h3>{table}</div>' if table else ""
 
 
 def _of_parts(parts: dict[str, list[Row]]) -> list[str]:

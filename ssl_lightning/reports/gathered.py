@@ -18,6 +18,7 @@ from ssl_lightning.runs.comparison import differences, flatten
 
 # Choices that make the sections, that stand for values told one by one, or that leave the results as they are.
 NOT_SWEPT = {"stage", "data", "task", "experiment", "logger", "trainer"}
+PLACES = ("data.root", "data.labels", "data.probe_root")  # where data lie: nothing, where these are the same
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,43 @@ def short(key: str) -> str:
 def sections(runs: Sequence[Run]) -> list[Section]:
     """The runs by stage, data and task, the largest section first, each with its groups, best first.
 
-    Files in different folders are different data, which `data.root` then tells apart.
+    Files in different folders are different data, which `data.root` then tells apart, unless their fingerprints say
+    that they are copies of one another.
     """
-    roots: dict[tuple[str, str, str], set[str]] = {}
-    for run in runs:
-        roots.setdefault(run.section, set()).add(run.root)
     by_kind: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        stage, data, task = run.section
-        data += f" {run.root}" if len(roots[run.section]) > 1 and run.root else ""
-        by_kind.setdefault((stage, data, task), []).append(run)
-    return [_section(kind, some) for kind, some in sorted(by_kind.items(), key=lambda pair: -len(pair[1]))]
+        by_kind.setdefault(run.section, []).append(run)
+    found = []
+    for (stage, data, task), some in by_kind.items():
+        apart = by_data(some)
+        for same in apart:
+            root = f" {same[0].root}" if len(apart) > 1 and same[0].root else ""
+            found.append(((stage, data + root, task), same))
+    return [_section(kind, some) for kind, some in sorted(found, key=lambda pair: -len(pair[1]))]
+
+
+def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs on the same data together: of one folder, or of folders whose fingerprints are the same."""
+    found: list[list[Run]] = []
+    for run in runs:
+        same = [some for some in found if any(_same_data(run, other) for other in some)]
+        kept = [some for some in found if all(some is not one for one in same)]
+        found = [*kept, [*(other for some in same for other in some), run]]
+    order = {id(run): i for i, run in enumerate(runs)}
+    return sorted((sorted(some, key=lambda run: order[id(run)]) for some in found), key=lambda some: order[id(some[0])])
+
+
+def _same_data(one: Run, other: Run) -> bool:
+    return one.root == other.root or (one.fingerprint == other.fingerprint != "")
+
+
+def data_changed(runs: Sequence[Run]) -> bool:
+    """Were the files of one folder others when one of these runs was evaluated? A split may depend on the seed."""
+    seen: dict[tuple[str, Any], set[str]] = {}
+    for run in runs:
+        if run.root and run.fingerprint:
+            seen.setdefault((run.root, run.config.get("seed")), set()).add(run.fingerprint)
+    return any(len(prints) > 1 for prints in seen.values())
 
 
 def _section(kind: tuple[str, str, str], runs: Sequence[Run]) -> Section:
@@ -171,7 +198,9 @@ def _different(runs: Sequence[Run]) -> set[str]:
     first = runs[0].config
     lines = [line for run in runs[1:] for line in differences(first, run.config)]
     keys = {line.partition(": ")[0] for line in lines}
-    return {key for key in keys if short(key) not in ("seed", "ckpt_sha256")}
+    gone = {"seed", "ckpt_sha256"}
+    places = PLACES if runs[0].fingerprint and len({run.fingerprint for run in runs}) == 1 else ()
+    return {key for key in keys if short(key) not in gone and key not in places}
 
 
 def value_of(run: Run, key: str) -> str:

@@ -8,7 +8,7 @@ among 2N - 1 candidates), and otherwise far from what sound runs show: tests hol
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_lightning.reports.finding import BAD, OK, ORDER, WATCH, Finding
+from ssl_lightning.core.finding import BAD, OK, ORDER, WATCH, Finding
 from ssl_lightning.reports.look import Look
 from ssl_lightning.reports.rules import RULES
 

@@ -1,41 +1,12 @@
-"""How methods, metrics and other things of a run are called on a page."""
+"""Values and commands of a run as a page shows them; what things are called is in `core.words`."""
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from ssl_lightning.core import secrets
-from ssl_lightning.core.words import is_share
+from ssl_lightning.core.words import is_share, plain_word
 from ssl_lightning.reports.axes import number
-
-METHODS = {
-    "simclr": "SimCLR", "moco": "MoCo v2", "moco_v1": "MoCo v1", "moco_v3": "MoCo v3", "byol": "BYOL", "dcl": "DCL",
-    "simsiam": "SimSiam", "vicreg": "VICReg", "barlow_twins": "Barlow Twins", "swav": "SwAV", "nnclr": "NNCLR",
-    "mae": "MAE", "simmim": "SimMIM", "dino": "DINO", "dinov2": "DINOv2", "ibot": "iBOT", "ijepa": "I-JEPA",
-    "lejepa": "LeJEPA", "data2vec": "data2vec", "msn": "MSN", "deepcluster_v2": "DeepCluster v2", "densecl": "DenseCL",
-    "ressl": "ReSSL", "tico": "TiCo", "wmse": "W-MSE", "supcon": "SupCon", "rotation": "Rotation", "jigsaw": "Jigsaw",
-    "colorization": "Colorization", "relative_position": "Relative position", "cpc": "CPC",
-}  # fmt: skip
-STAGES = {
-    "pretrain": "Pretraining",
-    "knn": "kNN",
-    "linear": "Linear probe",
-    "finetune": "Fine-tuning",
-    "embed": "Embedding",
-}
-KINDS = {"knn": "kNN", "linear": "Linear probe", "finetune": "Fine-tuned"}
-BASELINES = {
-    "random_init": "Random weights",
-    "raw_pixels": "Raw pixels",
-    "naive": "Naive features",
-    "start": "Before training",
-    "from_scratch": "From scratch",
-}
-
-
-def method(name: Any) -> str:
-    """A method's name as its authors write it."""
-    return METHODS.get(str(name), str(name))
 
 
 def value(key: str, found: Any) -> str:
@@ -45,7 +16,7 @@ def value(key: str, found: Any) -> str:
 
 def command(words: Any) -> str:
     """A command line to paste."""
-    return secrets.hide(f"python -m ssl_lightning {shlex.join(str(word) for word in words)}".rstrip())
+    return secrets.hide(f"python -m ssl_lightning {shlex.join(plain_word(str(word)) for word in words)}".rstrip())
 
 
 def home(config: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The rules of `health` about results, speed and what is as it should be; see `rules`."""
 
-from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
+from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.look import Look
 
 BROKEN = ("not_finite", "diverged", "rate", "collapsed", "uniform", "normalisation", "same_views")
@@ -17,8 +17,8 @@ def below_naive(look: Look) -> Finding | None:
         "below_naive",
         WATCH,
         f"kNN on the features finds {100 * mine:.1f} %, and on {what} {100 * others[0]:.1f} %.",
-        "After a full training the features are well above; in the first minutes of one they may not be.",
-        "Train longer (trainer.max_epochs=...), then look at the augmentation and the rate.",
+        normal="After a full training the features are well above; in the first minutes of one they may not be.",
+        fix="Train longer (trainer.max_epochs=...), then look at the augmentation and the rate.",
         unless=BROKEN,
     )
 
@@ -34,8 +34,8 @@ def not_above_random(look: Look) -> Finding | None:
         "not_above_random",
         WATCH,
         f"Training added nothing that shows: {100 * mine:.1f} % against {100 * other:.1f} % with random weights.",
-        "Even short trainings end above random weights.",
-        "Train longer; if it stays so, look at the loss, the views and the rate.",
+        normal="Even short trainings end above random weights.",
+        fix="Train longer; if it stays so, look at the loss, the views and the rate.",
         unless=BROKEN,
     )
 
@@ -53,8 +53,9 @@ def falling(look: Look) -> Finding | None:
         "falling",
         WATCH,
         f"kNN fell from {100 * best:.1f} % to {100 * end:.1f} % while the loss kept falling.",
-        "Both improve together; small dips are noise.",
-        "The network may solve the task by a shortcut (colour, position, noise): vary in the views what it could use.",
+        normal="Both improve together; small dips are noise.",
+        fix="The network may solve the task by a shortcut (colour, position, noise): vary in the views what it could "
+        "use.",
         unless=BROKEN,
     )
 
@@ -73,8 +74,8 @@ def rising(look: Look) -> Finding | None:
         "rising",
         OK,
         f"kNN was still rising at the end ({100 * before:.1f} % earlier, {100 * end:.1f} % in the last epochs).",
-        "Self-supervised training is long: hundreds of epochs are usual.",
-        "Train longer: the same command with a larger trainer.max_epochs goes on from here.",
+        normal="Self-supervised training is long: hundreds of epochs are usual.",
+        fix="Train longer: the same command with a larger trainer.max_epochs goes on from here.",
         unless=BROKEN,
     )
 
@@ -90,8 +91,8 @@ def leak(look: Look) -> Finding | None:
         "leak",
         BAD if share >= 0.01 else WATCH,
         f"{leaks} of {items} test items that were looked at have a near-duplicate in the training set.",
-        "None, or well under one in a hundred.",
-        "The results are better than they should be: remove one of each pair (shown below), or split by group.",
+        normal="None, or well under one in a hundred.",
+        fix="The results are better than they should be: remove one of each pair (shown below), or split by group.",
     )
 
 
@@ -107,8 +108,8 @@ def slower(look: Look) -> Finding | None:
         "slower",
         WATCH,
         f"Training slowed down: from {early:.0f} to {late:.0f} items a second.",
-        "The speed of a run is steady after its first steps.",
-        "Look for another program on this machine, a slow disk (data.num_workers), or memory that runs out.",
+        normal="The speed of a run is steady after its first steps.",
+        fix="Look for another program on this machine, a slow disk (data.num_workers), or memory that runs out.",
         timed=True,
     )
 
@@ -123,7 +124,7 @@ def sound(look: Look) -> Finding | None:
         "sound",
         OK,
         says,
-        "A spread above 0.1 and a rank above 2; both may fall a little at first.",
+        normal="A spread above 0.1 and a rank above 2; both may fall a little at first.",
         unless=(*BROKEN, "low_rank"),
     )
 

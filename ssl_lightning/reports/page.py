@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from ssl_lightning.core import words
+from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.core.words import is_share
-from ssl_lightning.reports import health, html, items, names, told
+from ssl_lightning.reports import gallery, health, html, items, labelled, measured, names, predicted, told
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.curves import charts
-from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.html import attribute, escape, section
 from ssl_lightning.reports.look import Look
 from ssl_lightning.reports.read import Run
@@ -35,10 +36,15 @@ def html_of(run: Run) -> str:
     title = title_of(run)
     parts = [
         ("result", "", top(run, title, found)),
+        ("labels", "What labels are worth", labelled.section(run)),
         ("health", "Health", health_of(found)),
+        ("classes", "Class by class", labelled.classes(run)),
         ("run", "What was run", told.what(run, look)),
         ("curves", "Curves", curves(run, look)),
         ("pictures", "Pictures", pictures(run)),
+        ("predictions", "What it predicts", predicted.section(run.kept)),
+        ("measured", "What was measured", measured.html_of(run.results)),
+        ("retrieved", "What was retrieved", gallery.html_of(run.kept)),
         ("features", "What it learned", features(run)),
         ("quality", "Quality of the features", quality(run)),
         ("next", "What to do next", told.after(run)),
@@ -56,9 +62,9 @@ def title_of(run: Run) -> str:
     choices = run.choices
     method = run.results.get("method") or choices.get("method") or ""
     data = run.results.get("data") or choices.get("data") or ""
-    what = f"{names.method(method)} on {data}".strip() if method or data else run.folder.name
+    what = f"{words.method(method)} on {data}".strip() if method or data else run.folder.name
     stage = str(run.results.get("stage") or choices.get("stage") or "pretrain")
-    return what if stage == "pretrain" else f"{names.STAGES.get(stage, stage)}: {what}"
+    return what if stage == "pretrain" else f"{words.STAGES.get(stage, stage)}: {what}"
 
 
 # ---- the top -------------------------------------------------------------------------------------------------------
@@ -96,7 +102,7 @@ def tiles(run: Run) -> list[str]:
             told = [_kind(key), *(f"{_kind(other).lower()} {names.value(other, value)}" for other, value in rest)]
             if scores is not random and is_share(key) and isinstance(random.get(key), int | float):
                 told.append(f"{100 * (score - random[key]):+.1f} points over random")
-            found.append(tile(names.BASELINES.get(str(name), str(name)), names.value(key, score), ", ".join(told)))
+            found.append(tile(words.headed(words.named_baseline(str(name))), names.value(key, score), ", ".join(told)))
     if not keys:
         found += running(run)
         measured = run.results.get("quality")
@@ -116,14 +122,14 @@ def main_keys(results: Mapping[str, Any]) -> list[str]:
     found: dict[str, str] = {}
     for key, value in results.items():
         kind, _, metric = key.partition("_")
-        if kind in names.KINDS and metric and isinstance(value, int | float) and kind not in found:
+        if kind in words.KINDS and metric and isinstance(value, int | float) and kind not in found:
             found[kind] = key
     return list(found.values())
 
 
 def _kind(key: str) -> str:
     kind, _, metric = key.partition("_")
-    return names.KINDS.get(kind, kind) + ("" if metric == "top1" else f" {metric.upper()}")
+    return words.headed(words.KINDS.get(kind, kind)) + ("" if metric == "top1" else f" {metric.upper()}")
 
 
 def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
@@ -133,7 +139,7 @@ def _result(run: Run, key: str, random: Mapping[str, Any], name: str) -> str:
         gain, share = mine - other, is_share(key)
         size = f"{100 * abs(gain):.1f} points" if share else f"{abs(gain):.3g}"
         word = f"{'+' if gain >= 0 else '-'}{size} {'over' if gain >= 0 else 'against'}"
-        beside = f"{word} {names.BASELINES[name].lower()}"
+        beside = f"{word} {words.named_baseline(name)}"
         way = ("" if abs(gain) < 5e-4 else "up" if gain > 0 else "down") if share else ""
     return tile(_kind(key), names.value(key, mine), beside, way, main=True)
 
@@ -180,16 +186,16 @@ def health_of(found: list[Finding]) -> str:
 
 def curves(run: Run, look: Look) -> str:
     """All charts; those past the first nine are folded away."""
-    drawn = charts(run, look)
+    drawn, once = charts(run, look)
     shown, more = drawn[:9], drawn[9:]
     hidden = html.details(f"{len(more)} more", f'<div class="grid3">{"".join(more)}</div>') if more else ""
-    return f'<div class="grid3">{"".join(shown)}</div>{hidden}' if shown else ""
+    return (f'<div class="grid3">{"".join(shown)}</div>{hidden}' if shown else "") + once
 
 
 def pictures(run: Run) -> str:
     """What the network was shown, and what it makes of it, epoch by epoch."""
     parts = []
-    for name in sorted(run.pictures, key=lambda name: (name != "views", name)):
+    for name in sorted(run.pictures.keys() - {labelled.FIGURE}, key=lambda name: (name != "views", name)):
         states, room = list[tuple[str, str]](), LARGEST
         for epoch, file in reversed(run.pictures[name]):
             data = file.read_bytes()

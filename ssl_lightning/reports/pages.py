@@ -29,7 +29,8 @@ def write(folder: Path) -> Path | None:
     from ssl_lightning.reports import page, read
 
     run = read.run(folder)
-    if not (run.rows or run.parts or run.kept.arrays):
+    table = run.results.get("table") or run.results.get("rows")
+    if not (run.rows or run.parts or run.kept.arrays or table):
         return None
     files.write_atomic(folder / FILE, page.html_of(run))
     return folder / FILE

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from ssl_lightning.reports.finding import BAD, OK, WATCH, Finding
+from ssl_lightning.core.finding import BAD, OK, WATCH, Finding
 from ssl_lightning.reports.look import CENTERED, FIXED, MASKED, PREDICTING, QUEUE, Look
 from ssl_lightning.reports.outcome import (
     BROKEN,
@@ -27,7 +27,7 @@ def not_finite(look: Look) -> Finding | None:
         return None
     says = f"The loss was not a number in {lost} logged steps." if lost else "The features are not finite numbers."
     fix = "Lower optimizer.base_lr, set trainer.gradient_clip_val=1.0, and check data.mean and data.std."
-    return Finding("not_finite", BAD, says, "A sound run never gets there.", fix)
+    return Finding("not_finite", BAD, says, normal="A sound run never gets there.", fix=fix)
 
 
 def normalisation(look: Look) -> Finding | None:
@@ -42,8 +42,8 @@ def normalisation(look: Look) -> Finding | None:
         "normalisation",
         BAD if std < 0.05 or abs(mean) > 10 * max(std, 1e-9) else WATCH,
         f"What the network is fed has mean {mean:.2g} and standard deviation {std:.2g}.",
-        "Inputs should have a mean near 0 and a standard deviation near 1.",
-        "Set data.mean and data.std to those of your training set, on the scale 0 to 1 (not 0 to 255).",
+        normal="Inputs should have a mean near 0 and a standard deviation near 1.",
+        fix="Set data.mean and data.std to those of your training set, on the scale 0 to 1 (not 0 to 255).",
     )
 
 
@@ -57,8 +57,8 @@ def same_views(look: Look) -> Finding | None:
         "same_views",
         BAD,
         f"Before anything was learned, the two views of an item agreed already (cosine {similar[0]:.3f}).",
-        "With the usual augmentation an untrained network gives 0.3 to 0.9.",
-        "If both columns of the views below look alike, augment more (smaller crops, more colour jitter).",
+        normal="With the usual augmentation an untrained network gives 0.3 to 0.9.",
+        fix="If both columns of the views below look alike, augment more (smaller crops, more colour jitter).",
     )
 
 
@@ -79,8 +79,8 @@ def diverged(look: Look) -> Finding | None:
         "diverged",
         BAD,
         f"The loss rose from {start:.3g} to as much as {most:.3g}, and ended at {end:.3g}.",
-        "A falling loss with a little noise is normal.",
-        "Lower optimizer.base_lr (by 10 to begin with), warm up longer, or set trainer.gradient_clip_val=1.0.",
+        normal="A falling loss with a little noise is normal.",
+        fix="Lower optimizer.base_lr (by 10 to begin with), warm up longer, or set trainer.gradient_clip_val=1.0.",
     )
 
 
@@ -91,7 +91,7 @@ def rate(look: Look) -> Finding | None:
     fix = "Lower optimizer.base_lr (by 10 to begin with), or set trainer.gradient_clip_val."
     if scale > 50:
         says = f"The embeddings grew to {scale:.0f} times their first size: the learning rate is too high."
-        return Finding("rate", BAD, says, "They stay within a factor of a few.", fix, unless=("not_finite",))
+        return Finding("rate", BAD, says, normal="They stay within a factor of a few.", fix=fix, unless=("not_finite",))
     if len(norms) < 6:
         return None
     usual, most = look.part(norms, 0, 1), max(norms[1:])
@@ -101,8 +101,8 @@ def rate(look: Look) -> Finding | None:
         "rate",
         WATCH,
         f"The gradient jumped: its norm reached {most:.3g}, where {usual:.3g} is usual in this run.",
-        "Norms within a factor of ten of each other are normal after the warm-up.",
-        fix,
+        normal="Norms within a factor of ten of each other are normal after the warm-up.",
+        fix=fix,
         unless=("diverged", "not_finite"),
     )
 
@@ -120,11 +120,13 @@ def uniform(look: Look) -> Finding | None:
     if entropy > 0.995 * top and look.part(look.loss, 0.75, 1) > 0.995 * top:
         says = f"The teacher answers every item alike: its entropy is the largest possible, {entropy:.2f}."
         fix = "Lower method.teacher_temperature (0.04) or optimizer.base_lr, or make method.projector.out_dim smaller."
-        return Finding("uniform", BAD, says, "The teacher's entropy falls well below log K in a sound run.", fix)
+        return Finding(
+            "uniform", BAD, says, normal="The teacher's entropy falls well below log K in a sound run.", fix=fix
+        )
     if entropy < 0.01 * top:
         says = f"The teacher puts all items on one prototype: its entropy is {entropy:.3f}."
         fix = "Raise method.teacher_temperature, and keep method.center_momentum at 0.9."
-        return Finding("collapsed", BAD, says, "In a sound run the entropy stays well above 0.", fix)
+        return Finding("collapsed", BAD, says, normal="In a sound run the entropy stays well above 0.", fix=fix)
     return None
 
 
@@ -139,25 +141,29 @@ def collapsed(look: Look) -> Finding | None:
     normal = "Vectors that point everywhere alike have 1; sound runs stay above 0.2."
     if std is not None and std < 0.1:
         says = f"Collapsed: all items get nearly the same features (spread {std:.3f})."
-        return Finding("collapsed", BAD, says, normal, fix)
+        return Finding("collapsed", BAD, says, normal=normal, fix=fix)
     if own is not None and own < 0.1 and look.method not in MASKED:
         says = f"Collapsed: all embeddings point the same way (spread {own:.3f})."
-        return Finding("collapsed", BAD, says, normal, fix)
+        return Finding("collapsed", BAD, says, normal=normal, fix=fix)
     same, other = look.last("train/positive_similarity"), look.last("train/negative_similarity")
     if same is not None and other is not None and other > 0.9 and same - other < 0.05:
         says = f"Collapsed: different items are as alike (cosine {other:.3f}) as two views of one ({same:.3f})."
-        return Finding("collapsed", BAD, says, "Different items end near 0, views of one item well above.", fix)
+        return Finding(
+            "collapsed", BAD, says, normal="Different items end near 0, views of one item well above.", fix=fix
+        )
     if scale is not None and scale < 0.05:
         says = f"Collapsed: the embeddings shrink to one point (scale {scale:.3f} of the first look's)."
         fix = (
             "Give the term that keeps embeddings apart more weight (method.loss.variance of VICReg), or lower the rate."
         )
-        return Finding("collapsed", BAD, says, "The scale stays within a factor of a few.", fix)
+        return Finding("collapsed", BAD, says, normal="The scale stays within a factor of a few.", fix=fix)
     low = min((value for value in (rank, own_rank) if value is not None), default=None)
     if low is not None and low < 2.0 and len(look.loss) > 3 and look.method not in MASKED:
         says = f"Dimensional collapse: the vectors vary along about one direction (effective rank {low:.1f})."
         fix = "Make the views differ more, lower the temperature or optimizer.base_lr, or enlarge the batch."
-        return Finding("collapsed", BAD, says, "Sound runs use several directions from the first epochs on.", fix)
+        return Finding(
+            "collapsed", BAD, says, normal="Sound runs use several directions from the first epochs on.", fix=fix
+        )
     return None
 
 
@@ -171,10 +177,10 @@ def low_rank(look: Look) -> Finding | None:
         "low_rank",
         WATCH,
         f"The features use few directions: effective rank {rank:.1f} of {width}.",
-        "What predicts pixels begins so, and its features are read out better by a linear probe than by kNN."
+        normal="What predicts pixels begins so, and its features are read out better by a linear probe than by kNN."
         if look.method in MASKED
         else "The rank of features grows during training, or settles well above the number of a few.",
-        "Compare with a longer run; stronger views, a larger batch or a lower rate help where it stays low.",
+        fix="Compare with a longer run; stronger views, a larger batch or a lower rate help where it stays low.",
         unless=BROKEN,
     )
 
@@ -192,8 +198,8 @@ def at_chance(look: Look) -> Finding | None:
         "at_chance",
         WATCH if look.method in FIXED else BAD,
         f"The loss ends at {end:.3g}, and guessing gives {guess:.3g} ({formula}): the network {task}.",
-        "It falls clearly below this within the first epochs, sooner with a small batch.",
-        "Weaken the augmentation (larger crops), lower the temperature, or check optimizer.base_lr.",
+        normal="It falls clearly below this within the first epochs, sooner with a small batch.",
+        fix="Weaken the augmentation (larger crops), lower the temperature, or check optimizer.base_lr.",
         unless=BROKEN,
     )
 
@@ -211,8 +217,8 @@ def still(look: Look) -> Finding | None:
         "still",
         WATCH,
         f"The loss did not move: {start:.4g} in the first quarter, {end:.4g} in the last.",
-        "Most of the fall comes in the first epochs.",
-        "Raise optimizer.base_lr (the learning rate is drawn below), and check that train/grad_norm is not 0.",
+        normal="Most of the fall comes in the first epochs.",
+        fix="Raise optimizer.base_lr (the learning rate is drawn below), and check that train/grad_norm is not 0.",
         unless=(*BROKEN, "at_chance"),
     )
 
@@ -226,11 +232,11 @@ def rises(look: Look) -> Finding | None:
     if max(look.loss) > 1.1 * start and look.method in QUEUE:
         says = f"The loss first rose (from {start:.3g} to {max(look.loss):.3g})."
         normal = "That is normal for MoCo: real keys replace the noise that the queue begins with."
-        return Finding("rises", OK, says, normal, unless=(*BROKEN, "at_chance"))
+        return Finding("rises", OK, says, normal=normal, unless=(*BROKEN, "at_chance"))
     if lowest >= 0 and end > 1.15 * lowest and look.method not in QUEUE:
         says = f"The loss rose again after its first fall (lowest {lowest:.3g}, now {end:.3g})."
         normal = "That is normal here: the targets get harder as the teacher learns. Judge by kNN and spread instead."
-        return Finding("rises", OK, says, normal, unless=BROKEN)
+        return Finding("rises", OK, says, normal=normal, unless=BROKEN)
     return None
 
 

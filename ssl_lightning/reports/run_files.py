@@ -55,6 +55,12 @@ class Run:
         return plain(secrets.hide(str(root))) if root is not None else ""
 
     @property
+    def fingerprint(self) -> str:
+        """Of the data, wherever they lie; "" of a run without one."""
+        found = (self.results or {}).get("data_fingerprint")
+        return str(found.get("sha256") or "") if isinstance(found, Mapping) else ""
+
+    @property
     def origin(self) -> tuple[str, str]:
         """What runs of equal settings differ in: the seed, and the weights that they are about."""
         return str(self.config.get("seed")), str(self.config.get("ckpt_sha256") or self.config.get("ckpt"))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_lightning.core import words
 from ssl_lightning.reports import html, names
 from ssl_lightning.reports.axes import number
 from ssl_lightning.reports.look import Look
@@ -67,7 +68,7 @@ def training(run: Run, look: Look) -> list[tuple[str, Any]]:
     steps = run.results.get("steps") or (int(max(row["step"] for row in run.rows)) + 1 if run.rows else None)
     rate = look.number("optimizer", "base_lr")
     return [
-        ("method", names.method(run.results.get("method") or run.choices.get("method") or "")),
+        ("method", words.method(run.results.get("method") or run.choices.get("method") or "")),
         ("optimizer", run.choices.get("optimizer")),
         ("base rate", f"{rate:g}" if rate is not None and run.rows else None),
         ("epochs", run.results.get("epochs")),

@@ -116,6 +116,31 @@ def check_node(node: Mapping[str, Any], trusted: Iterable[str], what: str) -> No
     _check_node(node, allowed.own_packages(trusted), what)
 
 
+def task_of(node: Any, trusted: Iterable[str], ref: str) -> Any:
+    """Build the task that a model's file names. Raises UserError for anything but a task of ours or a trusted one's."""
+    trusted = allowed.own_packages(trusted)
+    what = f"the model in {ref}"
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise UserError(f"{what} does not say what its labels mean; train it again")
+    target, own = _named(node, trusted)
+    if not own and not allowed.listed(target, (allowed.TASK,)):
+        raise UserError(f"{what} names {shown(target)}, which is no task of ours{_flag(target)}")
+    for name, value in node.items():
+        if name != "_target_" and name.startswith("_"):
+            raise UserError(f"{what} has {shown(name)}; only plain arguments may be there")
+        _check_value(value, trusted if own else (), f"{what}: {name}")
+    try:
+        check(node, trusted, "task", takes=(allowed.TASK,))
+        return instantiate(node, trusted, takes=(allowed.TASK,))
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def check_plain(value: Any, what: str) -> None:
+    """Raise a UserError unless this is made of plain values alone, and of not too many."""
+    _check_plain(value, what)
+
+
 @contextmanager
 def no_larger(tensors: int, numbers: int) -> Iterator[None]:
     """Refuses a network that needs far more than the weights that came with its card: it would fill the memory.

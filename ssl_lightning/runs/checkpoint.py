@@ -29,8 +29,9 @@ from ssl_lightning.runs.saving import existing, fallen_back, load, load_newest, 
 from ssl_lightning.runs.saving import save_atomic as save_atomic
 
 FILE = "backbone.safetensors"
-# Where a folder that is no run's may have its weights, as transformers writes them.
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+MODEL = "model.safetensors"  # of a run that trained on labels, see `runs.model`
+# Where a folder without such a file may have its weights: a model's, or as transformers writes them.
+FOLDER_FILES = (MODEL, "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,21 @@ def save_backbone(backbone: nn.Module, config: Mapping[str, Any], folder: str | 
     return save_atomic(lambda path: save_safetensors(state, path, metadata), Path(folder) / FILE)
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """(state, card or None) of a .safetensors file."""
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(state, metadata) of a .safetensors file. Raises UserError where it is none."""
     try:
         with safe_open(existing(path), framework="pt") as file:
-            metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            return state, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is truncated, damaged or not a safetensors file; export it again") from error
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """(state, card or None) of a .safetensors file; of a model's the backbone."""
+    state, metadata = read_safetensors(path)
+    if "model" in metadata and "card" in metadata:
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     return state, cards.parse(metadata["card"], str(path)) if "card" in metadata else None
 
 

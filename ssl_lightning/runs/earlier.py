@@ -16,6 +16,7 @@ LATER: dict[str, Any] = {
     "data.eval_resize": None,
     "data.group": None,
     "data.held_out": None,
+    "data.masks": None,
     "optimizer.decay_biases": False,
     "views.*.interpolation": "bilinear",
     "method.loss.form": "out",
@@ -25,6 +26,17 @@ LATER: dict[str, Any] = {
     "backbone.uniform_drop_path": False,
     "stage.probes": None,
     "stage.formats": ["safetensors"],  # of an export
+    "stage.cutmix": 0.0,  # of fine-tuning, as those below
+    "stage.drop_path": 0.0,
+    "stage.patience": None,
+    "stage.average": 0.0,
+    "stage.train": "all",
+    "stage.norm": "fresh",
+    "stage.class_weights": "none",
+    "stage.trainings": ["finetune", "from_scratch"],
+    "stage.naive": True,
+    "stage.cache": "auto",  # which changes no number
+    "stage.probe.readouts": ["features"],
 }
 # Whole parts that came later, with what was in force before.
 PARTS: dict[str, Any] = {"task": {"_target_": "ssl_lightning.tasks.classify.Classify"}}

@@ -54,7 +54,7 @@ class RunFolder:
     @property
     def saved(self) -> Path | None:
         """What an interrupted run has kept: its checkpoint, or that of the part a stage of several trainings was in."""
-        parts = [file for name in CHECKPOINTS for file in self.path.glob(f"*/checkpoints/{name}")]
+        parts = [file for name in CHECKPOINTS for file in self.path.glob(f"**/checkpoints/{name}")]
         return self.checkpoint or max(parts, key=lambda path: path.stat().st_mtime, default=None)
 
     @property

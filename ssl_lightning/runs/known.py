@@ -65,7 +65,8 @@ def of(ref: str) -> Known | None:
             return None  # said where it is to be loaded
     except (OSError, RuntimeError, ValueError):  # no name of a file
         return None
-    file = path / "backbone.safetensors" if path.is_dir() else path
+    files = (path / "backbone.safetensors", path / "model.safetensors") if path.is_dir() else (path,)
+    file = next((file for file in files if file.is_file()), files[0])
     told = _card_in(file) if file.suffix == ".safetensors" and file.is_file() else None
     config: Any = aliases.resolved(plain_yaml.read(run / "config.yaml")) if run else None
     if not places.is_config(config):

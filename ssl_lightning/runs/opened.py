@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from ssl_lightning.runs.model import Model
+
 SHARES = ("top1", "top5", "accuracy")  # fractions, shown in percent
-OWN_WEIGHTS = ("backbone.safetensors", "checkpoints/*.ckpt")
+OWN_WEIGHTS = ("backbone.safetensors", "model.safetensors", "checkpoints/*.ckpt")
 PICTURE = 480  # px, the longer side of the picture in a notebook
 
 
@@ -35,6 +37,7 @@ class Run:
         path: the run's folder.
         trusted: your own packages, where the backbone's class lives in one.
         load: makes the backbone of a reference.
+        load_model: makes the model of one.
 
     Attributes:
         path: the folder, absolute.
@@ -51,10 +54,11 @@ class Run:
         path: str | Path,
         trusted: Iterable[str] = (),
         load: Callable[[str | Path, Iterable[str]], nn.Module] | None = None,
+        load_model: Callable[[str | Path, Iterable[str]], Model] | None = None,
     ) -> None:
         self.path = Path.cwd() / Path(path).expanduser()
         self.trusted = tuple(trusted)
-        self._load = load
+        self._load, self._load_model = load, load_model
 
     @property
     def name(self) -> str:
@@ -140,6 +144,18 @@ class Run:
         from ssl_lightning.runs.checkpoint import restored
 
         return restored(ref, self.trusted)
+
+    @cached_property
+    def model(self) -> Model:
+        """What a training on labels left, in eval mode, loaded once: inputs (B, ...) -> outputs (B, K).
+
+        Raises UserError where the run trained on no labels.
+        """
+        if self._load_model is not None:
+            return self._load_model(self.path, self.trusted)
+        from ssl_lightning.runs.model import restored_model
+
+        return restored_model(self.path, self.trusted)
 
     # ---- shown
 

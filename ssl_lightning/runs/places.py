@@ -16,13 +16,13 @@ from ssl_lightning.core.errors import UserError, nearest
 
 # What a run, its callbacks and its stages write into its folder, besides the folders of stages.
 FILES = (
-    r"config\.yaml|results\.json|metrics\.csv|backbone\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
-    r"features_\w+\.(npz|parquet)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
-    r"compare\.(html|csv)|invariance\.(html|csv)|texts\.csv",
+    r"config\.yaml|results\.json|metrics\.csv|(backbone|model|detector|segmenter)\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
+    r"features_\w+\.(npz|parquet|csv)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
+    r"(compare|invariance)\.(html|csv)|(texts|predictions|neighbours|near_duplicates|quality|transfer|label_curve)\.csv",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )
 FOLDERS = r"checkpoints|pictures|wandb|tensorboard|lightning_logs|\.submitit"
-FOLDERS += r"|finetune|from_scratch|linear|random_init|raw_pixels"
+FOLDERS += r"|finetune|detect|segment|from_scratch|linear|random_init|raw_pixels"
 WEIGHTS = ("checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "backbone.safetensors", "results.json")
 KEPT = ("*.ckpt", "*.safetensors", "results.json", "features_*")  # what no refused command leaves
 HEADER = "# ssl_lightning made this folder for a run.\n"  # the first line of config.yaml

@@ -20,8 +20,8 @@ from ssl_lightning.core.words import named_baseline
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.sampler import permutation
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, evaluating, extract
-from ssl_lightning.evaluation.judge import random_features
+from ssl_lightning.evaluation.features import Features, evaluating
+from ssl_lightning.evaluation.judge import calibrate_batchnorm
 from ssl_lightning.runs.checkpoint import (
     build_backbone,
     load_weights,
@@ -30,8 +30,10 @@ from ssl_lightning.runs.checkpoint import (
     restored,
     untrained,
 )
+from ssl_lightning.stages.kept_features import Cache, features_of
 
 CALIBRATION_ITEMS = 2048
+CALIBRATION_BATCH = 128  # whatever data.batch_size is: the statistics depend on it, and are to be those of any stage
 IMAGE = "image"
 Embed = Callable[[Tensor], Tensor]
 
@@ -46,7 +48,7 @@ class MakeTrainer(Protocol):
 
         Args:
             callbacks: a stage's own instead of the configured ones (progress and interrupt stay); [] for none at all.
-            subfolder: of the run, for a stage that trains several times.
+            subfolder: of the run, for a stage that trains several times; or a whole path.
             overrides: arguments of lightning.Trainer that win over the configured ones.
         """
 
@@ -59,6 +61,7 @@ class Judged:
     random: nn.Module
     card: dict[str, Any]  # `card["backbone"]` is the config node that builds them
     ref: str
+    trusted: tuple[str, ...] = ()  # packages of the user's own, for what else the file names
 
     @property
     def method(self) -> str:
@@ -87,7 +90,8 @@ def open_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random = build_backbone(card, trusted, checkpoint.ref, checkpoint.state)
-    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref)
+    trusted = tuple(trusted)
+    return Judged(restored(replace(checkpoint, card=card), trusted), random, card, checkpoint.ref, trusted)
 
 
 @dataclass(frozen=True)
@@ -158,33 +162,38 @@ def device_of(trainer: MakeTrainer) -> torch.device:
 
 
 def split_features(
-    embed: Embed, data: DataModule, device: torch.device, of: str = "the network"
+    embed: Embed, data: DataModule, device: torch.device, of: str = "the network", cache: Cache = None
 ) -> tuple[Features, Features]:
     """Features of the training images whose labels may be used, and of all test images. `of`: whose they are."""
     rows = data.labelled_indices("train")
-    loaders = data.eval_loader("train", rows), data.eval_loader("test")
     with progress.phase(f"features of {of}, {len(rows):,} training {data.noun}s"):
-        train = extract(embed, loaders[0], device)
+        train = features_of(embed, data, "train", rows, device, cache)
     with progress.phase(f"features of {of}, {len(data.test_set):,} test {data.noun}s"):
-        found = train, extract(embed, loaders[1], device)
+        found = train, features_of(embed, data, "test", None, device, cache)
     data.teardown("predict")  # ends the loaders' processes
     return found
 
 
-def split_random_features(backbone: nn.Module, data: DataModule, device: torch.device) -> tuple[Features, Features]:
+def split_random_features(
+    backbone: nn.Module, data: DataModule, device: torch.device, cache: Cache = None
+) -> tuple[Features, Features]:
     """The same for a backbone with random weights, its BatchNorm statistics calibrated on training images."""
-    rows = data.labelled_indices("train")
-    loaders = data.eval_loader("train", rows), data.eval_loader("test")
-    with progress.phase("features of random weights"):
-        found = random_features(backbone, calibration_batches(data), *loaders, device)
-    data.teardown("predict")
-    return found
+    calibrated(backbone, data, device)
+    return split_features(backbone, data, device, "random weights", cache)
+
+
+def calibrated(backbone: nn.Module, data: DataModule, device: torch.device) -> nn.Module:
+    """The same backbone on the device, the BatchNorm statistics of its random weights set on training images."""
+    backbone.to(device)
+    with progress.phase("statistics of random weights"):
+        calibrate_batchnorm(backbone, (batch.to(device) for batch in calibration_batches(data)))
+    return backbone
 
 
 def calibration_batches(data: DataModule) -> Iterator[Any]:
     """Some training items, seeded, in evaluation view: (B, ...) each; the same on every rank."""
     rows = permutation(len(data.probe_set), "calibration", data.seed)[:CALIBRATION_ITEMS].sort().values
-    return (batch.views[0] for batch in data.eval_loader("train", rows, shared=False))
+    return (batch.views[0] for batch in data.eval_loader("train", rows, False, CALIBRATION_BATCH))
 
 
 def naive_features(data: DataModule, train: Features, test: Features) -> tuple[Tensor, Tensor]:

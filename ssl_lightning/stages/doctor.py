@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -20,22 +21,25 @@ from ssl_lightning.callbacks.step_logger import peak_memory_mb
 from ssl_lightning.core.distributed import barrier, is_main, world_size
 from ssl_lightning.core.errors import UserError, plain
 from ssl_lightning.core.files import write_atomic
+from ssl_lightning.core.finding import BAD, MARKS, OK, WATCH, Finding, Level
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.finding import Finding
 from ssl_lightning.data.loader import automatic_workers
+from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.reports.pages import quietly
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages import doctor_data, doctor_method, doctor_views
-from ssl_lightning.stages.common import MakeTrainer, Start, Stopwatch
+from ssl_lightning.stages.common import MakeTrainer, Start, Stopwatch, device_of
 from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
 LONG, LONG_ON_CPU = 48, 3  # hours, of which a longer run has a warning
 GIB = 2**30
+LONGEST_STEP = 60.0  # seconds: a step that takes longer is told by a guess and not made
+LOOK = 4  # items of which the forward pass is timed for that
 WIDTH = 100  # of the page
-SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
+SIGNS: dict[Level, str] = {OK: "ok  ", WATCH: "WARN", BAD: "BAD "}
 
 
 def run(
@@ -68,18 +72,18 @@ def run(
     barrier()
     plan = _plan(data, trainer)
     found += doctor_method.look(method, data, plan)
-    if not any(line.mark == "bad" for line in found):
+    if not any(line.level == BAD for line in found):
         with quietly("what views do to labels"):
             found += doctor_views.look(method, data, seconds, start is not None)
     if is_main():  # a slow machine is minutes at the steps below
         print(page(found, f"{method_name} on {data_name}"), flush=True)
     cost: dict[str, Any] = {}
-    if not any(line.mark == "bad" and line.about == "method" for line in found):
+    if not any(line.level == BAD and line.kind == "method" for line in found):
         lines, cost = _cost(method, data, trainer, plan, seconds, run.path)
         found += lines
         if is_main():
             print(page(lines), flush=True)
-    counts = {mark: sum(line.mark == mark for line in found) for mark in SIGNS}
+    counts = {MARKS[level]: sum(line.level == level for line in found) for level in SIGNS}
     if is_main():
         text = json.dumps({"findings": [line.plain() for line in found], **counts, **cost}, indent=2)
         write_atomic(run.path / "doctor.json", text + "\n")
@@ -94,10 +98,10 @@ def page(found: Iterable[Finding], title: str = "") -> str:
     """The findings as text, by what they are about; names in them are written out, whatever they are."""
     lines, about = [plain(title), ""] if title else [], ""
     for line in found:
-        if line.about != about:
-            lines += ["", line.about] if about else [line.about]
-            about = line.about
-        lines += _wrapped(f"  {SIGNS[line.mark]}  ", plain(line.what))
+        if line.kind != about:
+            lines += ["", line.kind] if about else [line.kind]
+            about = line.kind
+        lines += _wrapped(f"  {SIGNS[line.level]}  ", plain(line.says))
         if line.fix:
             lines += _wrapped("        -> ", plain(line.fix))
     return "\n".join([*lines, ""])
@@ -121,7 +125,7 @@ def machine(data: DataModule) -> Iterable[Finding]:
         for i in range(torch.cuda.device_count()):
             free, whole = torch.cuda.mem_get_info(i)
             name = torch.cuda.get_device_name(i)
-            mark: Any = "ok" if free > 0.8 * whole else "warn"
+            mark: Level = OK if free > 0.8 * whole else WATCH
             fix = "" if mark == "ok" else "another process uses this GPU"
             yield Finding("machine", mark, f"GPU {i}: {name}, {free / GIB:.0f} of {whole / GIB:.0f} GiB free", fix)
     elif torch.accelerator.is_available():
@@ -129,25 +133,25 @@ def machine(data: DataModule) -> Iterable[Finding]:
     else:
         fix = "small networks and images: backbone=convnet_small data.image_size=64 experiment=cpu"
         what = f"no GPU, {cores} CPU cores: minutes where a GPU takes seconds"
-        yield Finding("machine", "warn", what, fix)
+        yield Finding("machine", "watch", what, fix)
     threads = torch.get_num_threads()
     if threads < cores and not torch.accelerator.is_available():
         told = os.environ.get("OMP_NUM_THREADS")
         fix = f"OMP_NUM_THREADS={told} says so; unset it" if told else "torch.set_num_threads, or fewer other programs"
-        yield Finding("machine", "warn", f"torch computes with {threads} of {cores} cores", fix)
+        yield Finding("machine", "watch", f"torch computes with {threads} of {cores} cores", fix)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 1.5 * cores:
         what = f"other programs are at work (a load of {load:.0f} on {cores} cores): times below are too long"
-        yield Finding("machine", "warn", what, "look again when they are done")
+        yield Finding("machine", "watch", what, "look again when they are done")
     workers = data.num_workers if data.num_workers is not None else automatic_workers()
     if workers > 2 * cores:
-        yield Finding("machine", "warn", f"data.num_workers={workers} on {cores} cores", f"data.num_workers={cores}")
+        yield Finding("machine", "watch", f"data.num_workers={workers} on {cores} cores", f"data.num_workers={cores}")
     shared = Path("/dev/shm")
     if shared.is_dir() and workers:
         free = shutil.disk_usage(shared).free
         if free < GIB // 4:
             what = f"shared memory has {free / 2**20:.0f} MiB free, through which {workers} workers send batches"
-            yield Finding("machine", "warn", what, "docker run --shm-size=8g, or data.num_workers=0")
+            yield Finding("machine", "watch", what, "docker run --shm-size=8g, or data.num_workers=0")
 
 
 # ---- the cost -------------------------------------------------------------------------------------------------------
@@ -194,6 +198,13 @@ def _cost(
     method: SSLMethod, data: DataModule, trainer: MakeTrainer, plan: doctor_method.Length, seconds: float, place: Path
 ) -> tuple[list[Finding], dict[str, Any]]:
     """A few real steps, and what the whole run takes by them: time, memory, disk."""
+    guess = expected(method, data, plan) if device_of(trainer).type == "cpu" else 0.0
+    if guess > max(LONGEST_STEP, seconds):
+        what = (
+            f"about {words(guess)} a step of {plan.together} {data.noun}s, by a forward pass of {LOOK}; none was made"
+        )
+        fix = "a smaller data.batch_size, data.image_size or backbone=, or a GPU"
+        return [Finding("cost", WATCH, what, fix), _disk(method, place)], {"seconds_per_step": round(guess, 1)}
     timer = Timer(seconds)
     batches = max(1, min(plan.steps or 1, WARM_UP + STEPS))
     short: dict[str, Any] = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": batches, "limit_val_batches": 0}
@@ -222,10 +233,27 @@ def _cost(
             long = hours > (LONG_ON_CPU if device.type == "cpu" else LONG)
             fix = "a smaller data.image_size or backbone=, fewer trainer.max_epochs, or a GPU" if long else ""
             what += f", {words(3600 * hours)} the {plan.total:,} steps of the run, without its evaluations"
-            lines.append(Finding("cost", "warn" if long else "ok", what, fix))
+            lines.append(Finding("cost", "watch" if long else "ok", what, fix))
         else:
-            lines.append(Finding("cost", "warn", f"{what}; this run has no end", "trainer.max_epochs=..."))
+            lines.append(Finding("cost", "watch", f"{what}; this run has no end", "trainer.max_epochs=..."))
     return [*lines, _disk(method, place)], found
+
+
+def expected(method: SSLMethod, data: DataModule, plan: doctor_method.Length) -> float:
+    """Seconds that a step may take on a CPU, by a forward pass of few items: backward costs twice as much again."""
+    rows = torch.arange(min(LOOK, len(data.test_set)))
+    forward = 0.0
+    with (
+        contextlib.suppress(UserError, StopIteration),
+        evaluating(method.backbone),
+        torch.no_grad(),
+    ):  # the step says it
+        x = next(iter(data.eval_loader("test", rows))).views[0]
+        began = time.perf_counter()
+        method.backbone(x)
+        forward = (time.perf_counter() - began) / len(rows)
+    data.teardown("predict")
+    return 3 * forward * data.batch_size * max(1, data.global_count)
 
 
 def _disk(method: SSLMethod, place: Path) -> Finding:
@@ -236,7 +264,7 @@ def _disk(method: SSLMethod, place: Path) -> Finding:
     what = f"disk: checkpoints take about {_size(needed)}, and {_size(free)} are free in {place.parent}"
     if free < 1.5 * needed:  # a new one is written before the old one goes
         return Finding("cost", "bad", what, "free some space, or runs_dir= on another disk")
-    return Finding("cost", "warn" if free < 5 * needed else "ok", what)
+    return Finding("cost", "watch" if free < 5 * needed else "ok", what)
 
 
 def _size(count: float) -> str:

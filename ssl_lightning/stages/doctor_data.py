@@ -7,9 +7,9 @@ from importlib import import_module
 
 import torch
 
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import counted
-from ssl_lightning.data.finding import Finding
 
 MODALITIES = ("image", "audio")  # whose folder has a `checkup.look`
 UNEVEN, RARE = 10, 5  # times as many in one class as in another; items of a class
@@ -28,11 +28,11 @@ def _counts(data: DataModule) -> Iterator[Finding]:
     what = f"{counted(train, data.noun)} to train on, {test:,} to evaluate on"
     if train < 500:
         fix = "start from pretrained weights: ckpt=timm:resnet18.a1_in1k backbone=resnet18, or a run of yours"
-        yield Finding("data", "warn", f"{what}: too few to learn much from without labels", fix)
+        yield Finding("data", "watch", f"{what}: too few to learn much from without labels", fix)
     else:
         yield Finding("data", "ok", what)
     if test < 100:
-        yield Finding("data", "warn", f"{test} to evaluate on: exact to {100 / max(test, 1):.0f} points at best",
+        yield Finding("data", "watch", f"{test} to evaluate on: exact to {100 / max(test, 1):.0f} points at best",
                       "a larger data.test_fraction, or a test folder")  # fmt: skip
 
 
@@ -47,9 +47,9 @@ def _classes(data: DataModule) -> Iterator[Finding]:
     least, most = int(counts.min()), int(counts.max())
     what = f"{len(names)} classes, from {least} ({names[0]}) to {most} ({names[-1]}) training {data.noun}s"
     if least < RARE:
-        yield Finding("data", "warn", what, f"classes of fewer than {RARE} cannot be learned; merge or drop them")
+        yield Finding("data", "watch", what, f"classes of fewer than {RARE} cannot be learned; merge or drop them")
     elif most > UNEVEN * least:
         fix = f"answering {names[-1]} alone is right in {most / int(counts.sum()):.0%} of cases; look beyond accuracy"
-        yield Finding("data", "warn", what, fix)
+        yield Finding("data", "watch", what, fix)
     else:
         yield Finding("data", "ok", what)

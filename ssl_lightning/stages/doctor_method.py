@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.core.protocols import has_tokens
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.finding import Finding
 from ssl_lightning.methods.base import SSLMethod
 from ssl_lightning.methods.swav import SwAV
 from ssl_lightning.models.resnet import ResNet
@@ -50,7 +50,7 @@ def _batches(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Find
         return
     if batch < SMALL_NORM and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in method.modules()):
         fix = "a larger batch; accumulating gradients does not help BatchNorm"
-        yield Finding("method", "warn", f"BatchNorm averages over {batch} {noun}: noisy", fix)
+        yield Finding("method", "watch", f"BatchNorm averages over {batch} {noun}: noisy", fix)
     contrasts = type(getattr(method, "loss", None)).__name__ in (
         "NTXent",
         "DCL",
@@ -60,14 +60,14 @@ def _batches(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Find
     )
     if contrasts and plan.together < SMALL_CONTRAST and not _of_kind(method, Queue):
         fix = "128 or more, or a method that needs no negatives: method=byol, method=moco (a queue)"
-        yield Finding("method", "warn", f"each {data.noun} is compared with only {plan.together - 1} others", fix)
+        yield Finding("method", "watch", f"each {data.noun} is compared with only {plan.together - 1} others", fix)
     if plan.steps < 5:
         fix = f"data.batch_size={max(2, 2 ** ((plan.items // 8).bit_length() - 1))} gives more steps an epoch"
-        yield Finding("method", "warn", f"{plan.steps} steps an epoch: schedules that count epochs move in jumps", fix)
+        yield Finding("method", "watch", f"{plan.steps} steps an epoch: schedules that count epochs move in jumps", fix)
     if plan.total is not None and plan.total < FEW_STEPS:
         epochs = -(-3 * FEW_STEPS // plan.steps)
         fix = f"trainer.max_epochs={epochs} makes {epochs * plan.steps:,}; small sets need more epochs"
-        yield Finding("method", "warn", f"{plan.total} optimizer steps in all: too few to learn much", fix)
+        yield Finding("method", "watch", f"{plan.total} optimizer steps in all: too few to learn much", fix)
 
 
 def _of_kind(method: SSLMethod, kind: type[nn.Module]) -> list[Any]:
@@ -89,12 +89,12 @@ def _parts(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Findin
     noun, count = f"{data.noun}s", prototypes(method)
     if count > plan.items:
         fix = f"{_key_of_prototypes(method)}={max(2, 2 ** ((plan.items // 4).bit_length() - 1))}"
-        yield Finding("method", "warn", f"{count:,} prototypes for {plan.items:,} {noun}: most stay empty", fix)
+        yield Finding("method", "watch", f"{count:,} prototypes for {plan.items:,} {noun}: most stay empty", fix)
     shares = isinstance(method, SwAV) or bool(_of_kind(method, SinkhornCenter))
     if shares and plan.together < min(count, 512) // 4 and not getattr(method, "queue_size", 0):
         fix = "a larger batch, or method.queue_size where the method has one"
         yield Finding(
-            "method", "warn", f"Sinkhorn divides {plan.together} {noun} among {count:,} prototypes: too few", fix
+            "method", "watch", f"Sinkhorn divides {plan.together} {noun} among {count:,} prototypes: too few", fix
         )
     for queue in _of_kind(method, Queue):
         size = len(queue.vectors)
@@ -102,7 +102,7 @@ def _parts(method: SSLMethod, data: DataModule, plan: Length) -> Iterator[Findin
             largest = 2 ** (max(1, plan.items // 2).bit_length() - 1)
             fit = largest // plan.together * plan.together or plan.together
             what = f"the queue of {size:,} is longer than an epoch of {plan.items:,}: an item is its own negative"
-            yield Finding("method", "warn", what, f"method.queue_size={fit}")
+            yield Finding("method", "watch", what, f"method.queue_size={fit}")
             break
 
 
@@ -116,13 +116,13 @@ def _sizes(method: SSLMethod, data: Any) -> Iterator[Finding]:
         views = data.views.sizes() if data.views is not None else ()
         if views and max(views) != size:
             fix = "train and evaluate at one size unless you mean it: views.*.size=${data.image_size}"
-            yield Finding("method", "warn", f"trained on views of {max(views)} px and evaluated at {size} px", fix)
+            yield Finding("method", "watch", f"trained on views of {max(views)} px and evaluated at {size} px", fix)
         if isinstance(net, ResNet) and size <= 64 and net.conv1.stride[0] == 2:
             side = max(1, size // 32)
             what = f"the stem of large images leaves {side} x {side} places of {size} px"
-            yield Finding("method", "warn", what, "backbone.stem=cifar")
+            yield Finding("method", "watch", what, "backbone.stem=cifar")
     if has_tokens(net):
         grid = tuple(net.grid)  # type: ignore[union-attr, arg-type]
         if prod(grid) < FEW_TOKENS:
             what = f"{prod(grid)} tokens ({' x '.join(map(str, grid))}) are few to attend to or to mask"
-            yield Finding("method", "warn", what, "a smaller backbone.patch_size, or larger images")
+            yield Finding("method", "watch", what, "a smaller backbone.patch_size, or larger images")

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lightning.core.distributed import world_size
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.finding import Finding
 from ssl_lightning.evaluation.features import evaluating, extract
 from ssl_lightning.methods.base import SSLMethod
 
@@ -99,6 +99,6 @@ def _said(
         yield Finding("views", "ok", f"{what} {told}")
     elif worst is not None and known[worst] - shown > BACK:
         fix = f"turn {worst} down, unless the classes do not depend on it: views.strength=0.5 turns all down"
-        yield Finding("views", "warn", f"{what}; {worst} hurts most, without it {1 - known[worst]:.0%} {told}", fix)
+        yield Finding("views", "watch", f"{what}; {worst} hurts most, without it {1 - known[worst]:.0%} {told}", fix)
     else:
-        yield Finding("views", "warn", f"{what}, and no single key is the reason {told}", "views.strength=0.5")
+        yield Finding("views", "watch", f"{what}, and no single key is the reason {told}", "views.strength=0.5")

@@ -1,23 +1,21 @@
 """stage=embed: the features of every item, with its label and path, in files for your own code."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ssl_lightning.core import progress
-from ssl_lightning.core.distributed import barrier, is_main, world_size
+from ssl_lightning.core.distributed import barrier, is_main
 from ssl_lightning.core.files import atomic
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import EvalBatch, Features, extract
+from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.judge import quality
 from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
@@ -32,10 +30,11 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.feature_files import FILES, FeatureFile, need_pyarrow
+from ssl_lightning.stages.kept_features import Cache, parts_kept
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 
 Split = Literal["train", "test"]
-ROWS = 8192  # of a part: what is in memory at a time where parquet alone is written, by one process
+ROWS = 8192  # of a part: what is in memory at a time where no npz is written, by one process
 MEASURED = 50_000  # about so many rows are measured of a larger split
 
 
@@ -45,19 +44,22 @@ def run(
     trainer: MakeTrainer,
     run: RunFolder,
     splits: Sequence[Literal["train", "test", "all"]] = ("train", "test"),
-    formats: Sequence[Literal["npz", "parquet"]] = ("npz",),
+    formats: Sequence[Literal["npz", "parquet", "csv"]] = ("npz",),
     task: Task | None = None,
+    cache: Cache = "auto",
 ) -> dict[str, Any]:
-    """Writes `features_<split>.npz` and/or `.parquet` into the run's folder; labels are -1 where there are none.
+    """Writes `features_<split>.npz`, `.parquet` or `.csv` into the run's folder; labels are -1 where there are none.
 
     An npz holds `features` (N, D) float32, `labels` (N,), `indices` (N,), `split` (N,), `classes`, and `paths` where
     there are files; where each item has several labels, or, with task=regress, numbers, `targets` (N, L) and
     `target_names`, too. A parquet table has the columns index, label, class, path, split and features (a list of D
-    float32), and one for each target: `target_label` is one that is named as one of these. It is written in groups of
-    about 8,192 rows: a folder may be larger than the memory.
+    float32), and one for each target: `target_label` is one that is named as one of these. A csv has path, index,
+    label, class, split, the targets, and f0 to f<D-1>; a text that a spreadsheet would take for a formula begins with
+    an apostrophe. Both are written about 8,192 rows at a time: a folder may be larger than the memory.
 
     Args:
         splits: "all" puts both into one file, `features_all`, the training items first.
+        cache: features are kept in the cache folder, and taken from there; None: computed anew.
     """
     watch, device = Stopwatch(), device_of(trainer)
     if "parquet" in formats:
@@ -79,7 +81,7 @@ def run(
                 sample = parts[split] = Sample(len(source))
                 progress.say(f"features of {len(source):,} {split} {data.noun}s")
                 with progress.phase(f"{split} {data.noun}s"):
-                    for features in in_parts(judged.backbone, data.eval_loader(split), device, data.batch_size):
+                    for features in parts_kept(judged.backbone, data, split, device, cache, ROWS):
                         need_finite((split, features), noun=data.noun)
                         sample.add(features)
                         for file in written_to:
@@ -131,19 +133,3 @@ def written(paths: Sequence[Path]) -> Iterator[list[FeatureFile]]:
         yield files
         for file in files:
             file.finish()
-
-
-def in_parts(
-    embed: Callable[[Tensor], Tensor], loader: Iterable[EvalBatch], device: torch.device, batch_size: int
-) -> Iterator[Features]:
-    """The features of a split by increasing index, about `ROWS` at a time; under several ranks all at once."""
-    if world_size() > 1:
-        yield extract(embed, loader, device)
-        return
-    batches, last = iter(loader), -1
-    for first in batches:
-        found = extract(embed, chain([first], islice(batches, max(1, ROWS // batch_size) - 1)), device)
-        new = found.indices > last  # a broken file was replaced by the next one, which the part before may have
-        last = max(last, int(found.indices.max()))
-        if bool(new.any()):
-            yield Features(found.x[new], found.labels[new], found.indices[new])

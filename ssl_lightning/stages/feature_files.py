@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.items import ItemSet
 from ssl_lightning.evaluation.features import Features
+
+TABLE = ("path", "index", "label", "class", "split")  # columns of a csv before the targets and the features
 
 
 class FeatureFile(Protocol):
@@ -64,7 +69,7 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         labels, rows = source.labels[features.indices].tolist(), features.indices.tolist()
-        names = [source.classes[label] if 0 <= label < len(source.classes) else None for label in labels]
+        names = classes_of(labels, source)
         flat = pa.array(features.x.flatten().numpy())
         columns = {
             "index": pa.array(rows, pa.int64()),
@@ -75,7 +80,7 @@ class ParquetFile:
             "features": pa.FixedSizeListArray.from_arrays(flat, features.x.shape[1]),
         }
         if source.targets is not None:
-            titles = [f"target_{name}" if name in columns else name for name in source.target_names]
+            titles = titles_of(source, columns)
             columns |= {name: pa.array(source.targets[rows, i].tolist()) for i, name in enumerate(titles)}
         table = pa.table(columns)
         if self.writer is None:
@@ -90,7 +95,56 @@ class ParquetFile:
             self.writer.close()
 
 
-FILES: dict[str, type[NpzFile] | type[ParquetFile]] = {"npz": NpzFile, "parquet": ParquetFile}
+class CsvFile:
+    """One row per item, written as parts come: path, index, label, class, split, targets, f0 ... f<D-1>.
+
+    Nine digits, from which a float32 is read back to the bit. No text is one that a spreadsheet takes for a formula.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: IO[str] | None = None
+
+    def add(self, features: Features, source: ItemSet, split: str) -> None:
+        if self.file is None:
+            self.file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115  # `close` closes it
+            numbers = [f"f{i}" for i in range(features.x.shape[1])]
+            head = [*TABLE, *map(cell, titles_of(source, (*TABLE, *numbers))), *numbers]
+            csv.writer(self.file, lineterminator="\n").writerow(head)
+        labels, rows = source.labels[features.indices].tolist(), features.indices.tolist()
+        names = classes_of(labels, source)
+        targets = source.targets[rows].tolist() if source.targets is not None else [[]] * len(rows)
+        table = csv.writer(self.file, lineterminator="")  # a row goes on with its numbers
+        numbers_of = ",%.9g" * features.x.shape[1] + "\n"
+        for i, (row, x) in enumerate(zip(rows, features.x.tolist(), strict=True)):
+            path = source.paths[row] if source.paths else None
+            table.writerow([cell(path), row, labels[i], cell(names[i]), split, *targets[i]])
+            self.file.write(numbers_of % tuple(x))
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def classes_of(labels: list[int], source: ItemSet) -> list[str | None]:
+    """The class name of each label; None of an item without."""
+    return [source.classes[label] if 0 <= label < len(source.classes) else None for label in labels]
+
+
+def titles_of(source: ItemSet, taken: Iterable[str]) -> list[str]:
+    """The columns of the targets: `target_<name>` where a column has that name already."""
+    others = set(taken)
+    return [f"target_{name}" if name in others else name for name in source.target_names]
+
+
+FILES: dict[str, type[NpzFile] | type[ParquetFile] | type[CsvFile]] = {
+    "npz": NpzFile,
+    "parquet": ParquetFile,
+    "csv": CsvFile,
+}
 
 
 def need_pyarrow() -> None:

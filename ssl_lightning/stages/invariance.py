@@ -10,9 +10,8 @@ from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.words import named_baseline
-from ssl_lightning.data.base import DataModule
-from ssl_lightning.evaluation.features import Features, extract
-from ssl_lightning.evaluation.judge import random_features
+from ssl_lightning.data.base import DataModule, Split
+from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.readout import Readout, read_factors
 from ssl_lightning.reports import invariance
 from ssl_lightning.reports.pages import quietly
@@ -23,7 +22,7 @@ from ssl_lightning.stages.common import (
     Judged,
     MakeTrainer,
     Stopwatch,
-    calibration_batches,
+    calibrated,
     device_of,
     need_finite,
     open_backbone,
@@ -31,6 +30,7 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 FED = ("image_size", "mean", "std", "eval_resize", "sample_rate", "length")  # of a card: how a network is fed
 
 
@@ -66,12 +66,13 @@ def run(
     columns: dict[str, dict[str, Readout]] = {}
     for name, one in _named([judged, *others]).items():
         progress.say(f"reading {len(known[0])} factors from {name}")
-        features = tuple(_features(one, data, split, some, device) for split, some in zip(("train", "test"), rows))
+        net = one.backbone.to(device)
+        features = tuple(extract(net, data.eval_loader(*part), device) for part in zip(SPLITS, rows))
         need_finite(("train", features[0]), ("test", features[1]), noun=data.noun)
-        columns[name] = _read((features[0].x, features[1].x), known, data.seed)
-    loaders = data.eval_loader("train", rows[0]), data.eval_loader("test", rows[1])
-    random = random_features(judged.random.to(device), calibration_batches(data), *loaders, device)
-    columns[named_baseline("random_init")] = _read((random[0].x, random[1].x), known, data.seed)
+        columns[name] = _read(tuple(found.x for found in features), known, data.seed)
+    calibrated(judged.random.to(device), data, device)
+    random = tuple(extract(judged.random, data.eval_loader(*part), device).x for part in zip(SPLITS, rows))
+    columns[named_baseline("random_init")] = _read(random, known, data.seed)
     naive = data.naive_features("train", rows[0]), data.naive_features("test", rows[1])
     columns[named_baseline(data.naive_name)] = _read(naive, known, data.seed)
     data.teardown("predict")
@@ -95,11 +96,7 @@ def _protocol(rows: tuple[Tensor, ...]) -> str:
     return f"ridge regression, penalty chosen on a fifth of {len(rows[0])} training items, {len(rows[1])} test items"
 
 
-def _features(one: Judged, data: DataModule, split: Any, rows: Tensor, device: torch.device) -> Features:
-    return extract(one.backbone.to(device), data.eval_loader(split, rows), device)
-
-
-def _read(features: tuple[Tensor, Tensor], known: tuple[dict[str, Tensor], ...], seed: int) -> dict[str, Readout]:
+def _read(features: tuple[Tensor, ...], known: tuple[dict[str, Tensor], ...], seed: int) -> dict[str, Readout]:
     return read_factors(features[0], known[0], features[1], known[1], seed)
 
 

@@ -1,6 +1,7 @@
 """The one way to a verdict: kNN and linear probe, and random weights and naive features under the same protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.features import Features, extract, module_of
-from ssl_lightning.evaluation.judge import BOTH, baselines, beside, judge, metric_of, quality, told
+from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
+from ssl_lightning.evaluation.judge import BOTH, KeepProbe, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
+from ssl_lightning.evaluation.readouts import FEATURES, Readouts, columns
 from ssl_lightning.stages.common import (
     Embed,
     naive_features,
@@ -23,6 +25,7 @@ from ssl_lightning.stages.common import (
     split_features,
     split_random_features,
 )
+from ssl_lightning.stages.kept_features import Cache
 from ssl_lightning.tasks.classify import Classify
 
 FOUND = {
@@ -107,6 +110,8 @@ def verdict_on(
     naive_what: Sequence[str] = ("knn",),
     chunk: int | None = None,
     keep: Keep | None = None,
+    keep_probe: KeepProbe | None = None,
+    cache: Cache = None,
 ) -> tuple[dict[str, Any], Features, Features]:
     """What features are worth beside random weights and naive features: (for results.json, train, test features).
 
@@ -115,23 +120,49 @@ def verdict_on(
         what, naive_what: of "knn" and "linear", for features and for naive ones.
         k, temperature, chunk: of the kNN.
         keep: is given the features, for the page.
+        keep_probe: is given the linear probe of these features.
+        cache: "auto": features come from the cache, and go there.
 
     Raises:
         NotFinite: the features are no numbers.
+        UserError: the network does not have a readout of the probe.
     """
+    reading, reading_random = (_reading(network, probe, data, device) for network in (embed, random_backbone))
+    widths = reading.widths if isinstance(reading, Readouts) else None
     _say_what(data, what)
-    train, test = split_features(embed, data, device)
+    train, test = split_features(reading, data, device, cache=cache)
     need_finite(("train", train), ("test", test), noun=data.noun, error=NotFinite)
-    found = judge(train, test, task, k, temperature, probe, device, what, chunk)
-    random, naive = split_random_features(random_backbone, data, device), naive_features(data, train, test)
+    found = judge(train, test, task, k, temperature, probe, device, what, chunk, keep_probe, widths)
+    random, naive = split_random_features(reading_random, data, device, cache), naive_features(data, train, test)
     given = (k, temperature, probe, device)
-    others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk)
+    others = baselines(random, naive, task, *given, data.naive_name, what, naive_what, chunk, widths)
+    train, test = (_first(features, widths) for features in (train, test))
     protocol = found.pop("protocol")
     words = verdict.of({**found, "baselines": others}, test.x, lambda: naive[1], data.noun, task)
     if keep is not None:
         keep(train, test)
     found |= {**metric_of(task), "baselines": others, "protocol": protocol, "verdict": words}
     return found, train, test
+
+
+def _reading(embed: Embed, probe: ProbeSettings | None, data: DataModule, device: torch.device) -> Any:
+    """The network with the readouts that the probe asks for, its widths known; itself for its features alone."""
+    if probe is None or tuple(probe.readouts) == (FEATURES,):
+        return embed
+    module = module_of(embed)
+    assert module is embed, "other readouts are read of a network itself"
+    found = Readouts(module, probe.readouts)
+    with evaluating(found), torch.no_grad():
+        found(data.padding_views(device)[0].to(device))
+    return found
+
+
+def _first(features: Features, widths: Mapping[str, int] | None) -> Features:
+    """The features alone, or the first of the readouts."""
+    if widths is None:
+        return features
+    places = columns(widths)
+    return replace(features, x=features.x[:, places.get(FEATURES, next(iter(places.values())))])
 
 
 def _say_what(data: DataModule, what: Sequence[str]) -> None:

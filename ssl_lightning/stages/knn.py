@@ -11,6 +11,7 @@ from ssl_lightning.reports.keep import Keeper
 from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.common import Judged, MakeTrainer, Stopwatch, device_of, report, same_items
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
+from ssl_lightning.stages.kept_features import Cache
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
 
@@ -26,6 +27,7 @@ def run(
     other_data: OtherData | None = None,
     probes: Probes | None = None,
     run: RunFolder | None = None,
+    cache: Cache = "auto",
 ) -> dict[str, Any]:
     """Cosine kNN weighted by exp(cosine / temperature); the bank is every training item whose label may be used.
 
@@ -36,6 +38,7 @@ def run(
         other_data: makes the data of a probe.
         probes: further labels to tell from the same features, {name: what of the data is another}.
         run: where the features of the page are kept.
+        cache: features are kept in the cache folder, and taken from there; None: computed anew.
     """
     watch, device = Stopwatch(), device_of(trainer)
     same_items(judged, data)
@@ -43,7 +46,7 @@ def run(
     others = data_of(probes, other_data, partial(same_items, judged), "knn", task)
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
-    given = (k, temperature, chunk)
+    given = (k, temperature, chunk, cache)
     keep = Keeper(run.path, data, judged.backbone, run.overrides, k, temperature) if run is not None else None
     found = on_neighbours(judged, data, task, device, *given, keep)
     found |= measured(others, lambda other, its: on_neighbours(judged, other, its, device, *given))
@@ -58,8 +61,10 @@ def on_neighbours(
     k: int,
     temperature: float,
     chunk: int | None,
+    cache: Cache = None,
     keep: Keep | None = None,
 ) -> dict[str, Any]:
     """The kNN of trained, random and naive features of these data."""
     backbone, random = judged.backbone.to(device), judged.random.to(device)
-    return verdict_on(backbone, random, data, task, device, k, temperature, what=("knn",), chunk=chunk, keep=keep)[0]
+    given, only = (task, device, k, temperature), ("knn",)
+    return verdict_on(backbone, random, data, *given, what=only, chunk=chunk, keep=keep, cache=cache)[0]

@@ -16,7 +16,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.task import Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.evaluation import verdict
-from ssl_lightning.evaluation.judge import calibrate_batchnorm, constant, metric_of
+from ssl_lightning.evaluation.judge import KeepProbe, calibrate_batchnorm, constant, metric_of
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.modalities.image.hooks import Pixels as Pixels
 from ssl_lightning.optim.recipe import OptimizerRecipe
@@ -33,8 +33,10 @@ from ssl_lightning.stages.common import (
     same_items,
 )
 from ssl_lightning.stages.judging import Keep, need_labels, verdict_on
+from ssl_lightning.stages.kept_features import Cache
 from ssl_lightning.stages.opening import tell_backbone, tell_items
 from ssl_lightning.stages.probes import OtherData, Probes, data_of, measured
+from ssl_lightning.stages.trained import keep_model, keep_probe
 from ssl_lightning.stages.training import LabelledData, picking_split, told, train_and_test
 from ssl_lightning.tasks.finetuner import Finetuner
 
@@ -54,8 +56,12 @@ def run(
     task: Task | None = None,
     other_data: OtherData | None = None,
     probes: Probes | None = None,
+    data_name: str = "",
+    cache: Cache = "auto",
 ) -> dict[str, Any]:
     """A linear layer on the frozen backbone, on random weights and on naive features (an image's pixels), all alike.
+
+    The backbone and its linear layer are left behind as `model.safetensors`.
 
     Args:
         probe: the grid, for features computed once.
@@ -65,6 +71,8 @@ def run(
         task: what labels mean; None: classes.
         other_data: makes the data of a probe.
         probes: further labels to tell from the same features, {name: what of the data is another}; not augmented.
+        data_name: of the data, for the model's card.
+        cache: features are kept in the cache folder, and taken from there; None: computed anew. Not augmented.
     """
     watch = Stopwatch()
     same_items(judged, data)
@@ -76,8 +84,9 @@ def run(
     tell_backbone(judged.backbone, judged.method)
     tell_items(data, device)
     if not augmented:
-        given = (device, probe or ProbeSettings(seed=seed))
-        found = on_features(judged, data, task, *given, Keeper(run.path, data, judged.backbone, run.overrides))
+        given = (device, probe or ProbeSettings(seed=seed), cache)
+        keeper = Keeper(run.path, data, judged.backbone, run.overrides)
+        found = on_features(judged, data, task, *given, keeper, partial(keep_probe, judged, data, task, run, data_name))
         found |= measured(probed, lambda other, its: on_features(judged, other, its, *given))
         return report(judged, watch, **found)
 
@@ -87,9 +96,11 @@ def run(
     def scores(network: nn.Module, name: str) -> dict[str, float]:
         torch.manual_seed(seed)
         module = Finetuner(network, task, recipe, frozen=True)
-        return train_and_test(
-            module, LabelledData(data, *rows, views, batch_size), trainer, run.path / name, epochs, seed
-        ).scores
+        labelled = LabelledData(data, *rows, views, batch_size)
+        found = train_and_test(module, labelled, trainer, run.path / name, epochs, seed).scores
+        if name == "linear":
+            keep_model(judged, data, run, "linear", data_name, module)
+        return found
 
     calibrate_batchnorm(judged.random, calibration_batches(data))
     naive = data.naive_network()
@@ -118,11 +129,23 @@ def on_features(
     task: Task,
     device: torch.device,
     probe: ProbeSettings,
+    cache: Cache = None,
     keep: Keep | None = None,
+    keep_probe: KeepProbe | None = None,
 ) -> dict[str, Any]:
     """Features once, then the grid."""
     backbone, random, only = judged.backbone.to(device), judged.random.to(device), ("linear",)
     found, train, _ = verdict_on(
-        backbone, random, data, task, device, probe=probe, what=only, naive_what=only, keep=keep
+        backbone,
+        random,
+        data,
+        task,
+        device,
+        probe=probe,
+        what=only,
+        naive_what=only,
+        keep=keep,
+        keep_probe=keep_probe,
+        cache=cache,
     )
     return {**found, "labels": len(train)}

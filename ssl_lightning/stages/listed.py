@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lightning.core import files, progress, secrets
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.errors import plain
 from ssl_lightning.core.one_line import text
@@ -14,7 +15,6 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
 from ssl_lightning.evaluation.features import Features
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins with for a formula
 SHOWN, RIGHT = 3, 2  # lines in the terminal: of the worst, and of those without an error
 LONGEST = 60  # characters of a cell in the terminal
 
@@ -50,16 +50,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow(rows[0])
-    table.writerows([_cell(value) for value in row.values()] for row in rows)
+    table.writerows([cell(value) for value in row.values()] for row in rows)
     return file.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A number, or a text that no spreadsheet takes for a formula, without secrets."""
-    if not isinstance(value, str):
-        return value
-    value = secrets.hide(value)
-    return f"'{value}" if value.startswith(FORMULAS) else value
 
 
 def _show(rows: list[dict[str, Any]], path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ssl_lightning.core import distributed, progress
 from ssl_lightning.core.errors import plain
+from ssl_lightning.core.task import BOXES, MASKS
 from ssl_lightning.core.words import counted
 from ssl_lightning.data.base import DataModule
 
@@ -86,6 +87,8 @@ def evaluated_items_of(data: DataModule) -> str:
 def labels_of(data: DataModule) -> str:
     """` in 10 classes`."""
     names = data.label_names
+    if data.label_kind in (BOXES, MASKS):
+        return f", {data.label_kind} of {counted(len(names), 'class')}"
     if data.label_kind != "classes" and names:
         return f", {counted(len(names), 'label' if data.label_kind == 'several' else 'number')} each"
     return f" in {counted(len(names), 'class')}" if data.has_labels and names else ", not all labelled"

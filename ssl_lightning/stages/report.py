@@ -23,6 +23,7 @@ from ssl_lightning.stages.common import (
     split_features,
 )
 
+SLOW = {"umap": "; its first call compiles: about a minute"}
 Map = Literal["umap", "tsne"]
 
 
@@ -55,7 +56,7 @@ def run(
         features = kept.read(folder).get("features")
         if features is not None:
             for name in wanted:
-                progress.say(f"map of {len(features):,} items by {MAPS[name]}")
+                progress.say(f"map of {len(features):,} items by {MAPS[name]}{SLOW.get(name, '')}")
                 kept.add(folder, {}, added(features, [name]))
         page = pages.write(folder)
     barrier()

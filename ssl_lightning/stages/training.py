@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ssl_lightning.callbacks.average import Average
 from ssl_lightning.callbacks.checkpoint import Checkpoint
 from ssl_lightning.callbacks.nan_guard import NanGuard
 from ssl_lightning.callbacks.reseed import Reseed
@@ -123,23 +125,41 @@ def labels_only(view: Any) -> Tensor:
 
 
 class KeepBest(Callback):
-    """Writes `best.ckpt`, the weights alone, whenever the picking split says that they are the best so far."""
+    """Writes `best.ckpt`, the weights alone, whenever the picking split says that they are the best so far.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        average: whose weights are meant, where they are averaged.
+        patience: epochs without a better look after which the training ends; None: it goes on to its last epoch.
+    """
+
+    def __init__(self, path: Path, average: Average | None = None, patience: int | None = None) -> None:
+        self.path, self.average, self.patience = path, average, patience
         self.best: tuple[float, float] | None = None  # (the main metric, -loss)
+        self.epoch = 0  # of the best
+        self.ended = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.ended:  # and was not tested yet
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         found = pl_module.picking
-        if not trainer.sanity_checking and (self.best is None or found > self.best):  # type: ignore[operator]
-            self.best = found  # type: ignore[assignment]
-            trainer.save_checkpoint(self.path, weights_only=True)
+        if self.best is None or found > self.best:  # type: ignore[operator]
+            self.best, self.epoch = found, trainer.current_epoch  # type: ignore[assignment]
+            with self.average.in_place(pl_module) if self.average else nullcontext():
+                trainer.save_checkpoint(self.path, weights_only=True)
+        if self.patience is not None and trainer.current_epoch - self.epoch >= self.patience:
+            self.ended = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": list(self.best) if self.best else None}
+        return {"best": list(self.best) if self.best else None, "epoch": self.epoch, "ended": self.ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = tuple(state_dict["best"]) if state_dict["best"] else None
+        self.epoch, self.ended = state_dict.get("epoch", 0), state_dict.get("ended", False)
 
 
 @dataclass(frozen=True)
@@ -150,6 +170,8 @@ class Trained:
     steps: int
     images: int  # items seen, counted over all ranks and epochs
     seconds: float  # of the training, by all the processes it took one after another
+    epochs: int = 0  # until its end, which may have come early
+    per_class: dict[str, float] = field(default_factory=dict)  # accuracies
 
 
 def train_and_test(
@@ -160,19 +182,27 @@ def train_and_test(
     epochs: int,
     seed: int,
     tell: Callable[[Features], None] | None = None,
+    average: float = 0.0,
+    patience: int | None = None,
 ) -> Trained:
     """Train, take the best checkpoint of the picking split (the last one without such a split), test it once.
 
-    `tell` is given the outputs for the test items, in place of features.
+    What `folder` (in the run's) holds of an interrupted training is taken up again.
 
-    What `folder` (a subfolder of the run) holds of an interrupted training is taken up again.
+    Args:
+        tell: is given the outputs for the test items, in place of features.
+        average: decay of the moving average of the weights, which is then what is picked and tested; 0: none.
+        patience: of the picking split, in epochs, see `KeepBest`.
     """
     every = max(1, epochs // LOOKS)
-    saving, best = Checkpoint(folder, every_n_epochs=every), KeepBest(folder / "checkpoints" / "best.ckpt")
+    mean = Average(average) if average else None
+    saving = Checkpoint(folder, every_n_epochs=every)
+    best = KeepBest(folder / "checkpoints" / "best.ckpt", mean, patience)
     picks, throughput = len(data.picking) > 0, Throughput()
+    own = [throughput, NanGuard(), Reseed(seed), *([mean] if mean else []), *([best] if picks else []), saving]
     fitter = trainer(
-        callbacks=[throughput, NanGuard(), Reseed(seed), *([best] if picks else []), saving],
-        subfolder=folder.name,
+        callbacks=own,
+        subfolder=str(folder.absolute()),
         max_epochs=epochs,
         check_val_every_n_epoch=every,
         num_sanity_val_steps=0,
@@ -194,10 +224,13 @@ def train_and_test(
     with progress.phase(f"testing {module.title}"):
         outputs = extract(module.to(device), data.source.eval_loader("test"), device)
     need_finite(("test", outputs), noun=data.noun)
-    scores = module.task.to("cpu").measure(outputs.x, outputs.labels)
+    task, keep = module.task.to("cpu"), module.task.known(outputs.labels)
+    found = outputs.x[keep], outputs.labels[keep]
+    scores = task.measure(outputs.x, outputs.labels) | task.details(*found)
     if tell is not None:
         tell(outputs)
-    return Trained(scores, fitter.global_step, throughput.images, throughput.seconds)
+    spent = fitter.global_step, throughput.images, throughput.seconds, fitter.current_epoch
+    return Trained(scores, *spent, task.per_class(*found))
 
 
 def told(scores: Mapping[str, float], what: str, task: Task) -> dict[str, float]:

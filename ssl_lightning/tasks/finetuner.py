@@ -1,7 +1,7 @@
 """Supervised training of a pretrained backbone: the whole network layer by layer, or a linear layer on frozen features.
 
-Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). Mixup: https://arxiv.org/abs/1710.09412. The linear
-layer behind a BatchNorm without scale: MAE, appendix A.1 (https://arxiv.org/abs/2111.06377).
+Layer-wise rate decay: BEiT (https://arxiv.org/abs/2106.08254). The linear layer behind a BatchNorm without scale: MAE,
+appendix A.1 (https://arxiv.org/abs/2111.06377). Mixup and CutMix: `mixing`.
 """
 
 from math import isfinite
@@ -18,7 +18,10 @@ from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task, computed
 from ssl_lightning.optim.param_groups import decayed_names, layer_decay, spared_names
 from ssl_lightning.optim.recipe import OptimizerRecipe, accumulated, share_of_window, steps_of
+from ssl_lightning.parts import drop_path as paths
 from ssl_lightning.runs.adopted import adopted
+from ssl_lightning.tasks.freezing import batch_norms, freeze_below, still_modules
+from ssl_lightning.tasks.mixing import mixed
 
 
 def exact(device: torch.device) -> torch.dtype:
@@ -36,8 +39,20 @@ class Finetuner(LightningModule):
         layer_decay: each block of the backbone learns this many times slower than the next one; 1 = all alike.
         mixup: alpha of the Beta distribution of the mixing share; 0 = no mixup.
         label_smoothing: share of the target spread over all classes, for a task that has some.
-        frozen: the backbone stays as it is, in evaluation mode, and only a linear layer is trained.
+        frozen: the backbone stays as it is, in evaluation mode, and only a linear layer is trained, on features that a
+            BatchNorm makes alike in scale.
+        cutmix: as mixup, of CutMix; with both each batch is mixed by one of them.
+        last_blocks: only so many of the backbone's last blocks learn, the others are in evaluation mode; None: all.
+        keep_norms: BatchNorm keeps the statistics that it has; its scale and shift learn.
+        drop_path: rate of stochastic depth in the last block, rising from 0 in the first.
+        class_weights: what the task's `weights` gave; None: all items count alike.
+        seed: of what is drawn for items: mixing and dropped paths.
+
+    Raises:
+        UserError: a number out of its range, a network without what an option needs, a task that cannot be mixed.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -48,11 +63,26 @@ class Finetuner(LightningModule):
         mixup: float = 0.0,
         label_smoothing: float = 0.0,
         frozen: bool = False,
+        cutmix: float = 0.0,
+        last_blocks: int | None = None,
+        keep_norms: bool = False,
+        drop_path: float = 0.0,
+        class_weights: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        if mixup < 0 or not 0 <= label_smoothing < 1:
-            raise UserError(f"mixup={mixup} must be 0 or more, and label_smoothing={label_smoothing} in [0, 1)")
+        if mixup < 0 or cutmix < 0 or not 0 <= label_smoothing < 1:
+            numbers = f"mixup={mixup} and cutmix={cutmix} must be 0 or more"
+            raise UserError(f"{numbers}, and label_smoothing={label_smoothing} in [0, 1)")
+        if (mixup or cutmix) and task.whole_items:
+            raise UserError(
+                "stage.mixup and stage.cutmix mix classes or numbers, and this task has texts; leave them out"
+            )
         self.backbone = adopted(backbone).requires_grad_(not frozen)
+        if last_blocks is not None:
+            freeze_below(self.backbone, last_blocks)
+        if drop_path:
+            paths.give_drop_path(self.backbone, drop_path)
         dim = out_dim(backbone)
         # Features of frozen networks differ in scale by orders of magnitude; normalised, one rate suits all.
         self.norm = nn.BatchNorm1d(dim, affine=False) if frozen else nn.Identity()
@@ -60,9 +90,14 @@ class Finetuner(LightningModule):
             1.0 if task.bounded or not frozen else dim**-0.5
         )  # features of length 1: any rate up to 1 is stable
         self.task = task
-        self.head = task.head(dim)
-        self.recipe, self.layer_decay, self.frozen = optimizer, layer_decay, frozen
-        self.mixup, self.label_smoothing = mixup, label_smoothing
+        self.head = task.head_of(backbone)
+        self.recipe, self.layer_decay = optimizer, layer_decay
+        self._still = [*still_modules(self.backbone, frozen), *(batch_norms(self.backbone) if keep_norms else [])]
+        self.frozen = bool(self._still)  # some of it, see `HasFrozen`
+        self.all_frozen = not any(p.requires_grad for p in self.backbone.parameters())
+        self.mixup, self.cutmix, self.label_smoothing = mixup, cutmix, label_smoothing
+        self.drop_path, self.seed = drop_path, seed
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self._decayed: frozenset[str] | None = None  # of the backbone's parameters
         self._seen: list[Tensor] = []  # of a validation: (summed loss, items) of each batch
         self._metrics: Any = None  # of a validation
@@ -85,14 +120,14 @@ class Finetuner(LightningModule):
         self._decayed = shapes if names is None else frozenset(map(str, names))
 
     def train(self, mode: bool = True) -> "Finetuner":
-        """A frozen backbone never trains: not after a validation, and not where a run goes on amid an epoch."""
+        """What is frozen never trains: not after a validation, and not where a run goes on amid an epoch."""
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self._still:
+            module.training = False
         return self
 
     def forward(self, x: Any) -> Any:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.all_frozen):
             features = self.task.features(self.backbone, x)  # (B, D)
         if isinstance(features, Tensor):
             features = self.norm(features)
@@ -101,15 +136,18 @@ class Finetuner(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels = batch.views[0], batch.labels
-        if not self.mixup:
+        if self.drop_path:
+            paths.tell(self.backbone, self.seed, self.current_epoch, batch.indices)
+        if not (self.mixup or self.cutmix):
             return self._loss(self(x), labels)
-        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
-        other = torch.randperm(len(x), device=x.device)
-        outputs = self(share * x + (1 - share) * x[other])
-        return share * self._loss(outputs, labels) + (1 - share) * self._loss(outputs, labels[other])
+        drawn_by = self.seed, self.current_epoch, batch_idx
+        x, others, share = mixed(x, labels, batch.indices, *drawn_by, self.mixup, self.cutmix)
+        outputs = self(x)
+        return share * self._loss(outputs, labels) + (1 - share) * self._loss(outputs, others)
 
     def _loss(self, outputs: Any, labels: Any) -> Tensor:
-        return self.task.loss(outputs, labels, self.label_smoothing)
+        weighted: dict[str, Any] = {} if self.class_weights is None else {"weights": self.class_weights}
+        return self.task.loss(outputs, labels, self.label_smoothing, **weighted)
 
     # ---- the split on which the checkpoint is picked
 

@@ -1,12 +1,13 @@
 """What torchmetrics has in another form: exact shares, R2 of targets of any size, labels that are absent left out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, R2Score
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
-from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision, multiclass_f1_score
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -80,3 +81,22 @@ class MacroF1(MultilabelF1Score):
     def compute(self) -> Tensor:
         scores, tp, fn = super().compute().view(-1), torch.as_tensor(self.tp), torch.as_tensor(self.fn)
         return scores[(tp + fn).view(-1) > 0].mean()
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Their mean; NaN of none."""
+    found = list(values)
+    return sum(found) / len(found) if found else float("nan")
+
+
+def macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> float:
+    """The mean of F1 over the classes that some item has. `predicted` and `targets` (N,) in 0..classes-1."""
+    scores = multiclass_f1_score(predicted, targets, classes, average="none")  # (K,)
+    return mean_of(scores[targets.unique()].tolist())
+
+
+def macro_auroc(shares: Tensor, targets: Tensor) -> float:
+    """The mean over classes of the area under the ROC curve, each against the rest; of classes that some items have and
+    others have not. Probabilities (N, K) and classes (N,)."""
+    present = [label for label in targets.unique().tolist() if bool((targets != label).any())]
+    return mean_of(binary_auroc(shares[:, label], (targets == label).long()).item() for label in present)

@@ -34,11 +34,29 @@ class MultiLabel(Task):
         if not bool(targets.any()):
             raise UserError(f"no {split} {noun} has any of the labels; check data.labels")
 
-    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: Reduction = "mean") -> Tensor:
-        """Mean over labels of the binary cross-entropy; `smoothing` draws 0 and 1 towards 1/2 by that share."""
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Mean over labels of the binary cross-entropy; `smoothing` draws 0 and 1 towards 1/2 by that share.
+
+        `weights` (L,): what an item that has a label counts for, against 1 for one that has not.
+        """
         targets = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
-        error = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=1)  # (B,)
+        more = None if weights is None else weights.to(outputs)
+        error = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=more, reduction="none")  # (B, L)
+        error = error.mean(dim=1)
         return error.mean() if reduction == "mean" else error.sum()
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """(L,), items without a label for each that has it; 1 of a label that none, or each, has."""
+        having = (targets == 1).sum(dim=0).double()
+        share = (len(targets) - having) / having.clamp(min=1)
+        return torch.where((having > 0) & (having < len(targets)), share, 1.0).float()
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(sigmoid - target) / L."""
@@ -56,6 +74,10 @@ class MultiLabel(Task):
         """The logits of shares of 1 (B, L)."""
         return torch.logit(means, eps=1e-6)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The sigmoid of each output."""
+        return outputs.double().sigmoid()
+
     def predict(self, outputs: Tensor) -> list[dict[str, Any]]:
         """The probability of each label."""
-        return super().predict(outputs.float().sigmoid())
+        return super().predict(self.probabilities(outputs))

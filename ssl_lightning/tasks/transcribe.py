@@ -135,6 +135,11 @@ class Transcribe(Task):
         """The text of each item."""
         return [{"text": text} for text in self.read(outputs)]
 
+    def matched(self, names: Sequence[str], targets: Tensor) -> Tensor:
+        """The texts of other data are numbered anew, and the task reads these."""
+        self.texts = tuple(unicodedata.normalize("NFC", name) for name in names)
+        return targets
+
     def listed(self, outputs: Tensor, targets: Tensor) -> list[dict[str, Any]]:
         """The text of each item, what it was read as, and the number of edits between them, in characters."""
         pairs = zip(self._texts(targets), self.read(outputs), strict=True)

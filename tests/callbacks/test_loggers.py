@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_lightning.__main__ import main
 from ssl_lightning.callbacks import wandb_logger
 from ssl_lightning.callbacks.online_knn import OnlineKNN
 from ssl_lightning.callbacks.step_logger import StepLogger
@@ -20,6 +21,7 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.reports import kept, thumbnails
 from tests.callbacks.toy import ToyMethod, fit
 from tests.callbacks.wandb_file import records
+from tests.stages.tiny_run import a_run
 
 
 def test_has_key_looks_at_the_environment_and_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +79,25 @@ def test_group_job_type_and_tags() -> None:
     assert job["tags"] == ["byol", "shapes", "linear", "regress", "sweep"]
     assert place_of({}) == {"group": None, "job_type": None, "tags": None}
     assert max(len(tag) for tag in place_of({"choices": {"method": "m" * 300}})["tags"]) == 64
+
+
+def test_an_evaluation_is_in_the_group_of_the_run_that_it_is_of(tmp_path: Path) -> None:
+    run = tmp_path / "byol-shapes"
+    run.mkdir()
+    (run / "config.yaml").write_text("name: byol-shapes\n")
+    choices = {"method": "byol", "data": "shapes", "stage": "knn"}
+
+    def group(name: str, ckpt: Any, **other: str) -> Any:
+        return place_of({"name": name, "ckpt": ckpt, "choices": {**choices, **other}})["group"]
+
+    assert group("mine", str(run)) == "byol-shapes"
+    assert group("mine", str(run / "checkpoints" / "last.ckpt")) == "byol-shapes"
+    assert group("evals/ckpt=a", str(run)) == "evals"  # a sweep is one group
+    assert group("mine", str(run), stage="pretrain") == "mine"  # which goes on from those weights
+    for other in (None, "timm:resnet18", str(tmp_path / "absent")):
+        assert group("mine", other) == "mine"
+    (run / "config.yaml").write_text("a: [")
+    assert group("mine", str(run)) == "mine"
 
 
 def test_a_training_in_a_subfolder_has_the_config_of_its_stage(tmp_path: Path) -> None:
@@ -147,6 +168,39 @@ def written(run: Path) -> list[Any]:
             break
         time.sleep(0.1)
     return found
+
+
+TINY = ["data.size=64", "data.test_size=32", "data.batch_size=32", "trainer=cpu"]
+TINY += ["trainer.enable_progress_bar=false", "seed=0,1"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["pretrain", "knn"])
+def test_the_jobs_of_a_sweep_are_one_group_and_evaluations_log_their_results(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    words = ["trainer.max_epochs=1", "backbone.width=4"]
+    if stage == "knn":
+        (tmp_path / "run").mkdir()
+        words = ["stage=knn", f"ckpt={a_run(tmp_path / 'run')}", "data=shapes"]
+    assert main(["-m", "name=mine", *words, *TINY, f"runs_dir={tmp_path}", "logger=[csv,wandb]"]) == 0
+    for seed in (0, 1):
+        job = tmp_path / "mine" / f"seed={seed}"
+        (run,) = (job / "wandb").glob("offline-run-*")
+        found = list(written(run))
+        (begun,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
+        assert (begun.run_group, begun.job_type, begun.display_name) == ("mine", stage, f"seed={seed}")
+        assert "sweep" in begun.tags
+        results = json.loads((job / "results.json").read_text())
+        summary = {"/".join(u.nested_key) or u.key: u.value_json for r in found for u in r.summary.update}
+        assert json.loads(summary["knn_top1"]) == results["knn_top1"]
+        assert json.loads(summary["baselines/random_init/knn_top1"]) == results["baselines"]["random_init"]["knn_top1"]
+        artifacts = {r.artifact.type for r in found if r.WhichOneof("record_type") == "artifact"}
+        assert "report" in artifacts
 
 
 def test_tensorboard_takes_config_and_results(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def a_run(*words: str, **changes: Any) -> str:
 
 def test_every_stage_either_trains_a_method_or_judges_a_run() -> None:
     for file in (Path(__file__).parents[2] / "conf" / "stage").glob("*.yaml"):
-        target = yaml.safe_load(file.read_text())["_target_"]
+        node = yaml.safe_load(file.read_text())
+        target = node.get("stage", node)["_target_"]
         wanted = {"pretrain": {"method"}, "doctor": {"method"}, "compare": set()}.get(file.stem, {"judged"})
         assert {"judged", "method"} & signature_of(target).params.keys() == wanted, file.stem
 

@@ -35,7 +35,8 @@ def type_of(name: str) -> Any:
 
 @pytest.mark.parametrize("file", STAGES, ids=lambda file: file.stem)
 def test_a_stage_is_given_what_it_says_it_takes(file: Path) -> None:
-    stage = load(yaml.safe_load(file.read_text())["_target_"])
+    node = yaml.safe_load(file.read_text())
+    stage = load(node.get("stage", node)["_target_"])
     hints = typing.get_type_hints(stage)
     taken = [name for name in inspect.signature(stage).parameters if name in Parts.names()]
     assert taken

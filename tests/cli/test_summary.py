@@ -201,10 +201,22 @@ def test_an_export_and_an_embedding_say_how_their_files_are_read() -> None:
         (["hf", "backbone.json"], 'timm.create_model("local-dir:runs/a/export-folder/hf", pretrained=True)'),
         (["backbone.onnx"], 'InferenceSession("runs/a/export-folder/backbone.onnx")'),
         (["features_all.parquet"], 'read_table("runs/a/export-folder/features_all.parquet")'),
+        (["features_all.csv"], 'csv.DictReader(open("runs/a/export-folder/features_all.csv", newline=""))'),
     ):
         found = summary.loading(folder, [str(folder / file) for file in files])
         assert line in found[1]
         assert found[0].strip().startswith(("import ", "from "))
+
+
+def test_the_next_command_of_a_job_is_as_a_person_types_it() -> None:
+    """A sweep names its jobs in Hydra's quotes, which a shell would have to quote once more."""
+    words = ["method=simclr", "name='my-sweep/method.loss.temperature=0.1,seed=0'", "resume=auto"]
+    results = {"stage": "pretrain", "epochs": 2, "knn_top1": 0.5, "verdict": "train longer (raise trainer.max_epochs)"}
+    found = summary.next_commands(results, Path("runs/x"), words)[0]
+    assert " name=my-sweep/method.loss.temperature=0.1,seed=0 " in found.replace(" \\\n     ", " ")
+    assert "'" not in found
+    typed = compose(["name=my-sweep/method.loss.temperature=0.1,seed=0"])
+    assert typed.path == compose([words[1]]).path == Path("runs/my-sweep/method.loss.temperature=0.1,seed=0")
 
 
 def test_after_a_doctor_comes_the_training() -> None:

@@ -32,8 +32,9 @@ from tests.runs.test_folder import add_checkpoint
 STAGES = [target.split(".")[-2] for target in allowed.STAGE.functions]
 # A word of each group, and the stages that read it: this is what the sources say today.
 TRAINING = {"pretrain"}
-FITTING = {"pretrain", "finetune"}  # and "linear" with stage.augmented=true
+FITTING = {"pretrain", "finetune", "detect", "segment", "label_curve"}  # and "linear" with stage.augmented=true
 ALL = set(STAGES) - {"compare"}  # which builds nothing: it reads the folders of runs
+OWN = {"transfer"}  # names its data sets itself
 ANY = set(STAGES)
 WORDS = {
     "method=mae": TRAINING,
@@ -46,21 +47,21 @@ WORDS = {
     "+optimizer.optimizer.eps=1e-5": TRAINING,
     "scheduler=constant": TRAINING,
     "scheduler.min_lr=0.1": TRAINING,
-    "views=asym": TRAINING,
-    "views.global_1.count=2": TRAINING,
-    "data=cifar10": ALL,
-    "data.size=300": ALL - {"export"},
-    "data.labels_per_class=3": ALL - {"export", "embed", "invariance"},
-    "data.label_fraction=0.5": ALL - {"export", "embed", "invariance"},
-    "data.batch_size=3": ALL - {"export"},
-    "data.eval_resize=40": ALL,
+    "views=asym": TRAINING | {"quality"},
+    "views.global_1.count=2": TRAINING | {"quality"},
+    "data=cifar10": ALL - OWN,
+    "data.size=300": ALL - OWN - {"export"},
+    "data.labels_per_class=3": ALL - OWN - {"invariance", "export", "embed", "predict", "label_curve", "retrieve"},
+    "data.label_fraction=0.5": ALL - OWN - {"invariance", "export", "embed", "predict", "label_curve", "retrieve"},
+    "data.batch_size=3": ALL - OWN - {"export"},
+    "data.eval_resize=40": ALL - OWN,
     "data.bank_size=9": TRAINING,
     "data.query_size=9": TRAINING,
-    "data.engine=worker": FITTING,
+    "data.engine=worker": FITTING | {"quality"},
     "data.resident=false": FITTING,
-    "data.image_size=64": ALL,
-    "data.mean=[0.1,0.1,0.1]": ALL,
-    "task=regress": ALL - {"export", "report", "invariance"},
+    "data.image_size=64": ALL - OWN,
+    "data.mean=[0.1,0.1,0.1]": ALL - OWN,
+    "task=regress": ALL - OWN - {"export", "report", "predict", "invariance"},
     "trainer=cpu": ALL - {"export"},
     "trainer.accelerator=cpu": ALL - {"export"},
     "trainer.devices=2": ALL - {"export"},
@@ -77,7 +78,7 @@ WORDS = {
     "~callbacks.online_knn": TRAINING,
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
-    "logger=tensorboard": FITTING,
+    "logger=tensorboard": FITTING | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "invariance"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,
@@ -118,7 +119,7 @@ def test_it_is_asked_of_every_command() -> None:
 # ---- what is read only where something else is set
 
 AUGMENTED = ("stage.epochs=3", "stage.batch_size=8", "stage.base_lr=0.2", "stage.crop_scale=[0.5,1]")
-AUGMENTED += ("trainer.precision=bf16-mixed", "callbacks=minimal", "logger=tensorboard", "data.engine=worker")
+AUGMENTED += ("trainer.precision=bf16-mixed", "callbacks=minimal", "data.engine=worker")
 ONLY_WITH = [
     *(("linear", word, "stage.augmented=true") for word in AUGMENTED),
     ("linear", "stage.probe.epochs=3", "stage.augmented=false"),
@@ -357,6 +358,16 @@ def test_a_stage_that_reads_more_tomorrow_refuses_less(monkeypatch: pytest.Monke
 def test_values_of_no_interest() -> None:
     config: dict[str, Any] = {"stage": {"_target_": "tests.standin.stage"}}
     typed.check(typed.Line(("optimizer.base_lr=3",), config, {}))  # a user's own stage may do as it likes
+
+
+@pytest.mark.parametrize("stage", ["knn", "linear", "embed", "predict"])
+def test_a_logger_of_curves_alone_is_nothing_to_a_stage_that_evaluates(stage: str) -> None:
+    for word in ("logger=[csv,wandb]", "logger=wandb"):
+        checked(stage, word)
+    checked(stage, "logger=wandb", "logger.wandb.project=mine")
+    with pytest.raises(UserError, match=r"'logger=csv': stage=\w+ writes no curves; leave it out, or .*logger=wandb"):
+        checked(stage, "logger=csv")
+    checked("finetune", "logger=csv")
 
 
 def test_what_the_run_gives_to_a_stage_is_known() -> None:

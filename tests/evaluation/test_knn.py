@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.evaluation import knn, retrieval
 from ssl_lightning.evaluation.knn import knn_predict, knn_scores, knn_top1
 
 
@@ -85,3 +86,16 @@ def test_cuda_equals_cpu() -> None:
     bank, labels, queries = torch.randn(500, 16).double(), torch.randint(0, 5, (500,)), torch.randn(64, 16).double()
     expected = knn_scores(bank, labels, queries)
     torch.testing.assert_close(knn_scores(bank.cuda(), labels.cuda(), queries.cuda()).cpu(), expected)
+
+
+def test_a_bank_too_large_to_copy_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    bank, queries = torch.randn(70, 6, generator=generator), torch.randn(30, 6, generator=generator)
+    labels, targets = torch.arange(70) % 4, torch.randn(70, 2, generator=generator)
+    plain = knn.knn_scores(bank, labels, queries, 9), knn.knn_average(bank, targets, queries, 9)
+    monkeypatch.setattr(knn, "COPIED", 100)
+    monkeypatch.setattr(knn, "QUERIES", 8)
+    monkeypatch.setattr(retrieval, "ROWS", 16)
+    blocks = knn.knn_scores(bank, labels, queries, 9), knn.knn_average(bank, targets, queries, 9)
+    for one, other in zip(plain, blocks, strict=True):
+        torch.testing.assert_close(one, other)

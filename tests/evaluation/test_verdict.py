@@ -55,6 +55,26 @@ def test_chance_is_not_taken_for_a_difference() -> None:
     assert verdict.of(results(0.29, 0.31, 0.4), HEALTHY).startswith("Random weights beat these features (kNN 29.0 %")
 
 
+def test_two_measures_that_say_the_opposite_are_both_told() -> None:
+    """Neither is "better" alone; within chance they do not disagree."""
+    assert verdict.of(results(0.6, 0.2, 0.4), HEALTHY) == (
+        "Better than random weights by one measure and worse by the other, both beyond chance "
+        "(kNN 60.0 % against 40.0 %, but linear 20.0 % against 40.0 %)."
+    )
+    assert "worse by the other" not in verdict.of(results(0.6, 0.35, 0.4), HEALTHY)
+    started = verdict.of(results(0.8, 0.7, 0.4, start=0.75), HEALTHY)
+    assert "Better than the weights it began with by one measure" in verdict.of(
+        {**results(0.85, 0.55, 0.4, start=0.7)}, HEALTHY
+    )
+    assert "by one measure" not in started
+    found = results(0.8, 0.5, 0.4)
+    found["baselines"]["raw_pixels"] = {"knn_top1": 0.6, "linear_top1": 0.7}  # type: ignore[index]
+    assert verdict.of(found, HEALTHY).endswith(
+        "Better than raw pixels by one measure and worse by the other, both beyond chance "
+        "(kNN 80.0 % against 60.0 %, but linear 50.0 % against 70.0 %)."
+    )
+
+
 def test_raw_pixels_that_are_as_good_are_told() -> None:
     beaten = verdict.of(results(0.6, 0.6, 0.4, pixels=0.8), HEALTHY)
     assert beaten == (

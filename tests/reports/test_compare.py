@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -69,6 +70,48 @@ def test_files_of_different_folders_stand_apart(tmp_path: Path) -> None:
     assert [part.data for part in found] == ["shapes photos", r"shapes <u>\x1bother"]
     assert "<u>" not in compare.page(found)
     assert [part.data for part in of(paths[:2])] == ["shapes"]
+
+
+def rooted(folder: Path, root: str, sha256: str | None, knn: float, seed: int = 0, t: float = 0.2) -> Path:
+    node = config(seed, t)
+    node["data"]["root"] = root
+    make(folder, node, knn)
+    found = json.loads((folder / "results.json").read_text())
+    if sha256 is not None:
+        found["data_fingerprint"] = {"test": 10, "classes": 2, "items": 50, "sha256": sha256}
+    (folder / "results.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_copies_of_the_same_data_are_compared(tmp_path: Path) -> None:
+    """Equal but for the place of their data: one group; a run of before there were fingerprints goes by its folder."""
+    paths = [rooted(tmp_path / "a", "photos", "1f", 0.5), rooted(tmp_path / "b", "copy", "1f", 0.6, seed=1)]
+    (part,) = of(paths)
+    assert part.data == "shapes"
+    assert part.keys == ()
+    assert [len(group.runs) for group in part.groups] == [2]
+    paths += [rooted(tmp_path / "c", "photos", None, 0.4, seed=2), rooted(tmp_path / "d", "other", "2e", 0.4)]
+    paths += [rooted(tmp_path / "e", "old", None, 0.4)]
+    assert [(part.data, len([run for g in part.groups for run in g.runs])) for part in of(paths)] == [
+        ("shapes photos", 3), ("shapes other", 1), ("shapes old", 1)
+    ]  # fmt: skip
+
+
+def test_files_that_changed_between_runs_are_told(tmp_path: Path) -> None:
+    paths = [rooted(tmp_path / "a", "photos", "1f", 0.5), rooted(tmp_path / "b", "photos", "2e", 0.6, t=0.5)]
+    (part,) = of(paths)
+    assert compare.conclusion(part).endswith("changed between these runs: their figures are not of the same items.")
+    paths[1] = rooted(tmp_path / "c", "photos", "1f", 0.6, t=0.5)
+    assert "changed between" not in compare.conclusion(of(paths)[0])
+    paths[1] = rooted(tmp_path / "d", "photos", "2e", 0.6, seed=1, t=0.5)  # what a seed leaves out may differ
+    assert "changed between" not in compare.conclusion(of(paths)[0])
+
+
+def test_the_column_of_runs_counts_runs(tmp_path: Path) -> None:
+    same = [make(tmp_path / f"{t}-{i}", config(0, t), 0.5 + t / 10) for t in (0.1, 0.5) for i in range(2)]
+    page = compare.page(of(same))
+    assert "<th>runs</th>" in page  # of one seed
+    assert "<th>seeds</th>" not in page
 
 
 def test_a_tie_is_no_best(tmp_path: Path) -> None:

@@ -116,18 +116,19 @@ def test_what_the_machine_chose_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert differences(made, made | {"processes": 4}) == []
 
 
-def test_a_run_is_called_with_its_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_called_with_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [f"runs_dir={tmp_path}", "name=a", "data.batch_size=32"]
     two, one = compose([*words, "trainer=ddp_cpu"]), compose([*words, "trainer=cpu"])
     began = begun(tmp_path / "a", two.stored)
     taken: list[Any] = []
     monkeypatch.setattr(
-        build, "_call_stage", lambda config, folder, crew: taken.append((config, folder)) or ({"done": 1}, None)
+        build,
+        "_call_stage",
+        lambda config, folder, notes, crew: taken.append((config, folder, notes)) or ({"done": 1}, None),
     )
     build.run(one)
-    (config, folder), said = taken[0], capsys.readouterr().out
+    config, folder, notes = taken[0]
+    said = "\n".join(notes)
     assert config.values["data"]["batch_size"] == 64
     assert config.values["trainer"]["devices"] == 1
     assert said.count("data.batch_size is 64 with 1 device, as it was 32 with 2") == 1

@@ -9,6 +9,7 @@ import yaml
 
 from ssl_lightning.__main__ import main
 from ssl_lightning.cli.compose import Config
+from ssl_lightning.evaluation.linear_probe import ProbeSettings
 from ssl_lightning.losses.sup_con import SupConLoss
 from ssl_lightning.modalities.image.data import DataModule
 from ssl_lightning.modalities.image.draw import View
@@ -21,7 +22,7 @@ from ssl_lightning.optim.recipe import OptimizerRecipe
 from ssl_lightning.runs import earlier
 from ssl_lightning.runs.earlier import CORRECTED, LATER, WITHIN, as_begun
 from ssl_lightning.runs.folder import RunFolder, differences
-from ssl_lightning.stages import export, knn
+from ssl_lightning.stages import export, finetune, knn
 from tests.recipes import NAMES, composed
 
 PUBLISHED = [name for name in NAMES if name.startswith("imagenet")]
@@ -38,6 +39,9 @@ WHOSE = [
     ViT,
     knn.run,
     export.run,
+    *[finetune.run] * 9,
+    knn.run,
+    ProbeSettings,
 ]
 
 

@@ -155,3 +155,62 @@ HONEST = [
     (card(f"{OURS}.Net", head={"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}), TRUST),
     (card(f"{OURS}.Net", head={"_target_": f"{OURS}.Net", "width": 2}), TRUST),
 ]  # fmt: skip
+
+
+# ---- models: what the metadata of a model.safetensors say beside the card --------------------------------------------
+
+CLASSIFY = "ssl_lightning.tasks.classify.Classify"
+REGRESS = "ssl_lightning.tasks.regress.Regress"
+
+
+def model(node: Any = None, /, **changes: Any) -> dict[str, Any]:
+    """What a linear classifier of three classes on a network 16 wide says of itself, with changes."""
+    task = {"node": {"_target_": CLASSIFY} if node is None else node, "names": ["a", "b", "c"], "statistics": {}}
+    whole = {
+        "task": task,
+        "head": {"kind": "linear", "sizes": [16, 3]},
+        "norm": False,
+        "scale": 1.0,
+        "stage": "finetune",
+    }
+    return whole | {key: value for key, value in changes.items() if key in whole} | {
+        "task": task | {key: value for key, value in changes.items() if key in task}
+    }  # fmt: skip
+
+
+NO_TASK = "is no task of ours"
+MODELS = [
+    Attack("model: a shell", "run a command", model({"_target_": "os.system", "command": "touch {canary}"}), NO_TASK),
+    Attack("model: our own writer", "write a file", model(WRITER), NO_TASK),
+    Attack("model: someone's package", "import a module", model({"_target_": "evil_module.Net"}), "trusted_packages=[evil_module]"),
+    Attack("model: an encoder for a task", "build what is no task", model({"_target_": CONVNET}), NO_TASK),
+    Attack("model: the base of all tasks", "build what is no task", model({"_target_": "ssl_lightning.core.task.Task"}), NO_TASK),
+    Attack("model: a helper of the tasks", "build what is no task", model({"_target_": "ssl_lightning.tasks.finetuner.Finetuner"}), "finetuner"),
+    Attack("model: behind a task", "reach builtins", model({"_target_": f"{CLASSIFY}.prepare.__globals__"}), NO_TASK),
+    Attack("model: a partial", "hand out a maker", model({"_target_": CLASSIFY, "_partial_": True}), "only plain arguments"),
+    Attack("model: positional arguments", "get round the names", model({"_target_": CLASSIFY, "_args_": [1]}), "only plain arguments"),
+    Attack("model: an argument that is none", "pass what is not taken", model({"_target_": CLASSIFY, "path": "{canary}"}), "path"),
+    Attack("model: a node inside", "write a file", model({"_target_": CLASSIFY, "names": WRITER}), "only plain values"),
+    Attack("model: no node", "fail within", model([1]), "does not say what its labels mean"),
+    Attack("model: names that are nodes", "write a file", model(names=[WRITER]), "names of classes"),
+    Attack("model: names without end", "fill the memory", model(names="a" * 100), "names of classes"),
+    Attack("model: a long name", "fill the memory", model(names=["a" * 20_000, "b", "c"]), "names of classes"),
+    Attack("model: statistics of another name", "replace a method", model(statistics={"forward": [1.0]}), "other statistics"),
+    Attack("model: statistics that are texts", "fail within", model({"_target_": REGRESS}, statistics={"mean": "x", "std": [1.0]}), "no numbers"),
+    Attack("model: statistics of unequal lists", "fail within", model({"_target_": REGRESS}, statistics={"mean": [[1.0], [1.0, 2.0]], "std": [1.0]}), "no numbers"),
+    Attack("model: a huge head", "fill the memory", model(head={"kind": "linear", "sizes": [1_000_000, 1_000_000]}), "1000000"),
+    Attack("model: a head of another width", "fail within", model(head={"kind": "linear", "sizes": [32, 3]}), "needs one of [16, 3]"),
+    Attack("model: fewer names than outputs", "fail within", model(names=["a"]), "needs one of [16, 1]"),
+    Attack("model: a head of no size", "fail within", model(head={"kind": "linear", "sizes": [0, 3]}), "head that is not valid"),
+    Attack("model: a head of true", "fail within", model(head={"kind": "linear", "sizes": [True, 3]}), "head that is not valid"),
+    Attack("model: a head of another kind", "name a class", model(head={"kind": "os.system", "sizes": [16, 3]}), "head that is not valid"),
+    Attack("model: a head of the task that does not fit", "fail within", model(head={"kind": "task", "sizes": [16, 3]}, names=["a"]), "another shape"),
+    Attack("model: a scale that is a text", "fail within", model(scale="{canary}"), "scale"),
+    Attack("model: a scale without end", "make outputs that are no numbers", model(scale=float("inf")), "scale"),
+    Attack("model: a norm that is absent", "fail within", model(norm=True), "norm"),
+    Attack("model: a norm that is a node", "write a file", model(norm=WRITER), "norm"),
+    Attack("model: a stage that writes to the terminal", "write to the terminal", model(stage="\x1b[2J"), "stage"),
+    Attack("model: not JSON", "fail within", "{", "not JSON"),
+    Attack("model: nested without end", "fail within", "[" * 60_000, "not JSON"),
+    Attack("model: a list", "fail within", "[1, 2]", "does not say its task"),
+]  # fmt: skip

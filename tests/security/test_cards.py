@@ -1,19 +1,24 @@
 """What a stored card may say: ways to run code through one, none of which may work, and honest ones, which do."""
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 import tests.security.evil_package  # noqa: F401  (importing it late would leave caches of its imports in the trap)
-from ssl_lightning import load_backbone
+from ssl_lightning import load_backbone, load_model
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.runs.card import backbone_of
 from ssl_lightning.runs.checkpoint import resolve_ckpt, save_backbone
-from tests.security.attacks_cards import CARDS, HONEST, OURS, RUNS, card, run
-from tests.security.trap import CONVNET, Attack, Trap, load_card, load_run, run_folder, weights_file
+from tests.security.attacks_cards import CARDS, HONEST, MODELS, OURS, REGRESS, RUNS, card, model, run
+from tests.security.trap import CONVNET, Attack, Trap, attackers_modules, load_card, load_run, run_folder, weights_file
 
 
 @pytest.fixture
@@ -47,8 +52,77 @@ def test_somebodys_run_runs_nothing(attack: Attack, trap: Trap) -> None:
     refused(attack, refusal.value, trap)
 
 
+def model_file(trap: Trap, told: Any, **more: torch.Tensor) -> Path:
+    """Somebody's model: an honest network and head, and what the file says of them."""
+    net, head = ConvNetSmall(width=4), torch.nn.Linear(16, 3)
+    state = {f"backbone.{key}": value.contiguous() for key, value in net.state_dict().items()}
+    state |= {f"head.{key}": value for key, value in head.state_dict().items()} | more
+    text = told if isinstance(told, str) else json.dumps(told)
+    metadata = {"format": "pt", "card": json.dumps(card(CONVNET, width=4)), "model": text}
+    save_file(state, trap.folder / "foreign.safetensors", metadata)
+    return trap.folder / "foreign.safetensors"
+
+
+@pytest.mark.parametrize("attack", MODELS, ids=lambda attack: attack.name)
+def test_a_model_runs_nothing(attack: Attack, trap: Trap) -> None:
+    file = model_file(trap, trap.filled(attack.payload))
+    with attackers_modules(trap), pytest.raises(UserError) as refusal:
+        load_model(file, attack.trusted)
+    refused(attack, refusal.value, trap)
+
+
+def test_an_honest_model_is_loaded(trap: Trap) -> None:
+    found = load_model(model_file(trap, model()))
+    assert found(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert found.classes == ["a", "b", "c"]
+    assert load_backbone(model_file(trap, model())).out_dim == 16
+
+
+@pytest.mark.parametrize("name", ["tail.weight", "head.extra", "backbone.extra", "norm.running_mean", "x"])
+def test_a_tensor_of_no_part_is_refused(name: str, trap: Trap) -> None:
+    with pytest.raises(UserError, match=name.rpartition(".")[2]):
+        load_model(model_file(trap, model(), **{name: torch.zeros(3)}))
+
+
+def test_a_model_with_a_strangers_backbone_is_refused(trap: Trap) -> None:
+    for attack in CARDS[:6]:
+        state = {"head.weight": torch.zeros(3, 16), "head.bias": torch.zeros(3)}
+        metadata = {"card": json.dumps(trap.filled(attack.payload)), "model": json.dumps(model())}
+        save_file(state, trap.folder / "m.safetensors", metadata)
+        with attackers_modules(trap), pytest.raises(UserError) as refusal:
+            load_model(trap.folder / "m.safetensors")
+        refused(attack, refusal.value, trap)
+
+
+def test_random_changes_of_a_model_are_a_line(trap: Trap) -> None:
+    """What a file says of its model, changed by one value at a time: built, or refused in one line."""
+    draws = random.Random(0)
+    values = [None, [], {}, "", "x", -1, 0, 1.5, 10**12, True, [[1]], {"_target_": "os.system"}]
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict) and value and draws.random() < 0.8:
+            key = draws.choice(sorted(value))
+            rest = {k: v for k, v in value.items() if k != key}
+            return {**rest, key: changed(value[key])} if draws.random() < 0.9 else rest
+        if isinstance(value, list) and value and draws.random() < 0.8:
+            at = draws.randrange(len(value))
+            return [*value[:at], changed(value[at]), *value[at + 1 :]]
+        return draws.choice(values)
+
+    honest = model({"_target_": REGRESS}, statistics={"mean": [1.0] * 3, "std": [2.0] * 3})
+    lines = []
+    for _ in range(150):
+        try:
+            load_model(model_file(trap, changed(honest)))
+        except UserError as error:
+            lines.append(str(error))
+    assert len(lines) > 75
+    assert not [line for line in lines if "\n" in line or len(line) > 1200]
+    assert trap.sprung == []
+
+
 def test_there_are_enough_attacks() -> None:
-    names = [attack.name for attack in (*CARDS, *RUNS)]
+    names = [attack.name for attack in (*CARDS, *RUNS, *MODELS)]
     assert len(names) == len(set(names)) > 60
 
 

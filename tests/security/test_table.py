@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.security import test_config_sources, test_files, test_folders, test_growth, test_secrets
-from tests.security.attacks_cards import CARDS, RUNS
+from tests.security.attacks_cards import CARDS, MODELS, RUNS
 from tests.security.attacks_names import EXPERIMENTS, NAMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
@@ -14,6 +14,7 @@ MODULES = (test_config_sources, test_secrets, test_folders, test_files, test_gro
 def target(payload: Any) -> str:
     """What a payload names, for the table."""
     node = payload.get("backbone", payload) if isinstance(payload, dict) else {}
+    node = node["task"]["node"] if isinstance(node, dict) and "task" in node else node
     name = node.get("_target_") if isinstance(node, dict) else None
     return f" (`{name}`)" if isinstance(name, str) and name.isascii() and name.isprintable() else ""
 
@@ -22,7 +23,8 @@ def rows() -> list[str]:
     """The table as it should stand in the page."""
     attacks = [attack for module in MODULES for attack in module.ATTACKS]
     found = [(attack.name, attack.tried, attack.refused) for attack in attacks]
-    found += [(a.name + target(a.payload), a.tries, a.refused.strip()) for a in (*NAMES, *EXPERIMENTS, *CARDS, *RUNS)]
+    files = (*NAMES, *EXPERIMENTS, *CARDS, *RUNS, *MODELS)
+    found += [(a.name + target(a.payload), a.tries, a.refused.strip()) for a in files]
     return [f"| {' | '.join(part.replace('|', '/') for part in row)} |" for row in found]
 
 

@@ -89,6 +89,18 @@ def test_the_whole_verdict(tmp_path: Path) -> None:
     assert found["quality"]["alignment"] == alignment(*pairs)
 
 
+def test_random_weights_are_judged_alike_whatever_the_batch(tmp_path: Path) -> None:
+    """A stage on a run may have another data.batch_size than the training: the statistics of BatchNorm are the same."""
+    run, found = a_run(tmp_path / "run"), []
+    for batch_size in (32, 50, 90):
+        random = judged(run).random
+        features = common.split_random_features(random, TinyData(train=300, batch_size=batch_size), CPU)
+        found.append((random.state_dict(), features[1].x))
+    for state, x in found[1:]:
+        assert all(torch.equal(state[key], found[0][0][key]) for key in state)
+        torch.testing.assert_close(x, found[0][1], rtol=1e-5, atol=1e-6)
+
+
 def test_alignment_is_that_of_two_views_of_the_same_images() -> None:
     data = TinyData(views=two_views())
 

@@ -1,6 +1,7 @@
 """stage=doctor: what does not fit is said with its mark, steps are timed, and nothing is kept."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ssl_lightning.__main__ import main
 from ssl_lightning.cli import run as build
 from ssl_lightning.cli.compose import compose
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.data.finding import Finding
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.losses.nt_xent import NTXent
 from ssl_lightning.methods.simclr import SimCLR
 from ssl_lightning.models.convnet import ConvNetSmall
@@ -98,6 +99,23 @@ def test_one_image_a_batch_is_told_by_the_method_s_own_check(
     assert any("too few for the BatchNorm" in text for text in lines(found, "bad"))
 
 
+def test_a_step_that_would_take_minutes_is_told_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(ConvNetSmall):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not self.training, "a step"
+            time.sleep(0.05)
+            return super().forward(x)
+
+    monkeypatch.setattr(doctor, "LONGEST_STEP", 1.0)
+    data = TinyData(train=600, test=120, views=two_views(), num_workers=0)
+    found, page = examined(tmp_path, data, capsys, method=simclr(Slow(4)), seconds=1.0)
+    assert found["seconds_per_step"] == pytest.approx(3 * 0.05 / 4 * 32 * 2, rel=0.3)
+    assert any("by a forward pass of 4; none was made" in text for text in lines(found, "warn"))
+    assert "checkpoints take" in page
+
+
 @pytest.mark.parametrize(
     ("plan", "text", "fix"),
     [
@@ -109,9 +127,9 @@ def test_one_image_a_batch_is_told_by_the_method_s_own_check(
 )
 def test_batches_and_lengths(plan: Length, text: str, fix: str) -> None:
     found = doctor_method.look(simclr(), TinyData(views=two_views()), plan)
-    assert any(text in line.what and fix in line.fix and line.mark == "warn" for line in found)
+    assert any(text in line.says and fix in line.fix and line.level == "watch" for line in found)
     fine = doctor_method.look(simclr(), TinyData(views=two_views()), Length(50_000, 128, 128, 390, 200, 78_000))
-    assert [line.mark for line in fine] == ["ok"]
+    assert [line.level for line in fine] == ["ok"]
 
 
 def test_queues_prototypes_stems_and_tokens() -> None:
@@ -119,39 +137,39 @@ def test_queues_prototypes_stems_and_tokens() -> None:
     method = simclr()
     method.queue = Queue(4096, 8)
     found = said(doctor_method.look(method, TinyData(views=two_views()), long))
-    assert "the queue of 4,096" in found.what
+    assert "the queue of 4,096" in found.says
     assert found.fix == "method.queue_size=256"
     method = simclr()
     method.prototypes = nn.Linear(8, 3000, bias=False)
     found = said(doctor_method.look(method, TinyData(views=two_views()), long))
-    assert found.what == "3,000 prototypes for 1,000 images: most stay empty"
+    assert found.says == "3,000 prototypes for 1,000 images: most stay empty"
     assert found.fix == "method.prototypes=128"
     net = resnet("resnet18", "imagenet")
     data = TinyData(views=two_views(32), image_size=32)
     found = said(doctor_method.look(simclr(net), data, Length(50_000, 128, 128, 390, 200, 78_000)))
-    assert (found.what, found.fix) == ("the stem of large images leaves 1 x 1 places of 32 px", "backbone.stem=cifar")
+    assert (found.says, found.fix) == ("the stem of large images leaves 1 x 1 places of 32 px", "backbone.stem=cifar")
     other = TinyData(views=two_views(16), image_size=32)
     found = said(doctor_method.look(simclr(), other, Length(50_000, 128, 128, 390, 200, 78_000)))
-    assert found.what == "trained on views of 16 px and evaluated at 32 px"
+    assert found.says == "trained on views of 16 px and evaluated at 32 px"
 
 
 def said(found: list[Finding]) -> Finding:
-    (line,) = [line for line in found if line.mark == "warn"]
+    (line,) = [line for line in found if line.level == "watch"]
     return line
 
 
 def test_classes() -> None:
     data = TinyData(train=600, test=120)
-    assert [line.mark for line in doctor_data.look(data, 5.0)][:2] == ["ok", "ok"]
+    assert [line.level for line in doctor_data.look(data, 5.0)][:2] == ["ok", "ok"]
     rows = torch.cat([torch.arange(0, 600, 3), torch.tensor([1, 4])])  # 200 red, 2 green
     data = TinyData(train=600, test=120)
     data._sets = (data.train_set.subset(rows), data.test_set, data.train_set.subset(rows))
-    found = next(line for line in doctor_data.look(data, 5.0) if "classes" in line.what)
-    assert (found.mark, found.what) == ("warn", "3 classes, from 0 (blue) to 200 (red) training images")
+    found = next(line for line in doctor_data.look(data, 5.0) if "classes" in line.says)
+    assert (found.level, found.says) == ("watch", "3 classes, from 0 (blue) to 200 (red) training images")
 
 
 def test_names_on_the_page_are_plain() -> None:
-    text = doctor.page([Finding("data", "warn", "a\x1b[31m.jpg", "x\ny")], "t")
+    text = doctor.page([Finding("data", "watch", "a\x1b[31m.jpg", "x\ny")], "t")
     assert "\x1b" not in text
     assert "\\x1b[31m.jpg" in text
 

@@ -27,13 +27,13 @@ class MeanColour(nn.Module):
 
 def said(views: Views, labelled: bool = True) -> list[tuple[str, str, str]]:
     data = TinyData(train=240, test=30, views=views, num_workers=0, labelled=labelled)
-    return [(line.mark, line.what, line.fix) for line in doctor_views.look(simclr(MeanColour()), data, 60)]
+    return [(line.level, line.says, line.fix) for line in doctor_views.look(simclr(MeanColour()), data, 60)]
 
 
 def test_hue_that_turns_one_class_into_another_is_named() -> None:
     strong = View(16, count=2, scale=(0.5, 1.0), jitter_p=1.0, brightness=0.1, contrast=0, saturation=0, hue=0.5)
     ((mark, what, fix),) = said(Views(View(**{**vars(strong), "grayscale_p": 0.0})))
-    assert mark == "warn"
+    assert mark == "watch"
     assert "hue hurts most" in what
     assert "features of random weights" in what
     assert fix.startswith("turn hue down")
@@ -71,7 +71,7 @@ def test_each_key_is_switched_off_alone() -> None:
     assert sound["noise_p"].global_1.noise_p == 0  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("clean", "shown", "mark"), [(0.9, 0.85, "ok"), (0.35, 0.1, "ok"), (0.9, 0.4, "warn")])
+@pytest.mark.parametrize(("clean", "shown", "mark"), [(0.9, 0.85, "ok"), (0.35, 0.1, "ok"), (0.9, 0.4, "watch")])
 def test_thresholds(clean: float, shown: float, mark: str) -> None:
     (line,) = doctor_views._said("image", "random weights", 0.33, clean, shown, {"hue": shown + 0.01})
-    assert line.mark == mark
+    assert line.level == mark

@@ -1,6 +1,7 @@
 """stage=embed: what the files hold."""
 
 import builtins
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from ssl_lightning import load_backbone
 from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.evaluation.features import Features
+from ssl_lightning.evaluation.features import Features, extract_parts
 from ssl_lightning.stages import embed
 from tests.stages.tiny_run import CLASSES, TinyData, a_folder, a_run, a_trainer, draw, judged
 
@@ -74,6 +75,52 @@ def test_parquet(tmp_path: Path) -> None:
     assert table["path"].to_pylist()[0] is None
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv(tmp_path: Path) -> None:
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    found = embed.run(judged(run), TinyData(), a_trainer(tmp_path), folder, formats=["csv", "npz"], splits=["all"])
+    assert [Path(file).name for file in found["files"]] == ["features_all.csv", "features_all.npz"]
+    rows = rows_of(folder.path / "features_all.csv")
+    content = np.load(folder.path / "features_all.npz", allow_pickle=False)
+    width = content["features"].shape[1]
+    assert list(rows[0]) == ["path", "index", "label", "class", "split", *(f"f{i}" for i in range(width))]
+    read = np.array([[row[f"f{i}"] for i in range(width)] for row in rows]).astype(np.float32)
+    assert np.array_equal(read, content["features"])  # to the bit
+    assert [row["split"] for row in rows] == ["train"] * 90 + ["test"] * 60
+    assert [int(row["label"]) for row in rows] == content["labels"].tolist()
+    assert [row["class"] for row in rows[:3]] == CLASSES
+    assert {row["path"] for row in rows} == {""}
+
+
+def test_a_csv_is_written_as_parts_come_and_is_whole_or_absent(tmp_path: Path) -> None:
+    data = TinyData()
+    path = tmp_path / "some.csv"
+    with embed.written([path]) as (file,):
+        file.add(Features(torch.rand(2000, 8), torch.zeros(2000), torch.arange(2000) % 60), data.test_set, "test")
+        (part,) = tmp_path.iterdir()
+        assert part.name != path.name  # under another name until it is whole,
+        assert part.stat().st_size > 10_000  # and on the disk by now
+    assert len(rows_of(path)) == 2000
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    source = TinyData().test_set
+    source.classes = ["=cmd|' /C calc'!A0", "a,b", 'c"d\ne']
+    source.paths = [f"@x{i}.png" for i in range(60)]
+    source = source.with_targets(torch.arange(60.0)[:, None], ("f0",))
+    with embed.written([tmp_path / "a.csv"]) as (file,):
+        file.add(Features(torch.ones(3, 2), source.labels[:3], torch.arange(3)), source, "test")
+    rows = rows_of(tmp_path / "a.csv")
+    assert [row["class"] for row in rows] == ["'=cmd|' /C calc'!A0", "a,b", 'c"d\ne']
+    assert [row["path"] for row in rows] == ["'@x0.png", "'@x1.png", "'@x2.png"]
+    assert [row["target_f0"] for row in rows] == ["0.0", "1.0", "2.0"]  # a target that is named as a feature
+    assert {row["f0"] for row in rows} == {"1"}
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = builtins.__import__
 
@@ -121,10 +168,9 @@ def test_parts_are_measured_as_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
     assert (parts["quality"], parts["verdict"]) == (whole["quality"], whole["verdict"])
 
 
-def test_a_broken_file_between_two_parts_leaves_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "ROWS", 2)
+def test_a_broken_file_between_two_parts_leaves_each_image_once() -> None:
     batches = [a_batch([0, 1]), a_batch([2, 4]), a_batch([4, 5]), a_batch([6, 0])]  # 3 and 7 are broken
-    found = list(embed.in_parts(lambda x: x, batches, torch.device("cpu"), 2))
+    found = list(extract_parts(lambda x: x, batches, torch.device("cpu"), 1))
     assert [part.indices.tolist() for part in found] == [[0, 1], [2, 4], [5], [6]]
     assert torch.cat([part.x for part in found]).flatten().tolist() == [0, 1, 2, 4, 5, 6]
 
@@ -138,7 +184,7 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
 
     def halfway() -> None:
-        with embed.written([tmp_path / "a.npz", tmp_path / "a.parquet"]) as files:
+        with embed.written([tmp_path / "a.npz", tmp_path / "a.parquet", tmp_path / "a.csv"]) as files:
             for file in files:
                 file.add(Features(torch.rand(2, 3), torch.zeros(2), torch.arange(2)), TinyData().test_set, "test")
             raise RuntimeError("halfway")

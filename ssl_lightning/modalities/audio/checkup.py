@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import counted, named
-from ssl_lightning.data.finding import Finding
 from ssl_lightning.data.folder_scan import list_files
 from ssl_lightning.modalities.audio import reading
 
@@ -99,11 +99,11 @@ def _lengths(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
         step = max(1, round(float(middle) * 100)) * data.sample_rate // 100
         fix = f"data.length={step} is half of them"
         yield Finding(
-            "data", "warn", f"{short:.0%} fill less than half of a view of {view:.2g} s; the rest is zeros", fix
+            "data", "watch", f"{short:.0%} fill less than half of a view of {view:.2g} s; the rest is zeros", fix
         )
     elif middle > 20 * view:
         fix = "a larger data.length lets a view hold more of a recording"
-        yield Finding("data", "warn", f"a view of {view:.2g} s is a small part of a recording of {middle:.0f} s", fix)
+        yield Finding("data", "watch", f"a view of {view:.2g} s is a small part of a recording of {middle:.0f} s", fix)
 
 
 def _rates(found: Sequence[Look], data: Any) -> Iterator[Finding]:
@@ -113,11 +113,11 @@ def _rates(found: Sequence[Look], data: Any) -> Iterator[Finding]:
     if low > 0.05:
         fix = f"data.sample_rate={rates.most_common(1)[0][0]} gives the network no empty bands"
         yield Finding(
-            "data", "warn", f"{low:.0%} have a lower rate than data.sample_rate={data.sample_rate}: {told}", fix
+            "data", "watch", f"{low:.0%} have a lower rate than data.sample_rate={data.sample_rate}: {told}", fix
         )
     elif len(rates) > 1:
         fix = "they are resampled; a class that always has one rate can be recognised by it"
-        yield Finding("data", "warn", f"rates differ: {told}", fix)
+        yield Finding("data", "watch", f"rates differ: {told}", fix)
     else:
         yield Finding("data", "ok", f"one rate: {told}")
 
@@ -126,7 +126,7 @@ def _unusable(names: Sequence[str], fault: str) -> list[Finding]:
     if not names:
         return []
     what = f"{counted(len(names), 'file')} that {fault}: {named(sorted(names), 5)}"
-    return [Finding("data", "warn", what, "they are left out, and the run stops above 1 %; remove or repair them")]
+    return [Finding("data", "watch", what, "they are left out, and the run stops above 1 %; remove or repair them")]
 
 
 def _twice(found: Sequence[Look]) -> Iterator[Finding]:
@@ -141,6 +141,6 @@ def _twice(found: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("data", "bad", what, "results will look too good; remove them from one side")
     if copies:
         what = f"{counted(len(copies), 'recording')} there more than once: {named(names)}"
-        yield Finding("data", "warn", what, "keep one of each")
+        yield Finding("data", "watch", what, "keep one of each")
     else:
         yield Finding("data", "ok", "no recording is there twice")

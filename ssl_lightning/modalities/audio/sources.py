@@ -8,8 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.data import everything
 from ssl_lightning.data.base import Loaded, Split
+from ssl_lightning.data.everything import Everything
+from ssl_lightning.data.folder_scan import list_files
 from ssl_lightning.modalities.audio.data import AudioDataModule
+from ssl_lightning.modalities.audio.reading import RECORDINGS
 from ssl_lightning.modalities.audio.source import Recordings
 from ssl_lightning.modalities.audio.tones import tones
 from ssl_lightning.modalities.audio.tones_factors import factors
@@ -56,6 +60,10 @@ class Audio(AudioDataModule):
             test=test,
             seed=self.seed,
         )
+
+    def everything(self) -> Everything:
+        from_, listing = self.recordings, list_files(self.recordings.root, RECORDINGS)
+        return everything.read(listing, from_.labels, from_.label_column, self.label_kind)
 
     def card(self) -> dict[str, Any]:
         return super().card() | {"seconds": self.recordings.seconds}

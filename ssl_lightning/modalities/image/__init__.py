@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from ssl_lightning.modalities.image.sources.array import Array as Array
     from ssl_lightning.modalities.image.sources.cifar import CIFAR10 as CIFAR10
     from ssl_lightning.modalities.image.sources.cifar import CIFAR100 as CIFAR100
+    from ssl_lightning.modalities.image.sources.coco import Coco as Coco
     from ssl_lightning.modalities.image.sources.folder import Folder as Folder
     from ssl_lightning.modalities.image.sources.shapes import Shapes as Shapes
     from ssl_lightning.modalities.image.sources.stl10 import STL10 as STL10
+    from ssl_lightning.modalities.image.sources.voc import VOC as VOC
     from ssl_lightning.modalities.image.views import DeviceViews as DeviceViews
     from ssl_lightning.modalities.image.views import EvalView as EvalView
 
@@ -29,6 +31,7 @@ _HOMES = {
     "Array": "sources.array",
     "CIFAR10": "sources.cifar",
     "CIFAR100": "sources.cifar",
+    "Coco": "sources.coco",
     "DataModule": "data",
     "DeviceViews": "views",
     "EvalView": "views",
@@ -37,6 +40,7 @@ _HOMES = {
     "Operation": "operation",
     "Shapes": "sources.shapes",
     "STL10": "sources.stl10",
+    "VOC": "sources.voc",
     "View": "draw",
     "Views": "draw",
 }

@@ -17,9 +17,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import counted, named
-from ssl_lightning.data.finding import Finding
 from ssl_lightning.data.folder_scan import list_images
 from ssl_lightning.modalities.image.images import BROKEN, decode
 from ssl_lightning.modalities.image.pixels import is_deep, opened
@@ -152,13 +152,13 @@ def _sizes(found: Sequence[Look], data: Any, seen: str) -> Iterator[Finding]:
     if small > 0.05:
         side = max(8, int(np.percentile(sides, 10)) // 8 * 8)
         fix = f"data.image_size={side} costs less and loses nothing"
-        yield Finding("data", "warn", f"{small:.0%} are smaller than data.image_size={size} and are enlarged", fix)
+        yield Finding("data", "watch", f"{small:.0%} are smaller than data.image_size={size} and are enlarged", fix)
     elif middle > 4 * size:
         fix = "a larger data.image_size keeps small things; smaller copies of the files load faster"
-        yield Finding("data", "warn", f"images are {middle / size:.0f} times as large as data.image_size={size}", fix)
+        yield Finding("data", "watch", f"images are {middle / size:.0f} times as large as data.image_size={size}", fix)
     if wide > 0.05:
         fix = "evaluation sees the middle square; cut long images up where that loses what matters"
-        yield Finding("data", "warn", f"{wide:.0%} are more than twice as long as wide", fix)
+        yield Finding("data", "watch", f"{wide:.0%} are more than twice as long as wide", fix)
 
 
 def _modes(found: Sequence[Look], data: Any) -> Iterator[Finding]:
@@ -174,7 +174,7 @@ def _modes(found: Sequence[Look], data: Any) -> Iterator[Finding]:
     deep = modes.get("more than 8 bits", 0)
     fix = "images of 8 bits and deeper ones are scaled differently; convert them to one kind" if deep else fix
     rare = modes.most_common(1)[0][1] > 0.99 * len(found) and not deep
-    yield Finding("data", "ok" if rare or not fix else "warn", f"stored in several ways: {told}", "" if rare else fix)
+    yield Finding("data", "ok" if rare or not fix else "watch", f"stored in several ways: {told}", "" if rare else fix)
 
 
 def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
@@ -184,7 +184,7 @@ def _broken(broken: Sequence[str], count: int) -> Iterator[Finding]:
     many = len(broken) > max(1.0, 0.01 * count)
     fix = "the run stops above 1 %" if many else "they are skipped"
     what = f"{counted(len(broken), 'file')} that cannot be decoded: {named(sorted(broken), 5)}"
-    yield Finding("data", "bad" if many else "warn", what, f"{fix}; remove or repair them")
+    yield Finding("data", "bad" if many else "watch", what, f"{fix}; remove or repair them")
 
 
 # ---- images that are there twice ------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def _torn(groups: Sequence[Sequence[Item]], short: Callable[[str], str], known: 
     if torn:
         told = [" = ".join(f"{short(name)} ({known.get(name, '')})" for name, _ in group[:2]) for group in torn]
         what = f"{counted(len(torn), 'case')} of one image in two classes: {named(told)}"
-        yield Finding("data", "warn", what, "one of the two labels is wrong")
+        yield Finding("data", "watch", what, "one of the two labels is wrong")
 
 
 def _twice(
@@ -228,10 +228,10 @@ def _twice(
     if copies:
         extra = sum(len(group) - 1 for group in copies)
         what = f"{extra} exact cop{'y' if extra == 1 else 'ies'} of other images: {_pairs(copies, '=')}"
-        yield Finding("data", "warn", what, "keep one of each: as negatives of each other they are wrong")
+        yield Finding("data", "watch", what, "keep one of each: as negatives of each other they are wrong")
     if near:
         what = f"{counted(len(near), 'pair')} of images that are nearly the same: {_pairs(near, '~')}"
-        yield Finding("data", "warn", what, "look at some; frames of one film belong in one group (data.group=)")
+        yield Finding("data", "watch", what, "look at some; frames of one film belong in one group (data.group=)")
     if not copies and not near:
         yield Finding("data", "ok", "no image is there twice, nor nearly")
 

@@ -11,6 +11,8 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule, Drawn, Loaded, Split
 from ssl_lightning.data.batch import RawBatch
 from ssl_lightning.data.loader import WORKER_TIMEOUT, BatchFetch, Fetch, SampleFetch
+from ssl_lightning.modalities.image.annotations import DenseSet
+from ssl_lightning.modalities.image.canvas import CanvasFetch, OnCanvas, canvas_views
 from ssl_lightning.modalities.image.depth import Range
 from ssl_lightning.modalities.image.described import check_channels, check_network, per_channel
 from ssl_lightning.modalities.image.draw import View, Views
@@ -104,6 +106,10 @@ class ImageDataModule(DataModule):
 
     def train_fetch(self, images: ImageSet) -> Fetch:
         assert self.views is not None
+        if isinstance(images, DenseSet):
+            return CanvasFetch(
+                images, OnCanvas(self.image_size, self.mean, self.views.list()[0], self.seed), training=True
+            )
         if self.engine == "worker":
             return SampleFetch(images, WorkerViews(self.views, self.mean, self.std, self.seed))
         if isinstance(images, ArrayImages):
@@ -111,6 +117,8 @@ class ImageDataModule(DataModule):
         return SampleFetch(images, WorkerCrops(self.views, self.seed))
 
     def eval_fetch(self, images: ImageSet) -> Fetch:
+        if isinstance(images, DenseSet):
+            return CanvasFetch(images, OnCanvas(self.image_size, self.mean), training=False)
         return eval_fetch(images, self.eval_view)
 
     def training_views(self, raw: RawBatch) -> Drawn:
@@ -134,6 +142,10 @@ class ImageDataModule(DataModule):
         """The whole of a square image, neither flipped nor changed."""
         square = (1.0, 1.0)
         return Views(View(self.image_size, 1, square, square, flip_p=0.0, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0))
+
+    def dense_views(self, zoom: Sequence[float], flip_p: float) -> Views:
+        """Scale jitter and flip of images with boxes or masks, on a canvas of `image_size`."""
+        return canvas_views(self.image_size, zoom, flip_p)
 
     def beyond_view(self, rows: Mapping[Split, Tensor]) -> tuple[int, str]:
         """Images that are not square, of which the middle is taken."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_lightning.data.finding import Finding
+from ssl_lightning.core.finding import Finding
 from ssl_lightning.modalities.audio.checkup import look
 from ssl_lightning.modalities.audio.sources import Audio, Tones
 
@@ -30,13 +30,13 @@ def seen(folder: Path, **data: int) -> list[Finding]:
 
 
 def said(found: list[Finding], text: str) -> Finding:
-    return next(line for line in found if text in line.what)
+    return next(line for line in found if text in line.says)
 
 
 def test_nothing_is_wrong_with_good_recordings(folder: Path) -> None:
     found = seen(folder)
-    assert {line.mark for line in found} == {"ok"}
-    assert "210 recordings looked at, 4 minutes; mostly 1 to 1 s" in found[0].what
+    assert {line.level for line in found} == {"ok"}
+    assert "210 recordings looked at, 4 minutes; mostly 1 to 1 s" in found[0].says
 
 
 def test_faults_are_named(folder: Path) -> None:
@@ -47,20 +47,20 @@ def test_faults_are_named(folder: Path) -> None:
     (folder / "test" / "leak.wav").write_bytes((train / "003.wav").read_bytes())
     soundfile.write(train / "rate.wav", wave(5, 1.0, 16000), 16000)
     found = seen(folder)
-    assert "broken.wav" in said(found, "cannot be decoded or are empty").what
-    assert "silent.wav" in said(found, "are silent").what
-    assert said(found, "trained on and evaluated on").mark == "bad"
-    assert "003.wav" in said(found, "trained on and evaluated on").what
-    assert "same.wav" in said(found, "more than once").what
-    assert "8000 Hz" in said(found, "rates differ").what
+    assert "broken.wav" in said(found, "cannot be decoded or are empty").says
+    assert "silent.wav" in said(found, "are silent").says
+    assert said(found, "trained on and evaluated on").level == "bad"
+    assert "003.wav" in said(found, "trained on and evaluated on").says
+    assert "same.wav" in said(found, "more than once").says
+    assert "8000 Hz" in said(found, "rates differ").says
 
 
 def test_lengths_and_rates_that_do_not_fit(folder: Path) -> None:
     found = seen(folder, sample_rate=16000, length=64000)
-    assert said(found, "fill less than half of a view of 4 s").mark == "warn"
+    assert said(found, "fill less than half of a view of 4 s").level == "watch"
     assert "data.sample_rate=8000" in said(found, "lower rate").fix
 
 
 def test_recordings_in_memory() -> None:
     found = look(Tones(size=12, test_size=4, sample_rate=8000, length=7680), 60.0)
-    assert {line.mark for line in found} == {"ok"}
+    assert {line.level for line in found} == {"ok"}

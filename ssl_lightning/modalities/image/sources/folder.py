@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.data import grouped, label_file, layout
+from ssl_lightning.core.task import MASKS
+from ssl_lightning.data import everything, grouped, label_file, layout
 from ssl_lightning.data.broken import WholeSet, counted, say
+from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.folder_scan import Listing, list_images
 from ssl_lightning.data.labelled import shares
-from ssl_lightning.modalities.image import ranges
+from ssl_lightning.modalities.image import mask_folder, ranges
 from ssl_lightning.modalities.image.data import DataModule, Loaded
 from ssl_lightning.modalities.image.decode_cache import decoded_once
 from ssl_lightning.modalities.image.described import opening
-from ssl_lightning.modalities.image.images import BROKEN, FileImages
+from ssl_lightning.modalities.image.images import BROKEN, FileImages, ImageSet
 
 FEW = 50  # files of a set that are looked at one by one before some are held out
 
@@ -48,8 +50,11 @@ class Folder(DataModule):
         group: what must not be in both splits, such as the patient: a column of the table, a pattern of the file's path
             with the field {group}, such as "{group}_*", or "folder", the folder that a file lies in.
         held_out: groups to evaluate on, by name; None: as many as make `test_fraction`.
+        masks: a folder of masks for stage=segment, each of its image's name: class numbers, or a palette.
         loading: see `DataModule`.
     """
+
+    annotated = (MASKS,)
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Folder(DataModule):
         value_range: Sequence[float] | None = None,
         group: str | None = None,
         held_out: str | Sequence[str] | None = None,
+        masks: str | Path | None = None,
         **loading: Any,
     ):
         super().__init__(**loading)
@@ -78,7 +84,9 @@ class Folder(DataModule):
         grouped.checked(group, held_out)
         if group is not None and probe_root is not None:
             raise UserError("data.group works on data.root alone; leave data.probe_root out")
-        self.group, self.held_out = group, held_out
+        self.group, self.held_out, self.masks = group, held_out, masks
+        if masks is not None:
+            mask_folder.check_apart(masks, root)
 
     def load(self) -> Loaded:
         parts = self._parts()
@@ -89,8 +97,20 @@ class Folder(DataModule):
             part.channels, part.value_range, part.broken.whole = self.channels, self.value_range, whole
         decoded = {part: decoded_once(part) for part in dict.fromkeys(parts)}
         train, test, probe = (decoded[part] for part in parts)
+        if self.label_kind == MASKS:
+            return self._masked(train, test)
         say(f"{self.root}: {opening(train, test, probe)}.")
         return (train, test) if probe is train else (train, test, probe)
+
+    def everything(self) -> Everything:
+        return everything.read(list_images(self.root), self.labels, self.label_column, self.label_kind)
+
+    def _masked(self, train: ImageSet, test: ImageSet) -> Loaded:
+        if self.masks is None:
+            raise UserError("masks of data=folder are read from data.masks=FOLDER; give that folder")
+        train, test = mask_folder.with_masks((train, test), self.masks, self.root)
+        say(f"{self.root}: {len(train)} images to train on and {len(test)} to evaluate on, with masks.")
+        return train, test
 
     def _parts(self) -> tuple[FileImages, FileImages, FileImages]:
         """(to pretrain on, to evaluate on, for probes and kNN), not decoded yet."""
@@ -100,7 +120,7 @@ class Folder(DataModule):
                 raise UserError("data.labels=FILE.csv works on data.root alone; leave data.probe_root out")
             return self._of_table(listing, self.labels)
         if self.probe_root is None:
-            train, test = self._read(listing, self.labels)
+            train, test = self._read(listing, False if self.label_kind == MASKS else self.labels)
             return train, test, train
         everything = FileImages((layout.find_splits(listing).train or listing).paths())
         train, test = self._read(list_images(self.probe_root), None if self.labels is False else self.labels)

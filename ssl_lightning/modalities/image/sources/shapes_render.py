@@ -47,6 +47,8 @@ class Rendered:
     boxes: Tensor  # (N, 4) float32: x0, y0, x1, y1 in pixels, x1 and y1 exclusive, tight around the mask
     masks: Tensor  # (N, H, W) bool, True where the figure covers the pixel's centre
     factors: dict[str, Tensor]  # (N, ...) each, see `scene`
+    instances: Tensor  # (N, 1 + COMPANIONS, H, W) bool: what is seen of each figure, the one in front first
+    whole: Tensor  # (N, 1 + COMPANIONS) int64: how many pixels each would have with nothing before it
 
 
 def render(indices: Tensor, image_size: int = 32, seed: int = 0, split: str = "train") -> Rendered:
@@ -62,17 +64,21 @@ def render(indices: Tensor, image_size: int = 32, seed: int = 0, split: str = "t
         raise UserError(f"shapes at {image_size} px cannot be told apart; take data.image_size=16 or more")
     factors = scene(indices, seed, split)
     images = torch.empty(len(indices), image_size, image_size, 3, dtype=torch.uint8)
-    masks = torch.empty(len(indices), image_size, image_size, dtype=torch.bool)
+    instances = torch.empty(len(indices), 1 + COMPANIONS, image_size, image_size, dtype=torch.bool)
+    whole = torch.empty(len(indices), 1 + COMPANIONS, dtype=torch.int64)
     chunk = max(1, 131072 // image_size**2)  # planes of 512 KB: the working set stays in the cache
     for start in range(0, len(indices), chunk):
         part = slice(start, start + chunk)
         drawn = {name: values[part] for name, values in factors.items()}
-        colour, figure = _draw(drawn, image_size)
+        colour, figures = _draw(drawn, image_size)
         grain = uniform(seed, 0, indices[part], _stream(split, 1), 3 * image_size**2)
         colour += (grain.view_as(colour) - 0.5) * (2 * drawn["noise"].view(-1, 1, 1, 1))
         images[part] = (colour * 255 + 0.5).clamp_(0, 255).byte().permute(0, 2, 3, 1)
-        masks[part] = figure
-    return Rendered(images, factors["label"], _boxes(masks), masks, factors)
+        whole[part] = figures.flatten(2).sum(2)
+        before = figures.cumsum(1) - figures.long()  # how many figures lie over each pixel of this one
+        instances[part] = figures & (before == 0)
+    masks = instances[:, 0]
+    return Rendered(images, factors["label"], tight_boxes(masks), masks, factors, instances, whole)
 
 
 def scene(indices: Tensor, seed: int, split: str) -> dict[str, Tensor]:
@@ -159,7 +165,7 @@ def _tint(lightness: Tensor, draw: _Draws) -> Tensor:
 
 
 def _draw(drawn: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """Colours (B, 3, H, W) without noise and the figure's mask (B, H, W) of a few scenes."""
+    """Colours (B, 3, H, W) without noise, and what each figure covers (B, 1 + COMPANIONS, H, W), of a few scenes."""
     b = len(drawn["label"])
     place = (torch.arange(size) + 0.5) / size  # the pixels' centres
     x, y = place.view(1, 1, size).expand(b, size, size), place.view(1, size, 1).expand(b, size, size)
@@ -168,13 +174,15 @@ def _draw(drawn: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor]:
         cover = _cover(_segment(drawn["clutter"][:, i], x, y), size)
         cover = cover * (drawn["clutter"][:, i, 4] > 0).view(-1, 1, 1)
         ground = _over(ground, _column(drawn["clutter_colour"][:, i]), cover)
+    covered: list[Tensor] = []  # the last is painted last, and lies before the others
     for i in range(COMPANIONS):
         companion = {name: drawn[f"companion_{name}"][:, i] for name in ("centre", "radius", "rotation", "colour")}
         distance, _, _ = _figure(companion | {"label": drawn["label"]}, x, y)
         ground = _over(ground, _column(companion["colour"]), _cover(distance, size))
+        covered.insert(0, distance < 0)
     distance, u, v = _figure(drawn, x, y)
     figure = _column(drawn["figure_colour"]) + _texture(drawn, "figure", u, v)[:, None]
-    return _over(ground, figure, _cover(distance, size)), distance < 0
+    return _over(ground, figure, _cover(distance, size)), torch.stack([distance < 0, *covered], 1)
 
 
 def _figure(drawn: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -262,8 +270,8 @@ def _column(colour: Tensor) -> Tensor:
     return colour[:, :, None, None]
 
 
-def _boxes(masks: Tensor) -> Tensor:
-    """The tight boxes (N, 4) x0, y0, x1, y1 of masks (N, H, W) with at least one pixel each."""
+def tight_boxes(masks: Tensor) -> Tensor:
+    """The tight boxes (N, 4) x0, y0, x1, y1 of masks (N, H, W); of one without a pixel the whole image's."""
     size = masks.shape[-1]
     columns, lines = masks.any(1).byte(), masks.any(2).byte()
     ends = [columns.argmax(1), lines.argmax(1), size - columns.flip(1).argmax(1), size - lines.flip(1).argmax(1)]
