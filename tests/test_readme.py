@@ -59,7 +59,7 @@ def shrunk(words: list[str], judge: bool = False) -> list[str]:
         return [*words, "stage.seconds=1"]
     if "stage=report" in words:
         return [*words, "stage.maps=[]"]
-    if any(word in ("stage=export", "stage=compare") for word in words):  # train on nothing
+    if any(word in ("stage=export", "stage=compare", "stage=transfer") for word in words):  # none, or data of its own
         return words
     extra = ["data.batch_size=16", "data.num_workers=0"]  # a worker takes longer to start than to read these
     if trains and "data" not in asked:  # a stage takes the data of its run

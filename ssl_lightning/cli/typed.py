@@ -19,7 +19,9 @@ from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs import places
 from ssl_lightning.runs.comparison import FREE
 
-GIVEN = allowed.STAGE_TAKES | {"backbone", "seed", "method_name", "data_name", "start", "task"}  # to a stage by the run
+# To a stage by the run.
+GIVEN = allowed.STAGE_TAKES | {"backbone", "seed", "method_name", "data_name", "start", "task"}
+GIVEN |= {"named_data", "named_task"}
 ON_DEVICE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")  # of `trainer`: where a stage computes
 NEVER = frozenset({"limit_test_batches", "limit_predict_batches"})  # of `trainer`: no stage tests or predicts with it
 ALWAYS = ("progress", "interrupt")  # callbacks that a stage's own list does not replace (`trainers.py`)

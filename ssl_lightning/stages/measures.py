@@ -52,7 +52,7 @@ def views_of(network: nn.Module, data: DataModule, items: int, count: int, devic
 
     Views of several epochs where one has too few, so they are those that a training would see. Every rank draws all.
     """
-    if data.global_count < 1:
+    if data.views is None or data.global_count < 1:
         return None
     rows = permutation(len(data.train_set), "quality", data.seed)[:items].sort().values
     fetch, found = data.train_fetch(data.train_set), list[Tensor]()

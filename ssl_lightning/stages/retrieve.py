@@ -35,7 +35,7 @@ def run(
     query: str | None = None,
     within: Literal["train", "test"] | None = None,
     k: int = 10,
-    same: float = 0.995,
+    same: float = 0.95,
     task: Task | None = None,
     cache: Cache = "auto",
 ) -> dict[str, Any]:

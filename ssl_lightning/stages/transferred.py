@@ -79,6 +79,6 @@ def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     axis.set_xticks(range(len(rows)), names, fontsize=9)
     axis.set_ylabel("%" if shares else "main metric")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, ncols=2)
+    figure.legend(loc="outside upper center", fontsize=8, frameon=False, ncols=4)
     figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)

@@ -252,7 +252,9 @@ def test_the_way_out_is_named() -> None:
 
 
 def test_a_key_of_another_stage() -> None:
-    with pytest.raises(UserError, match=r"'stage\.k' is a key of stage=knn \(or pretrain\); add stage=knn"):
+    with pytest.raises(
+        UserError, match=r"'stage\.k' is a key of stage=knn \(or pretrain, quality, retrieve, transfer\); add stage=knn"
+    ):
         checked("linear", "stage.k=3")
     with pytest.raises(UserError, match=r"'stage\.judge' is a key of stage=pretrain"):
         checked("knn", "stage.judge=false")

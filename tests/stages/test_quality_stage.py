@@ -20,7 +20,9 @@ from ssl_lightning.evaluation.label_free import alpha_req, lidar, two_nn
 from ssl_lightning.evaluation.quality import alignment, rankme
 from ssl_lightning.modalities.image.sources.shapes import Shapes
 from ssl_lightning.modalities.image.views import View, Views
+from ssl_lightning.models.audio import MelConvNet
 from ssl_lightning.reports import measured as tables
+from ssl_lightning.runs.checkpoint import save_backbone
 from ssl_lightning.stages.measures import MEASURES, agreement, better, views_of, words
 from ssl_lightning.tasks.classify import Classify
 
@@ -150,3 +152,23 @@ def test_a_table_of_strange_results_is_escaped() -> None:
     assert "<b>" not in text
     assert tables.html_of({"rows": "no"}) == tables.html_of({}) == ""
     assert tables.as_csv([{"a": "=1+1", "b": None}, {"a": 2}]) == "a,b\n'=1+1,\n2,\n"
+
+
+def test_of_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    node = {"_target_": "ssl_lightning.models.audio.MelConvNet", "mels": 16, "width": 4, "out_dim": 8}
+    shape = {"modality": "audio", "sample_rate": 4000, "length": 2000, "representation": "logmel"}
+    mel = {"mels": 16, "window": 0.025, "hop": 0.01, "low": 60.0, "high": None, "mean": [0.0], "std": [1.0]}
+    save_backbone(MelConvNet(mels=16, width=4, out_dim=8), node, "net", **shape, **mel, method="byol", data="tones")
+    sizes = {"size": 30, "test_size": 20, "sample_rate": 4000, "length": 2000, "mels": 16, "seconds": 0.5}
+    words = ["ckpt=net/backbone.safetensors", "trainer=cpu", "data=tones", "data.num_workers=0"]
+    words += [f"data.{key}={value}" for key, value in sizes.items()]
+    assert main(["stage=quality", *words, "name=q", "stage.views=2", "stage.items=10", "stage.linear=false"]) == 0
+    (row, random) = results("runs/q")["rows"]
+    assert random["run"] == "random weights"
+    assert all(row[name] is not None for name in ("rankme", "alignment", "lidar", "two_nn", "knn_top1"))
+    sets = "{tones: " + str(sizes | {"data": "tones"}).replace("'", "") + "}"
+    probe = ["stage.probe.epochs=2", "stage.probe.lrs=[0.1]", "stage.probe.readouts=[features,mean]"]
+    assert main(["stage=transfer", *words[:2], f"stage.sets={sets}", "name=t", *probe]) == 0
+    assert results("runs/t")["rows"][0]["mel_statistics_knn"] is not None
