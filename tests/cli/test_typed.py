@@ -78,7 +78,8 @@ WORDS = {
     "~callbacks.online_knn": TRAINING,
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
-    "logger=tensorboard": FITTING | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "invariance"},
+    "logger=tensorboard": FITTING
+    | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "invariance"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,
