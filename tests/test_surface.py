@@ -31,8 +31,8 @@ ROOMS = {
     "parts": """Center ColorBins EMATeacher Queue SinkhornCenter Teacher block_mask cut_tiles patchify spherical_kmeans
         unpatchify""",
     "optim": "Constant LARS OptimizerRecipe WarmupCosine",
-    "modalities.image": """Array CIFAR10 CIFAR100 Coco DataModule DeviceViews EvalView Folder LocalView STL10 Shapes VOC
-        View Views""",
+    "modalities.image": """Array CIFAR10 CIFAR100 Coco DataModule DeviceViews EvalView Folder LocalView Operation STL10
+        Shapes VOC View Views""",
     "modalities.audio": """Audio AudioDataModule AudioEvalView AudioView AudioViews DeviceAudioViews LocalAudioView
         LogMel Tones""",
 }
@@ -42,7 +42,8 @@ CHOICES = {
         lejepa mae moco moco_v1 moco_v3 msn nnclr relative_position ressl rotation simclr simmim simsiam supcon
         supervised swav tico vicreg wmse""",
     "data": "array audio audio_wave cifar10 cifar100 coco folder shapes stl10 tones voc",
-    "stage": """attention detect doctor embed export finetune knn label_curve linear predict pretrain quality retrieve
+    "stage": """attention detect doctor embed export finetune invariance knn label_curve linear predict pretrain
+        quality retrieve
         segment transfer""",
     "task": "classify detect multilabel regress segment transcribe",
     "backbone": """convnet_small mel_convnet resnet18 resnet34 resnet50 timm transformer1d vit_base vit_mel vit_small

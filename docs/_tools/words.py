@@ -24,6 +24,7 @@ TRAINER = {
     "overfit_batches": "train on so many batches again and again",
 }
 WORDS = {
+    "also": "further operations of a view; [views](../../guides/views.md#images-that-are-no-photographs) lists them",
     "batch_size": "items per device and step",
     "beta": "where the loss turns from squared to absolute error",
     "betas": "how slowly Adam's two moving averages forget",
@@ -68,6 +69,7 @@ WORDS = {
     "solarize_p": "how often a view is solarized",
     "solarize_threshold": "brightness from which a solarized view is inverted",
     "splits": "which parts of the data",
+    "strength": "of all views: colour, crop and blur times this; 1: as they are",
     "temperature": "weight of a neighbour, exp(cosine / temperature)",
     "warmup_epochs": "epochs in which the rate rises",
     "warmup_start_lr": "rate at the first step",

@@ -26,7 +26,7 @@ from ssl_lightning.runs import folder as run_folder
 from ssl_lightning.runs.folder import RunFolder
 
 # Stages that look anew each time, whatever their folder holds.
-_ANEW = ("compare", "doctor", "predict", "report", "retrieve", "quality")
+_ANEW = ("compare", "doctor", "predict", "report", "retrieve", "quality", "invariance")
 ANEW = tuple(f"ssl_lightning.stages.{name}.run" for name in _ANEW)
 IMAGES = "ssl_lightning.modalities.image."  # which most methods were written for
 

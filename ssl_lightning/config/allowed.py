@@ -96,6 +96,10 @@ DATA = Slot(
 )
 VIEWS = Slot("ssl_lightning.data.plan.Views", _VIEWS)
 VIEW = Slot("ssl_lightning.modalities.image.draw.View", _VIEWS)
+OPERATION = Slot(
+    "ssl_lightning.modalities.image.operation.Operation",
+    {"ssl_lightning.modalities.image.operations": ALL, "ssl_lightning.modalities.image.moves": ALL},
+)
 AUDIO_VIEW = Slot("ssl_lightning.modalities.audio.draw.AudioView", _VIEWS)
 RECIPE = Slot("ssl_lightning.optim.recipe.OptimizerRecipe", {"ssl_lightning.optim.recipe": ALL})
 SCHEDULE = Slot("ssl_lightning.optim.recipe.Schedule", {"ssl_lightning.optim.schedules": ALL})
@@ -103,12 +107,13 @@ TEACHER = Slot("ssl_lightning.parts.ema_teacher.EMATeacher", {"ssl_lightning.par
 TASK = Slot("ssl_lightning.core.task.Task", {"ssl_lightning.tasks.": ALL})
 PROBE = Slot("ssl_lightning.evaluation.linear_probe.ProbeSettings", {"ssl_lightning.evaluation.linear_probe": ALL})
 _TRAINING = ("pretrain", "finetune", "detect", "segment", "label_curve")
-_EVALUATING = ("knn", "linear", "retrieve", "quality", "transfer", "attention", "predict", "embed", "export")
-_STAGES = (*_TRAINING, *_EVALUATING, "compare", "doctor", "report")
+_EVALUATING = ("knn", "linear", "retrieve", "quality", "invariance", "transfer", "attention")
+_USING = ("predict", "embed", "export")
+_STAGES = (*_TRAINING, *_EVALUATING, *_USING, "compare", "doctor", "report")
 STAGE = Slot("", functions=tuple(f"ssl_lightning.stages.{name}.run" for name in _STAGES))
 
 SLOTS: tuple[Slot, ...] = (MODULE, OPTIMIZER, CALLBACK, LOGGER, STRATEGY, PROFILER)
-SLOTS += (METHOD, DATA, VIEWS, VIEW, AUDIO_VIEW, RECIPE, SCHEDULE, TEACHER, PROBE, TASK)
+SLOTS += (METHOD, DATA, VIEWS, VIEW, OPERATION, AUDIO_VIEW, RECIPE, SCHEDULE, TEACHER, PROBE, TASK)
 ANYWHERE = (*SLOTS, STAGE)
 BY_BASE = {slot.base: slot for slot in SLOTS}
 # What each group of the config takes at its top; what lies deeper is told by the constructor's annotations.

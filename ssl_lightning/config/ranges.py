@@ -58,18 +58,23 @@ _OURS = {
         saturation min_std min_rank min_scale mixup cutmix prior_power eta refresh_seconds line_seconds
         SwAV.queue_size rho MSNLoss.iterations SwAV.iterations eps LogMel.low LogMel.high Audio.low Audio.high Tones.low
         Tones.high AudioDataModule.low AudioDataModule.high Page.items steps DropPath.place""",
+    Range(0, 4): "strength",
+    Range(0, 180): "degrees",
+    Range(0, 10): "StainJitter.bias",
+    Range(0, 1e6): "alpha",
+    Range(0.1, 1e4): "Elastic.sigma",
     ABOVE: """temperature target_temperature teacher_temperature warmup_teacher_temperature base_lr lr lrs sigma epsilon
         rank_timeout worker_timeout every_n_minutes limit scale std layer_scale ratio blur_sigma target_scale
-        target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale seconds LogMel.window
+        target_aspect context_scale ColorBins.size KoLeo.eps speed time_scale freq_scale gamma seconds LogMel.window
         LogMel.hop LogMel.floor MelViT.hop Audio.window Audio.hop Tones.window Tones.hop AudioDataModule.window
         AudioDataModule.hop zoom anchor_scale""",
     SHARE: """momentum final_momentum center_momentum mask_probability flip_p jitter_p grayscale_p blur_p solarize_p
         solarize_threshold even_share IBOT.mask_ratio MSN.mask_ratio LeJEPA.weight
-        noise_p mix_p resize_p mix time_mask freq_mask same""",
+        noise_p mix_p resize_p mix time_mask freq_mask same p StainJitter.sigma""",
     PART: "mask_ratio part test_fraction",
     BELOW_ONE: "label_smoothing tau_plus drop_path DropPath.rate average Average.decay holdout picking WMSELoss.eps",
     UP_TO_ONE: """mass label_fraction fractions layer_decay crop_scale backbone_rate View.scale LocalView.scale
-        TiCoLoss.beta crop""",
+        TiCoLoss.beta crop area""",
     Range(-100, 0): "level",  # dB of full scale
     Range(0, 0.5): "hue",
     Range(0, 16): "time_masks freq_masks",

@@ -162,6 +162,8 @@ def _words(expr: ast.expr, module: str) -> str:
             return f"a list of any of {', '.join(dict.fromkeys(choices))}"
     if isinstance(expr, ast.Constant):
         return "null"
+    if name in LISTS + TUPLES and arguments and _is_ours(arguments[0], module):
+        return f"a list of nodes with a _target_ ({_name(arguments[0])})"
     if name in TUPLES and arguments and not isinstance(arguments[-1], ast.Constant):
         return f"a list of {len(arguments)}"
     if name in BUILT:

@@ -54,8 +54,7 @@ METRICS |= {"recall": "recall", "precision": "precision"}
 METRICS |= {"map_50": "mAP50", "map_75": "mAP75", "miou": "mIoU", "jaccard": "Jaccard"}
 SECOND = ("top5", "rmse")  # stay in results.json
 # Fractions, shown in percent.
-SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75", "recall", "precision")
-SHARES += ("jaccard",)
+SHARES = ("top1", "top5", "accuracy", "map", "miou", "f1", "cer", "wer", "50", "75", "recall", "precision", "jaccard")
 LOWER = ("cer", "wer", "mae", "rmse")  # of these less is better
 
 

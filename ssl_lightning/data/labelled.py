@@ -114,6 +114,10 @@ class Labelled:
         """What is to be learned of the items of a split, as batches bear it: (N,) or (N, T)."""
         return targets_of(self.probe_set if split == "train" else self.test_set, rows)
 
+    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        """What a generator knows of the items at these rows (N,): numbers (N,) or (N, K), classes int64; here none."""
+        return {}
+
     def labelled_indices(self, split: Split = "train") -> Tensor:
         """Rows (M,) whose labels may be used: all of "test", the chosen fraction of "train" (the probe set)."""
         if split == "test":

@@ -20,3 +20,7 @@ class Views:
     def sizes(self) -> tuple[int, ...]:
         """The size of each view for a network that cares about it (for an image its side); () where none does."""
         return ()
+
+    def without(self) -> dict[str, Views]:
+        """For each key that has an effect the same views without it; what `stage=doctor` switches off in turn."""
+        return {}

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ssl_lightning.core import files, secrets, words
-from ssl_lightning.reports import html
+from ssl_lightning.reports import html, swept_measures
 from ssl_lightning.reports.charts import Bar, Series, bar_chart, heat_map, line_chart
 from ssl_lightning.reports.conclusion import conclusion, figure, figure_of, heading
 from ssl_lightning.reports.gathered import Group, Section, as_numbers, in_order, sections, short
@@ -111,7 +111,9 @@ def _section(part: Section, folder: Path | None) -> str:
     if part.follows:
         known = ", ".join(part.keys) or "the runs"
         parts.append(_note(f"These differ, too, and follow from {known}: {', '.join(part.follows)}."))
-    charts = [chart for chart in (swept(part), *(curves(part, key) for key in CURVES)) if chart]
+    charts = [
+        chart for chart in (swept(part), *swept_measures.charts(part), *(curves(part, key) for key in CURVES)) if chart
+    ]
     return "".join([*parts, f'<div class="grid2">{"".join(charts)}</div>'])
 
 

@@ -83,11 +83,11 @@ class Run:
         return {key: float(value) for key, value in found.items() if _isnumber_of(value)}
 
 
-def find(asked: str | Sequence[str]) -> list[Path]:
+def find(asked: str | Sequence[str], least: int = 2) -> list[Path]:
     """The run folders that are meant: each a run's folder, a folder of runs (a sweep's), or a pattern of one of these.
 
     Raises:
-        UserError: one of them leads to no run, or there are fewer than two in all.
+        UserError: one of them leads to no run, or there are fewer than `least` in all.
     """
     found: list[Path] = []
     for one in [asked] if isinstance(asked, str) else asked:
@@ -103,7 +103,7 @@ def find(asked: str | Sequence[str]) -> list[Path]:
             raise UserError(f"stage.runs: {secrets.hide(one)} is no run's folder and holds none; {fix}")
         found += runs
     unique = list(dict.fromkeys(found))
-    if len(unique) < 2:
+    if len(unique) < least:
         only = f"{unique[0]} is the only run" if unique else "there is no run"
         raise UserError(f"stage.runs: {only}; give two or more, stage.runs=[runs/a,runs/b]")
     return unique

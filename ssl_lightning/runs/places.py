@@ -18,7 +18,7 @@ from ssl_lightning.core.errors import UserError, nearest
 FILES = (
     r"config\.yaml|results\.json|metrics\.csv|(backbone|model|detector|segmenter)\.(safetensors|json)|wandb_id\.txt|[\w-]+\.png|last\.ckpt|report\.(html|npz)",
     r"features_\w+\.(npz|parquet|csv)|sweep\.csv|multirun\.yaml|optimization_results\.yaml|.*\.prof|[\w.-]*trace\.json(\.gz)?",
-    r"compare\.(html|csv)|(texts|predictions|neighbours|near_duplicates|quality|transfer|label_curve)\.csv",
+    r"(compare|invariance)\.(html|csv)|(texts|predictions|neighbours|near_duplicates|quality|transfer|label_curve)\.csv",
     r"\..*\.tmp|\.writable|\..*\.lock|.*\.csv\.tmp",
 )
 FOLDERS = r"checkpoints|pictures|wandb|tensorboard|lightning_logs|\.submitit"

@@ -27,9 +27,10 @@ from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.loader import automatic_workers
 from ssl_lightning.evaluation.features import evaluating
 from ssl_lightning.methods.base import SSLMethod
+from ssl_lightning.reports.pages import quietly
 from ssl_lightning.runs.folder import RunFolder
-from ssl_lightning.stages import doctor_data, doctor_method
-from ssl_lightning.stages.common import MakeTrainer, Stopwatch, device_of
+from ssl_lightning.stages import doctor_data, doctor_method, doctor_views
+from ssl_lightning.stages.common import MakeTrainer, Start, Stopwatch, device_of
 from ssl_lightning.stages.pretrain import check
 
 WARM_UP, STEPS = 1, 8  # steps that are not timed, and at most so many that are
@@ -50,6 +51,7 @@ def run(
     data_name: str,
     seconds: float = 20.0,
     task: Task | None = None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Looks at the machine, the data and the method, times a few real steps, and says what it found.
 
@@ -58,6 +60,7 @@ def run(
     Args:
         seconds: about so long the files are looked at, and at most so long steps are timed.
         task: what labels mean.
+        start: the weights that the training begins with, where a `ckpt` gives them.
     """
     watch = Stopwatch()
     found = list(machine(data))
@@ -69,6 +72,9 @@ def run(
     barrier()
     plan = _plan(data, trainer)
     found += doctor_method.look(method, data, plan)
+    if not any(line.level == BAD for line in found):
+        with quietly("what views do to labels"):
+            found += doctor_views.look(method, data, seconds, start is not None)
     if is_main():  # a slow machine is minutes at the steps below
         print(page(found, f"{method_name} on {data_name}"), flush=True)
     cost: dict[str, Any] = {}

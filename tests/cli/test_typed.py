@@ -35,6 +35,7 @@ TRAINING = {"pretrain"}
 FITTING = {"pretrain", "finetune", "detect", "segment", "label_curve"}  # and "linear" with stage.augmented=true
 ALL = set(STAGES) - {"compare"}  # which builds nothing: it reads the folders of runs
 OWN = {"transfer"}  # names its data sets itself
+NO_SUBSET = {"export", "embed", "attention", "invariance", "predict", "label_curve", "retrieve"}
 ANY = set(STAGES)
 WORDS = {
     "method=mae": TRAINING,
@@ -51,8 +52,8 @@ WORDS = {
     "views.global_1.count=2": TRAINING | {"quality"},
     "data=cifar10": ALL - OWN,
     "data.size=300": ALL - OWN - {"export"},
-    "data.labels_per_class=3": ALL - OWN - {"export", "embed", "attention", "predict", "label_curve", "retrieve"},
-    "data.label_fraction=0.5": ALL - OWN - {"export", "embed", "attention", "predict", "label_curve", "retrieve"},
+    "data.labels_per_class=3": ALL - OWN - NO_SUBSET,
+    "data.label_fraction=0.5": ALL - OWN - NO_SUBSET,
     "data.batch_size=3": ALL - OWN - {"export"},
     "data.eval_resize=40": ALL - OWN,
     "data.bank_size=9": TRAINING,
@@ -61,7 +62,7 @@ WORDS = {
     "data.resident=false": FITTING,
     "data.image_size=64": ALL - OWN,
     "data.mean=[0.1,0.1,0.1]": ALL - OWN,
-    "task=regress": ALL - OWN - {"export", "report", "predict", "attention"},
+    "task=regress": ALL - OWN - {"export", "report", "predict", "attention", "invariance"},
     "trainer=cpu": ALL - {"export"},
     "trainer.accelerator=cpu": ALL - {"export"},
     "trainer.devices=2": ALL - {"export"},
@@ -79,7 +80,7 @@ WORDS = {
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
     "logger=tensorboard": FITTING
-    | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "attention"},
+    | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "attention", "invariance"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,

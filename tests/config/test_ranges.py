@@ -20,7 +20,7 @@ ROOMS = ("methods", "losses", "models", "optim", "callbacks", "data", "evaluatio
 FREE = ("mean", "value_range", "gain", "noise_snr", "level")  # numbers of any size are right here
 # Classes that no config names: loops, batches, results, and what the data module makes.
 INNER = "ExactEpochLoop ExactFitLoop RawBatch ArrayImages ProbeResult Trained TrainSampler EvalSampler DealtSampler"
-INNER += " Loader Scan FileImages Request ArrayClips FileClips Normal Length Look Batch Seen"
+INNER += " Readout Loader Scan FileImages Request ArrayClips FileClips Normal Length Look Batch Seen"
 INNER += " Boxes Draw Place Listed CountedSampler"
 INNER += " Size Job Mix"
 INNER += " FeatureCache Pair Kept"

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2103.06695) and the masks of SpecAugment (Park et al. 2019
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 from ssl_lightning.core.counter import uniform
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.plan import Views
+from ssl_lightning.modalities.audio.strength import keys_of, scaled, switched_off
 
+MOST_STRENGTH = 4.0
 MOST_MASKS = 16
 SCALARS = 16  # numbers that a view takes before its masks
 Pair = tuple[float, float]
@@ -108,16 +110,29 @@ class LocalAudioView(AudioView):
 
 @dataclass
 class AudioViews(Views):
-    """The views of one clip: one or two kinds of global ones and, for multi-crop, a shorter local one."""
+    """The views of one clip: one or two kinds of global ones and, for multi-crop, a shorter local one.
+
+    `strength` scales all that is drawn of them together, 1 as they are; `strength.scaled` has the formula.
+    """
 
     global_1: AudioView
     global_2: AudioView | None = None
     local: AudioView | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= MOST_STRENGTH:
+            raise UserError(f"views.strength={self.strength} is out of range; give 0 to {MOST_STRENGTH:g}, 1 as it is")
 
     def list(self) -> list[AudioView]:
         """One entry per view of a clip, global ones first."""
         kinds = [view for view in (self.global_1, self.global_2, self.local) if view is not None]
-        return [view for view in kinds for _ in range(view.count)]
+        return [scaled(view, self.strength) for view in kinds for _ in range(view.count)]
+
+    def without(self) -> dict[str, Views]:
+        kinds = {name: view for name in ("global_1", "global_2", "local") if (view := getattr(self, name)) is not None}
+        keys = dict.fromkeys(key for view in kinds.values() for key in keys_of(view))
+        return {key: replace(self, **{n: switched_off(view, key) for n, view in kinds.items()}) for key in keys}  # type: ignore[arg-type]
 
     def roles(self) -> tuple[str, ...]:
         """ "global" or "local" for each entry of `list`."""

@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data import everything
-from ssl_lightning.data.base import Loaded
+from ssl_lightning.data.base import Loaded, Split
 from ssl_lightning.data.everything import Everything
 from ssl_lightning.data.folder_scan import list_files
 from ssl_lightning.modalities.audio.data import AudioDataModule
 from ssl_lightning.modalities.audio.reading import RECORDINGS
 from ssl_lightning.modalities.audio.source import Recordings
 from ssl_lightning.modalities.audio.tones import tones
+from ssl_lightning.modalities.audio.tones_factors import factors
 
 
 class Audio(AudioDataModule):
@@ -95,3 +98,6 @@ class Tones(AudioDataModule):
     def load(self) -> Loaded:
         how = self.sample_rate, self.seconds, self.sound_seed
         return tones(self.size, "train", *how), tones(self.test_size, "test", *how)
+
+    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        return factors(indices, self.sound_seed, split)

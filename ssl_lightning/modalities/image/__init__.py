@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssl_lightning.modalities.image.draw import LocalView as LocalView
     from ssl_lightning.modalities.image.draw import View as View
     from ssl_lightning.modalities.image.draw import Views as Views
+    from ssl_lightning.modalities.image.operation import Operation as Operation
     from ssl_lightning.modalities.image.sources.array import Array as Array
     from ssl_lightning.modalities.image.sources.cifar import CIFAR10 as CIFAR10
     from ssl_lightning.modalities.image.sources.cifar import CIFAR100 as CIFAR100
@@ -36,6 +37,7 @@ _HOMES = {
     "EvalView": "views",
     "Folder": "sources.folder",
     "LocalView": "draw",
+    "Operation": "operation",
     "Shapes": "sources.shapes",
     "STL10": "sources.stl10",
     "VOC": "sources.voc",

@@ -6,7 +6,7 @@ RandomSolarize (https://docs.pytorch.org/vision/stable/transforms.html), for a w
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -17,7 +17,11 @@ from ssl_lightning.core.batch import GLOBAL, LOCAL
 from ssl_lightning.core.counter import uniform
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.plan import Views as Plan
+from ssl_lightning.modalities.image import operation
+from ssl_lightning.modalities.image.operation import Operation
+from ssl_lightning.modalities.image.strength import keys_of, scaled, switched_off
 
+MOST_STRENGTH = 4.0
 TRIES = 10  # RandomResizedCrop's, before it takes the whole image or its centre
 _PROBABILITIES = ("flip_p", "jitter_p", "grayscale_p", "blur_p", "solarize_p")
 
@@ -28,7 +32,8 @@ class View:
 
     `size` is the side in pixels; `scale` and `ratio` bound the crop's area (as a part of the image) and width / height.
     `brightness`, `contrast`, `saturation` and `hue` are ColorJitter's, applied together with probability `jitter_p`.
-    `interpolation` is the filter of the crop's resize, antialiased either way.
+    `interpolation` is the filter of the crop's resize, antialiased either way. `also` lists further operations
+    (`operations.py`): geometric ones follow the crop, the others the colours.
     """
 
     size: int
@@ -47,6 +52,7 @@ class View:
     solarize_p: float = 0.0
     solarize_threshold: float = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    also: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -71,6 +77,9 @@ class View:
             )
         if self.size < 2 or self.count < 1:
             raise UserError(f"a view of size={self.size}, count={self.count} is empty; give size >= 2 and count >= 1")
+        object.__setattr__(self, "also", tuple(self.also))
+        if len(self.also) > operation.MOST:
+            raise UserError(f"a view's `also` lists {len(self.also)} operations; give at most {operation.MOST}")
 
 
 @dataclass(frozen=True)
@@ -102,11 +111,19 @@ class LocalView(View):
 
 @dataclass
 class Views(Plan):
-    """The views of one image: one or two kinds of global ones and, for multi-crop, a smaller local one."""
+    """The views of one image: one or two kinds of global ones and, for multi-crop, a smaller local one.
+
+    `strength` scales colour, crop and blur of all of them together, 1 as they are; `strength.scaled` has the formula.
+    """
 
     global_1: View
     global_2: View | None = None
     local: View | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= MOST_STRENGTH:
+            raise UserError(f"views.strength={self.strength} is out of range; give 0 to {MOST_STRENGTH:g}, 1 as it is")
 
     def list(self) -> list[View]:
         """One entry per view of an image, global ones first."""
@@ -120,10 +137,15 @@ class Views(Plan):
         """Their sides in pixels."""
         return tuple(view.size for view in self.list())
 
+    def without(self) -> dict[str, Plan]:
+        kinds = {name: view for name in ("global_1", "global_2", "local") if (view := getattr(self, name)) is not None}
+        keys = dict.fromkeys(key for view in kinds.values() for key in keys_of(view))
+        return {key: replace(self, **{n: switched_off(view, key) for n, view in kinds.items()}) for key in keys}  # type: ignore[arg-type]
+
     def _each(self) -> Iterator[tuple[str, View]]:
         for role, view in ((GLOBAL, self.global_1), (GLOBAL, self.global_2), (LOCAL, self.local)):
             if view is not None:
-                yield from [(role, view)] * view.count
+                yield from [(role, scaled(view, self.strength))] * view.count
 
 
 @dataclass
@@ -143,7 +165,7 @@ class Crops:
 
 @dataclass
 class Colours:
-    """The colour draws of B samples; what each is applied with is in `View`."""
+    """The draws of B samples for all that follows the crop; what each is applied with is in `View`."""
 
     jitter: Tensor  # (B,) bool
     order: Tensor  # (B, 4) int64, a permutation of brightness 0, contrast 1, saturation 2, hue 3
@@ -152,11 +174,20 @@ class Colours:
     blur: Tensor  # (B,) bool
     sigma: Tensor  # (B,)
     solarize: Tensor  # (B,) bool
+    also: tuple[Tensor, ...] = ()  # of each further operation, see `operation.draw`
 
     def at(self, rows: slice) -> "Colours":
         """Those of some samples."""
-        drawn = self.jitter, self.order, self.factors, self.grayscale, self.blur, self.sigma, self.solarize
-        return Colours(*(d[rows] for d in drawn))
+        return Colours(
+            self.jitter[rows],
+            self.order[rows],
+            self.factors[rows],
+            self.grayscale[rows],
+            self.blur[rows],
+            self.sigma[rows],
+            self.solarize[rows],
+            tuple(drawn[rows] for drawn in self.also),
+        )
 
 
 @dataclass
@@ -254,4 +285,5 @@ def draw_colours(view: View, place: int, seed: int, epoch: int, indices: Tensor)
         blur=u[:, 10] < view.blur_p,
         sigma=sigma,
         solarize=u[:, 12] < view.solarize_p,
+        also=operation.draw(view.also, place, seed, epoch, indices),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_lightning.core.errors import UserError
-from ssl_lightning.modalities.image import augment, augment_one
+from ssl_lightning.modalities.image import augment, augment_one, operation
 from ssl_lightning.modalities.image.draw import (
     Colours,
     Crops,
@@ -60,7 +60,9 @@ def apply(images: Tensor, view: View, crops: Crops | None, colours: Colours, mea
     else:
         window = (crops.top, crops.left, crops.height, crops.width, crops.flip)
         x = augment.resized_crop(images, *window, view.size, view.interpolation == "bicubic")
-    return augment.normalize(colour(x, view, colours), mean, std)
+    x = operation.run(x, view.also, colours.also, geometric=True)
+    x = colour(x, view, colours)
+    return augment.normalize(operation.run(x, view.also, colours.also, geometric=False), mean, std)
 
 
 class DeviceViews:
@@ -175,7 +177,10 @@ class WorkerViews:
             y = F.resized_crop(x, top, left, h, w, [view.size, view.size], mode, antialias=True)
             y = y.clamp(0, 1)  # bicubic overshoots
             y = F.horizontal_flip(y) if flip else y
-            out.append(F.normalize(self._colour(y, view, colours), self.mean, self.std))
+            y = operation.run(y[None], view.also, colours.also, geometric=True)[0]
+            y = self._colour(y, view, colours)
+            y = operation.run(y[None], view.also, colours.also, geometric=False)[0]
+            out.append(F.normalize(y, self.mean, self.std))
         return out
 
     def __call__(self, image: Tensor, index: int, epoch: int) -> list[Tensor]:

@@ -263,3 +263,22 @@ def test_the_evaluation_view(mel: LogMel | None) -> None:
         expected = ((alone if mel is None else mel(alone)) + 2) / 3
         some = whole[i, 0, ..., : int(lengths[i])]
         torch.testing.assert_close(some, expected[0, ..., : some.shape[-1]].view(some.shape), rtol=0, atol=1e-9)
+
+
+def test_strength_is_one_knob_for_sound() -> None:
+    base = AudioView(64, count=2, crop=(0.6, 1.0), gain=(-6, 6), speed=(0.5, 2.0), noise_p=0.4, mix_p=0.8, time_masks=1)
+    local = LocalAudioView(64, part=0.5, crop=(0.3, 0.5))
+    (weak, _, small), strong = (AudioViews(base, local=local, strength=s).list() for s in (0.5, 2.0))
+    assert (weak.crop, weak.gain, weak.noise_p, weak.mix) == ((0.8, 1.0), (-3.0, 3.0), 0.2, 0.2)
+    assert weak.speed == pytest.approx((0.5**0.5, 2**0.5))
+    assert (strong[0].crop, strong[0].mix_p) == ((pytest.approx(0.2), 1.0), 1.0)
+    assert (small.length, small.crop) == (32, (0.4, 0.5))
+    assert AudioViews(base, local=local, strength=1.0).list() == AudioViews(base, local=local).list()
+    assert AudioViews(base, local=local).list()[0] is base
+    quiet = AudioViews(base, strength=0.0).list()[0]
+    x, n, rows = torch.randn(3, 64), torch.full((3,), 64), torch.arange(3)
+    normal = Normal(0.0, 1.0)
+    got = DeviceAudioViews(AudioViews(quiet), None, normal, 0, 3)(x, n, rows, 1)
+    torch.testing.assert_close(got[0][:, 0], x, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="is out of range; give 0 to 4"):
+        AudioViews(base, strength=-1.0)

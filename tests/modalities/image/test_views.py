@@ -241,6 +241,10 @@ def test_wrong_inputs_are_named() -> None:
         ("ressl", [64] * 2),
         ("vicreg", [64] * 2),
         ("wmse", [64] * 2),
+        ("xray", [64] * 2),
+        ("microscopy", [64] * 2),
+        ("satellite", [64] * 2),
+        ("grayscale", [64] * 2),
         ("crop", [64]),
         ("ijepa", [64]),
         ("simmim", [64]),
@@ -278,6 +282,7 @@ def test_small_views_are_small(size: int, multiple: int, said: str) -> None:
 def test_every_config_is_tested() -> None:
     tested = {"sym", "weak", "asym", "cpu_short", "shapes", "multicrop", "byol", "moco_v1", "ressl", "vicreg", "wmse"}
     tested |= {"crop", "dino", "dinov2", "ibot", "msn", "data2vec", "ijepa", "simmim"}
+    tested |= {"xray", "microscopy", "satellite", "grayscale"}
     assert {
         path.stem for path in CONF.glob("*.yaml") if "ssl_lightning.modalities.audio." not in path.read_text()
     } == tested

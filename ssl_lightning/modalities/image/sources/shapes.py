@@ -15,8 +15,9 @@ from ssl_lightning.core.task import BOXES, MASKS
 from ssl_lightning.data.broken import say
 from ssl_lightning.data.folder_scan import cache_dir
 from ssl_lightning.modalities.image.annotations import Boxes, DenseSet, HeldMasks
-from ssl_lightning.modalities.image.data import DataModule, Loaded
+from ssl_lightning.modalities.image.data import DataModule, Loaded, Split
 from ssl_lightning.modalities.image.images import ArrayImages, ImageSet
+from ssl_lightning.modalities.image.sources.shapes_factors import factors
 from ssl_lightning.modalities.image.sources.shapes_render import CLASSES, VERSION, Rendered, render, tight_boxes
 
 __all__ = ["CLASSES", "Rendered", "Shapes", "render"]
@@ -48,6 +49,9 @@ class Shapes(DataModule):
 
     def load(self) -> Loaded:
         return self._part("train", self.size), self._part("test", self.test_size)
+
+    def factors(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        return factors(indices, self.image_seed, split)
 
     def _part(self, split: str, count: int) -> ImageSet:
         images = drawn_once(count, self.image_size, self.image_seed, split)
