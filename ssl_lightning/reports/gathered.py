@@ -15,6 +15,7 @@ from typing import Any
 from ssl_lightning.core.words import KINDS, LOWER, SECOND, last_word
 from ssl_lightning.reports.run_files import COSTS, Run, number_of
 from ssl_lightning.runs.comparison import differences, flatten
+from ssl_lightning.runs.earlier import WITHIN
 
 # Choices that make the sections, that stand for values told one by one, or that leave the results as they are.
 NOT_SWEPT = {"stage", "data", "task", "experiment", "logger", "trainer"}
@@ -200,7 +201,8 @@ def _different(runs: Sequence[Run]) -> set[str]:
     keys = {line.partition(": ")[0] for line in lines}
     gone = {"seed", "ckpt_sha256"}
     places = PLACES if runs[0].fingerprint and len({run.fingerprint for run in runs}) == 1 else ()
-    return {key for key in keys if short(key) not in gone and key not in places}
+    twins = {inner + key.removeprefix(part) for part, inner in WITHIN.items() for key in keys if key.startswith(part)}
+    return {key for key in keys if short(key) not in gone and key not in places and key not in twins}
 
 
 def value_of(run: Run, key: str) -> str:

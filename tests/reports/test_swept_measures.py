@@ -15,7 +15,9 @@ from tests.reports.run_folders import config, make
 
 
 def a_run(folder: Path, strength: float | str, seed: int = 0, align: float | None = 0.5) -> Path:
-    path = make(folder, config(seed, views={"strength": strength}), 0.3)
+    views = {"strength": strength}
+    node = config(seed, views=views)
+    path = make(folder, {**node, "data": {**node["data"], "views": views}}, 0.3)  # as a config has them: twice
     results: dict[str, Any] = json.loads((path / "results.json").read_text())
     (path / "results.json").write_text(json.dumps(results | {"quality": {"alignment": align}}))
     with open(path / "metrics.csv", "w", newline="") as file:
