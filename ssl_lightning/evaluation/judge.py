@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import gather_rows
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.readouts import FEATURES
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.evaluation.features import Features
 from ssl_lightning.evaluation.knn import knn_average, knn_top1
 from ssl_lightning.evaluation.linear_probe import ProbeResult, ProbeSettings, probe_grid
 from ssl_lightning.evaluation.quality import alignment, feature_std, rankme, uniformity
-from ssl_lightning.evaluation.readouts import FEATURES
 
 log = logging.getLogger("ssl_lightning")
 

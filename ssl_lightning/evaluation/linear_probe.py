@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ssl_lightning.core import progress
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.readouts import FEATURES, check_names, columns
 from ssl_lightning.core.task import Task
 from ssl_lightning.evaluation.lbfgs import STEPS, converged, fit_probes
-from ssl_lightning.evaluation.readouts import FEATURES, check_names, columns
 
 OPTIMIZERS = {"sgd": "SGD momentum 0.9", "adamw": "AdamW", "lbfgs": "L-BFGS"}
 

@@ -4,7 +4,7 @@ The tensors are `backbone.*`, `head.*` and, where the features are normalised fi
 backbone's card, as `backbone.safetensors` has it, and `model`, a JSON object:
 
     {"task": {"node", "names", "statistics"}, "head": {"kind": "linear" or "task", "sizes": [D, K]}, "norm": bool,
-     "scale": float, "stage": str}
+     "scale": float, "stage": str, "readout": str where it is not the features}
 
 A head of kind "task" is made by the task, and its sizes are D and the number of names.
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ssl_lightning.config.allowed import shown
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.protocols import out_dim
+from ssl_lightning.core.readouts import FEATURES, Readouts, check_names
 from ssl_lightning.core.task import Task
 from ssl_lightning.runs import card as cards
 from ssl_lightning.runs.checkpoint import (
@@ -56,6 +57,7 @@ class Model(nn.Module):
         head: what the task reads of the backbone -> outputs.
         norm: of features before the head; None: none.
         scale: factor of features before the head.
+        readout: what of the backbone the head reads, as `core.readouts` names it.
 
     Attributes:
         task: its `predict` and `probabilities` say what outputs mean.
@@ -70,17 +72,26 @@ class Model(nn.Module):
     """
 
     card: dict[str, Any]
+    _read: nn.Module
     transform: Any
     predict: Any
     stage: str = ""
 
     def __init__(
-        self, backbone: nn.Module, task: Task, head: nn.Module, norm: nn.Module | None = None, scale: float = 1.0
+        self,
+        backbone: nn.Module,
+        task: Task,
+        head: nn.Module,
+        norm: nn.Module | None = None,
+        scale: float = 1.0,
+        readout: str = FEATURES,
     ) -> None:
         super().__init__()
         self.backbone, self.task, self.head = backbone, task, head
         self.norm = norm if norm is not None else nn.Identity()
-        self.scale = scale
+        self.scale, self.readout = scale, readout
+        read = backbone if readout == FEATURES else Readouts(backbone, (readout,))
+        object.__setattr__(self, "_read", read)  # whose weights are the backbone's: no second part of the network
 
     @property
     def classes(self) -> list[str]:
@@ -88,7 +99,7 @@ class Model(nn.Module):
         return list(self.task.names)
 
     def forward(self, x: Any) -> Any:
-        features = self.task.features(self.backbone, x)  # (B, D)
+        features = self.task.features(self._read, x)  # (B, D)
         if isinstance(features, Tensor):
             features = self.norm(features)
             features = features * self.scale if self.scale != 1 else features
@@ -98,7 +109,7 @@ class Model(nn.Module):
 def folded(model: Model) -> tuple[Tensor, Tensor] | None:
     """Weight (K, D) and bias (K,) of one linear layer that does what norm, scale and head do; None of other heads."""
     head, norm = model.head, model.norm
-    if type(head) is not nn.Linear or not isinstance(norm, nn.Identity | nn.BatchNorm1d):
+    if type(head) is not nn.Linear or model.readout != FEATURES or not isinstance(norm, nn.Identity | nn.BatchNorm1d):
         return None
     weight = head.weight.detach().double() * model.scale
     bias = torch.zeros(len(weight)).double() if head.bias is None else head.bias.detach().double()
@@ -125,14 +136,16 @@ def save_model(model: Model, card: Mapping[str, Any], folder: str | Path) -> Pat
         UserError: the file cannot be written.
     """
     card = {**card, "backbone": untrained(card["backbone"]), "out_dim": out_dim(model.backbone)}
-    sizes = [out_dim(model.backbone), len(model.task.names)]
     head: Any = model.head
+    width = out_dim(model.backbone) if model.readout == FEATURES else head.in_features
+    sizes = [width, len(model.task.names)]
     linear = type(head) is nn.Linear and [head.in_features, head.out_features] == sizes and head.bias is not None
     told = {
         "task": model.task.described(),
         "head": {"kind": LINEAR if linear else OF_THE_TASK, "sizes": sizes},
         "norm": not isinstance(model.norm, nn.Identity),
         "scale": model.scale,
+        **({} if model.readout == FEATURES else {"readout": model.readout}),
         "stage": model.stage,
     }
     state = {
@@ -172,11 +185,12 @@ def _restored(path: Path, trusted: tuple[str, ...]) -> Model:
     backbone = build_backbone(card, trusted, str(path), parts["backbone"])
     load_weights(backbone, held)
     task = _task(told["task"], trusted, str(path))
-    width = out_dim(backbone)
+    readout = told["readout"]
+    width = out_dim(backbone) if readout == FEATURES else told["head"]["sizes"][0]
     head = _loaded(_head(told["head"], task, width, parts["head"], str(path)), parts["head"], "head", str(path))
     norm: nn.Module = nn.BatchNorm1d(width, affine=False) if told["norm"] else nn.Identity()
     norm = _loaded(norm, parts["norm"], "norm", str(path))
-    model = Model(backbone, task, head, norm, told["scale"])
+    model = Model(backbone, task, head, norm, told["scale"], readout)
     model.card, model.stage = card, told["stage"]
     return model.eval()
 
@@ -231,7 +245,9 @@ def _told(text: str, ref: str) -> dict[str, Any]:
         raise UserError(f"{what} has a scale that is not a number: {shown(scale)}")
     if not isinstance(stage, str) or not stage.isprintable() or not isinstance(told.get("norm", False), bool):
         raise UserError(f"{what} has a stage or a norm that is not valid; train it again")
-    return {"task": told["task"], "head": head, "norm": told.get("norm", False), "scale": float(scale), "stage": stage}
+    check_names([told.get("readout", FEATURES)], f"the readout of {what}")
+    kept = {"norm": told.get("norm", False), "scale": float(scale), "readout": told.get("readout", FEATURES)}
+    return {"task": told["task"], "head": head, "stage": stage, **kept}
 
 
 def _are_sizes(sizes: Any) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_lightning.core import ddp, progress
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.readouts import FEATURES, Readouts, columns
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.data.base import DataModule
 from ssl_lightning.data.broken import say
@@ -16,7 +17,6 @@ from ssl_lightning.evaluation import verdict
 from ssl_lightning.evaluation.features import Features, evaluating, extract, module_of
 from ssl_lightning.evaluation.judge import BOTH, KeepProbe, baselines, beside, judge, metric_of, quality, told
 from ssl_lightning.evaluation.linear_probe import ProbeSettings
-from ssl_lightning.evaluation.readouts import FEATURES, Readouts, columns
 from ssl_lightning.stages.common import (
     Embed,
     naive_features,

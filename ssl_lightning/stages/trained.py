@@ -108,4 +108,4 @@ def keep_probe(
     """Write the model of a frozen backbone with a linear probe as its head."""
     head = nn.Linear(probe.weight.shape[1], probe.weight.shape[0])
     head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
-    keep_model(judged, data, run, "linear", data_name, Model(judged.backbone, task, head))
+    keep_model(judged, data, run, "linear", data_name, Model(judged.backbone, task, head, readout=probe.readout))

@@ -9,9 +9,9 @@ import torch
 from ssl_lightning import load_backbone
 from ssl_lightning.__main__ import main
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.readouts import Readouts
 from ssl_lightning.evaluation.features import extract
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.evaluation.readouts import Readouts
 from ssl_lightning.modalities.image.sources.shapes import Shapes
 from ssl_lightning.stages import linear
 from ssl_lightning.tasks.classify import Classify

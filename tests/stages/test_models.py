@@ -28,6 +28,10 @@ PROBE = ["stage.probe.epochs=10", "stage.probe.lrs=[0.1]", "stage.probe.weight_d
 WAYS = {
     "finetune": ["stage=finetune", *SHORT],
     "linear": ["stage=linear", *PROBE],
+    "readout": ["stage=linear", *PROBE, "stage.probe.readouts=[last2]"],
+    "lbfgs": ["stage=linear", "stage.probe.optimizer=lbfgs"],
+    "average": ["stage=finetune", *SHORT, "stage.average=0.5"],
+    "head alone": ["stage=finetune", *SHORT, "stage.train=head"],
     "augmented": ["stage=linear", "stage.augmented=true", "stage.epochs=2", "stage.batch_size=16"],
 }
 
@@ -73,7 +77,7 @@ def test_top1_is_that_of_the_results(there: Path, way: str) -> None:
     model, found = sl.load_model(there / way), results(there / way)
     files = sorted((there / "images" / "test").rglob("*.png"))
     right = [model.classes[i] == file.parent.name for i, file in zip(said(model, files).argmax(1), files, strict=True)]
-    assert sum(right) / len(right) == found[f"{'finetune' if way == 'finetune' else 'linear'}_top1"]
+    assert sum(right) / len(right) == found[f"{WAYS[way][0].removeprefix('stage=')}_top1"]
     assert model.classes == ["dark", "light"]
     assert not model.training
     assert model.card["image_size"] == 16
@@ -94,7 +98,7 @@ def test_the_backbone_of_a_fine_tuned_run_is_the_fine_tuned_one(there: Path) -> 
     run = sl.load_run(there / "finetune")
     assert torch.equal(run.model(x), model(x))
     assert torch.equal(run.backbone(x), net(x))
-    best = torch.load(there / "finetune" / "finetune" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    best = torch.load(there / "finetune" / "finetune" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(best[f"backbone.{key}"], value) for key, value in net.state_dict().items())
     assert all(torch.equal(best[f"head.{key}"], value) for key, value in model.head.state_dict().items())
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lightning.core.errors import UserError
+from ssl_lightning.core.readouts import Readouts, columns
 from ssl_lightning.evaluation.linear_probe import ProbeSettings, probe_grid
-from ssl_lightning.evaluation.readouts import Readouts, columns
 from ssl_lightning.models.audio import MelConvNet, WaveConvNet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.resnet import resnet

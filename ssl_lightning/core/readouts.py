@@ -26,15 +26,16 @@ FEATURES = "features"
 NAME = re.compile(r"features|mean|cls|last([1-9]\d?)")
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], where: str = "stage.probe.readouts") -> None:
     """Raise a UserError for a readout that there is not, or that is named twice."""
     if not names:
-        raise UserError(f"stage.probe.readouts is empty; give one or more, such as [{FEATURES}, mean, last4]")
+        raise UserError(f"{where} is empty; give one or more, such as [{FEATURES}, mean, last4]")
     for name in names:
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise UserError(f"no readout named {name!r}; choose of features, mean, cls and last<n>, such as last4")
+            known = "features, mean, cls and last<n>, such as last4"
+            raise UserError(f"{where}: no readout named {str(name)[:40]!r}; choose of {known}")
     if len(set(names)) < len(names):
-        raise UserError(f"stage.probe.readouts names one twice: {', '.join(names)}")
+        raise UserError(f"{where} names one twice: {', '.join(names)}")
 
 
 def columns(widths: Mapping[str, int]) -> dict[str, slice]:
