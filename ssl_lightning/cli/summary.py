@@ -95,7 +95,7 @@ def scores(results: Mapping[str, Any], indent: str = "") -> list[str]:
     mine = plain(str(results.get("method", "this run"))) + (", fine-tuned" if alone else "")
     rows.append([mine, *(table.text(m, results.get(f"{k}_{m}")) or "-" for k, m in cells)])
     for name, its in baselines.items():
-        other = "linear" if alone and not any(key.startswith("finetune_") for key in its) else ""
+        other = "linear" if alone and not any(key.startswith(f"{cells[0][0]}_") for key in its) else ""
         told = [its.get(f"{other or kind}_{metric}", its.get(metric)) for kind, metric in cells]
         if any(value is not None for value in told):
             called = named_baseline(name) + (", linear probe" if other and f"linear_{cells[0][1]}" in its else "")
