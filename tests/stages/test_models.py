@@ -133,7 +133,7 @@ def test_other_tasks_are_told_alike(there: Path, stage: str, task: str, labels: 
 def test_a_task_of_ones_own_needs_trust(there: Path) -> None:
     conf = ["--config-dir", str(Path(own.__file__).parent / "conf"), "trusted_packages=[tests]", "task=counts"]
     labels = [f"data.labels={there}/numbers.csv", "data.label_column=[red]"]
-    assert go(there, "own", *conf, *labels, *WAYS["finetune"]) == 0
+    assert go(there, "own", *conf, *labels, *WAYS["finetune"], "stage.picking=0.2") == 0
     with pytest.raises(UserError, match=r"trusted=\('tests',\)"):
         sl.load_model(there / "own")
     model = sl.load_model(there / "own", trusted="tests")
