@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ssl_lightning.core import secrets
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.errors import plain
 from ssl_lightning.core.words import is_share
 from ssl_lightning.reports.axes import number
@@ -95,8 +96,7 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as the text of a csv file; the seeds' values in one cell. A cell is no formula, and holds no secret."""
     told = []
     for row in rows:
-        name = secrets.hide(plain(str(row["name"])))
-        name = f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+        name = cell(plain(str(row["name"])))
         told.append({**row, "name": name, "values": " ".join(f"{value:.6g}" for value in row["values"])})
     return as_csv(told)
 

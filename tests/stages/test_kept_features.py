@@ -182,7 +182,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "longer": lambda file: file.write_bytes(file.read_bytes() + b"x"),
     "something else": lambda file: file.write_bytes(b"{}" * 9000),
-    "a shape that does not fit": lambda file: file.write_bytes(file.read_bytes().replace(b'"shape": [30, ', b'"shape": [31, ', 1)),
+    "a shape that does not fit": lambda file: file.write_bytes(
+        file.read_bytes().replace(b'"shape": [30, ', b'"shape": [31, ', 1)
+    ),
     "a list": lambda file: file.write_bytes((4088).to_bytes(8, "little") + b"[1]".ljust(4088) + b"xy"),
 }
 

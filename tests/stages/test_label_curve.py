@@ -243,17 +243,19 @@ def test_names_that_could_be_formulas_or_markup(tmp_path: Path) -> None:
     assert curve.figure(found, names, "a $b$ on <c>", "accuracy", "top1").startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("words", "line"), [("no room\non two lines", "no room on two lines"), ("", "ValueError")])
 def test_a_figure_that_fails_ends_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: Any) -> bytes:
-        raise ValueError("no room\non two lines")
+        raise ValueError(words)
 
     monkeypatch.setattr(curve, "figure", fails)
     found = go(tmp_path, per_class=(6,), seeds=(0,), lines=("linear",))
     assert [Path(file).name for file in found["files"]] == ["label_curve.csv"]
     told = capsys.readouterr()
-    assert (told.out + told.err).count("label_curve.png was not drawn: ValueError: no room\n") == 1
+    assert (told.out + told.err).count(f"label_curve.png was not drawn: {line}\n") == 1
+    assert found["protocol"].keys() == {"linear", "labels", "band"}  # of nothing that was not done
 
 
 # ---- what makes no sense

@@ -38,7 +38,7 @@ class Coco(DataModule):
     """Images that a json file lists, with the boxes and polygons in it.
 
     Images alone are given to a pretraining; boxes to stage=detect; masks to stage=segment: each pixel has the class of
-    the smallest object over it. Crowds are not learned from and count in no metric.
+    the smallest object over it. Crowds count in no metric; a detector learns them as background, masks leave them out.
 
     Args:
         root: the folder of images, or one that holds theirs.

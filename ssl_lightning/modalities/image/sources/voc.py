@@ -37,7 +37,8 @@ class VOC(DataModule):
     """Images of a folder with `JPEGImages`, `Annotations` (XML), `ImageSets` and, for masks, `SegmentationClass`.
 
     Images alone are given to a pretraining; boxes to stage=detect; masks to stage=segment, of the images that are
-    listed in `ImageSets/Segmentation`. Boxes marked as difficult are not learned from and count in no metric.
+    listed in `ImageSets/Segmentation`. Boxes marked as difficult are background to a detector in training, and count in
+    no metric.
 
     Args:
         root: that folder, or one that holds it (VOCdevkit).
