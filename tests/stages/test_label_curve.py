@@ -215,7 +215,7 @@ def test_the_verdict_in_words() -> None:
     word = Classify.of(3).word
     told = curve.sentence(curve.points(JOBS), "finetune", True, word, classes=10)
     assert told == (
-        "Fine-tuned from this run, 1 label a class give 50.0 %, from scratch 30.0 %. They are worth about 10 labels a "
+        "Fine-tuned from this run, 1 label a class gives 50.0 %, from scratch 30.0 %. They are worth about 10 labels a "
         "class from scratch, 10 times as many."
     )
     told = curve.sentence(curve.points([*at("linear", (10, 0.9)), *at("scratch", (10, 0.3))]), "linear", True, word)
@@ -223,6 +223,9 @@ def test_the_verdict_in_words() -> None:
     few = [{"line": "finetune", "labels": 10, "score": s} for s in (0.3, 0.5)]
     told = curve.sentence(curve.points([*few, *at("scratch", (10, 0.3))]), "finetune", True, word)
     assert told.endswith("do not reach that. The seeds differ by as much, so this may be chance: give more of them.")
+    one = [{"line": line, "labels": 10, "score": s} for line, s in (("finetune", 0.9), ("scratch", 0.3))]
+    told = curve.sentence(curve.points(one), "finetune", True, word)
+    assert told.endswith("do not reach that. With one seed this may be chance: give more of them.")
     worse = curve.points([*at("finetune", (10, 0.3)), *at("scratch", (10, 0.31))])
     told = curve.sentence(worse, "finetune", True, word)
     assert told.startswith("Pretraining shows no gain over training from scratch")
