@@ -38,6 +38,17 @@ def of_the_network(card: Mapping[str, Any], data: Iterable[str]) -> tuple[str, .
     return (*OF_THE_NETWORK, *own) if {*own} <= {*data} else ()
 
 
+def fed_otherwise(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first key by which two cards say that their networks are fed otherwise; None of networks that are fed alike.
+
+    Of another modality than images every key counts that is not of the network or its training.
+    """
+    keys = ["modality", *card.INPUT]
+    if one.get("modality"):
+        keys += [key for key in {**one, **other} if key not in (*NO_KEYS_OF_DATA, *OF_THE_NETWORK)]
+    return next((key for key in keys if one.get(key) != other.get(key)), None)
+
+
 @dataclass(frozen=True)
 class Known:
     """What a `ckpt=` says: the network's card, the data of its run, and the options that were chosen there."""

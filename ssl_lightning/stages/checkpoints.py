@@ -12,11 +12,11 @@ from torch import nn
 
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.runs.checkpoint import load_weights, resolve_ckpt, restored
+from ssl_lightning.runs.known import fed_otherwise
 from ssl_lightning.runs.places import find_run
 from ssl_lightning.stages.common import Judged
 
 EPOCH = re.compile(r"epoch-(\d+)")
-INPUT = ("modality", "image_size", "mean", "std", "channels", "sample_rate", "length", "representation")
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,11 @@ def kept(judged: Judged, runs: Sequence[Path] = ()) -> list[Kept]:
             continue
         checkpoint = resolve_ckpt(run)
         card = checkpoint.card or {}
-        for key in INPUT:
-            if card.get(key) != judged.card.get(key):
-                raise UserError(
-                    f"stage.runs: {run} was trained on other inputs ({key}={card.get(key)}, not "
-                    f"{judged.card.get(key)}); compare runs of the same data and size"
-                )
+        if key := fed_otherwise(judged.card, card):
+            raise UserError(
+                f"stage.runs: {run} was trained on other inputs ({key}={card.get(key)}, not "
+                f"{judged.card.get(key)}); compare runs of the same data and size"
+            )
         method = str(card.get("method") or "unknown")
         found += [*_of(run, str(run), method), Kept(str(run), run, method, None)]
     return found

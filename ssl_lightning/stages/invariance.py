@@ -17,6 +17,7 @@ from ssl_lightning.reports import invariance
 from ssl_lightning.reports.pages import quietly
 from ssl_lightning.reports.run_files import find
 from ssl_lightning.runs.folder import RunFolder
+from ssl_lightning.runs.known import fed_otherwise
 from ssl_lightning.runs.places import find_run
 from ssl_lightning.stages.common import (
     Judged,
@@ -31,7 +32,6 @@ from ssl_lightning.stages.common import (
 )
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-FED = ("image_size", "mean", "std", "eval_resize", "sample_rate", "length")  # of a card: how a network is fed
 
 
 def run(
@@ -101,12 +101,11 @@ def _read(features: tuple[Tensor, ...], known: tuple[dict[str, Tensor], ...], se
 
 
 def _same_feed(first: Judged, other: Judged) -> None:
-    for key in FED:
-        if first.card.get(key) != other.card.get(key):
-            raise UserError(
-                f"{other.ref} was trained with data.{key}={other.card.get(key)} and {first.ref} with "
-                f"{first.card.get(key)}: compare runs that are fed alike"
-            )
+    if key := fed_otherwise(first.card, other.card):
+        raise UserError(
+            f"{other.ref} was trained with data.{key}={other.card.get(key)} and {first.ref} with "
+            f"{first.card.get(key)}: compare runs that are fed alike"
+        )
 
 
 def _named(found: list[Judged]) -> dict[str, Judged]:
