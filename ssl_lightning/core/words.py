@@ -33,6 +33,10 @@ STAGES = {
     "detect": "Detection",
     "segment": "Segmentation",
     "attention": "Attention",
+    "retrieve": "Retrieval",
+    "quality": "Quality without labels",
+    "transfer": "Transfer",
+    "invariance": "Invariance",
     "embed": "Embedding",
     "predict": "Prediction",
 }

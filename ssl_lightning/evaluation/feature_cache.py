@@ -33,6 +33,7 @@ HEADER = 4096  # bytes
 TYPES = {"F32": torch.float32, "I64": torch.int64}
 CHUNK = 2**24  # bytes checked at a time
 SUFFIX = ".safetensors"
+DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError)  # RuntimeError: of torch, for a shape
 _told = set[Path]()  # folders that this process has named
 
 
@@ -59,7 +60,7 @@ class FeatureCache:
             found = _mapped(path)
         except FileNotFoundError:  # another process has made room just now
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             say(f"The kept features {path} are damaged ({why}); they are computed anew.")
             with contextlib.suppress(OSError):
@@ -159,7 +160,7 @@ def _described(kind: str, shape: list[int], start: int) -> dict[str, Any]:
 
 
 def _mapped(path: Path) -> Features:
-    """A file's features. Raises ValueError, KeyError or TypeError for one that is not whole."""
+    """A file's features. Raises one of `DAMAGED` for one that is not whole."""
     with open(path, "rb") as file:
         head = file.read(HEADER)
     if len(head) < HEADER or int.from_bytes(head[:8], "little") != HEADER - 8:

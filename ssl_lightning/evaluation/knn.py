@@ -76,10 +76,11 @@ def _neighbours(
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """For some queries at a time: which they are, their nearest rows (B, k), and the weights of these, sums of 1."""
     if bank.numel() > COPIED:
+        cosines, rows = search(queries, bank, k, device=queries.device)  # once: faiss begins with a copy of the bank
         for first in range(0, len(queries), QUERIES):
-            cosines, rows = search(queries[first : first + QUERIES], bank, k, device=queries.device)
-            weights = (cosines.to(queries) / temperature).softmax(dim=1)
-            yield slice(first, first + len(rows)), rows.to(queries.device), weights
+            some = slice(first, first + QUERIES)
+            weights = (cosines[some].to(queries) / temperature).softmax(dim=1)
+            yield some, rows[some].to(queries.device), weights
         return
     chunk = chunk or max(1, SIMILARITIES_AT_ONCE // len(bank))
     columns = F.normalize(bank, dim=1).T  # (D, N)

@@ -101,7 +101,10 @@ def relevant(query_labels: Tensor, index_labels: Tensor, rows: Tensor) -> Tensor
     """
     if index_labels.ndim == 1:
         return (query_labels[:, None] == index_labels[rows]) & (query_labels[:, None] >= 0)
-    return ((query_labels[:, None] > 0) & (index_labels[rows] > 0)).any(2)
+    has, asked = index_labels > 0, query_labels > 0
+    return torch.cat([
+        (some[:, None] & has[near]).any(2) for some, near in zip(asked.split(QUERIES), rows.split(QUERIES), strict=True)
+    ])  # fmt: skip
 
 
 def relevant_counts(query_labels: Tensor, index_labels: Tensor, own: bool = False) -> Tensor:
@@ -112,9 +115,10 @@ def relevant_counts(query_labels: Tensor, index_labels: Tensor, own: bool = Fals
         counts = torch.bincount(known, minlength=max(classes, 1))[query_labels.clamp(min=0)]
         counts = torch.where(query_labels >= 0, counts, 0)
     else:
-        has = (index_labels > 0).float()
-        parts = [((q > 0).float() @ has.T > 0).sum(1) for q in query_labels.split(QUERIES)]
-        counts = torch.cat(parts)
+        counts = torch.zeros(len(query_labels), dtype=torch.int64, device=query_labels.device)
+        for has in (index_labels > 0).split(ROWS):
+            parts = [((q > 0).float() @ has.float().T > 0).sum(1) for q in query_labels.split(QUERIES)]
+            counts += torch.cat(parts)
     mine = query_labels >= 0 if query_labels.ndim == 1 else (query_labels > 0).any(1)
     return counts - mine.long() if own else counts
 

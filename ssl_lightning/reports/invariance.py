@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_lightning.core import files, secrets
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.errors import plain
 from ssl_lightning.reports import html
 from ssl_lightning.reports.charts import Bar, bar_chart
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Mapping[str, "Readout"]]  # of each run or baseline, of each factor
 SEEN, LOST, APART = 0.1, 0.6, 0.1  # kept by random weights; the share of that below which it is lost; of two runs
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 KEPT = "R2 of numbers; of classes the accuracy above chance, as a share of what there is above it"
 
 
@@ -73,9 +73,8 @@ def as_csv(columns: Columns) -> str:
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["features", "factor", "score", "chance", "kept"])
     for name, found in columns.items():
-        safe = f"'{shown(name)}" if name.startswith(FORMULAS) else shown(name)
         for factor, one in found.items():
-            table.writerow([safe, factor, f"{one.score:.4f}", f"{one.chance:.4f}", f"{one.kept:.4f}"])
+            table.writerow([cell(shown(name)), factor, f"{one.score:.4f}", f"{one.chance:.4f}", f"{one.kept:.4f}"])
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ssl_lightning.core import secrets
+from ssl_lightning.core.cells import cell
 from ssl_lightning.core.errors import plain
 from ssl_lightning.core.words import is_share
 from ssl_lightning.reports.axes import number
@@ -95,8 +96,7 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as the text of a csv file; the seeds' values in one cell. A cell is no formula, and holds no secret."""
     told = []
     for row in rows:
-        name = secrets.hide(plain(str(row["name"])))
-        name = f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+        name = cell(plain(str(row["name"])))
         told.append({**row, "name": name, "values": " ".join(f"{value:.6g}" for value in row["values"])})
     return as_csv(told)
 
@@ -167,9 +167,12 @@ def sentence(found: Sequence[Point], line: str, higher: bool, word: Any, classes
     sure = [row for row in ahead if _gain(mine, scratch, row["labels"], sign)[1]]
     row = (sure or ahead)[0]
     labels, needed = row["labels"], row["scratch_labels"]
-    told = f"{how}, {size(labels)} give {word(mine[labels].mean)}, from scratch {word(scratch[labels].mean)}"
+    give = "gives" if size(labels).split()[1] == "label" else "give"
+    told = f"{how}, {size(labels)} {give} {word(mine[labels].mean)}, from scratch {word(scratch[labels].mean)}"
     told = f"{told[0].upper()}{told[1:]}."
-    chance = "" if sure else " The seeds differ by as much, so this may be chance: give more of them."
+    single = all(len(point.values) < 2 for point in mine.values())
+    doubt = "With one seed this may be" if single else "The seeds differ by as much, so this may be"
+    chance = "" if sure else f" {doubt} chance: give more of them."
     if needed is None:
         return f"{told} From scratch, {size(max(scratch))} do not reach that.{chance}"
     times = f"{row['times']:.1f} times as many" if row["times"] < 10 else f"{row['times']:.0f} times as many"
@@ -182,7 +185,7 @@ def _gain(mine: Mapping[int, Point], scratch: Mapping[int, Point], labels: int, 
         return 0.0, False
     pairs = zip(mine[labels].values, scratch[labels].values)
     gain = Point("", labels, tuple(sign * (a - b) for a, b in pairs))
-    return gain.mean, gain.margin is None or gain.mean > gain.margin
+    return gain.mean, gain.margin is not None and gain.mean > gain.margin
 
 
 # ---- the figure

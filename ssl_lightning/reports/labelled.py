@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ssl_lightning.core import words
 from ssl_lightning.reports import html, names
 from ssl_lightning.reports.charts import Bar, bar_chart
 from ssl_lightning.reports.html import escape
@@ -42,7 +43,7 @@ def section(run: Run) -> str:
 
 
 def classes(run: Run) -> str:
-    """The accuracy on each class of a fine-tuned network, the lowest first."""
+    """The figure of each class of a network that was trained on labels, the lowest first: accuracy, mAP or mIoU."""
     found = run.results.get("per_class")
     found = found if isinstance(found, Mapping) else {}
     scores = sorted((value, str(name)) for name, value in found.items() if isinstance(value, int | float))
@@ -51,5 +52,8 @@ def classes(run: Run) -> str:
     shown = scores if len(scores) <= MOST else [*scores[: MOST // 2], *scores[-MOST // 2 :]]
     note = f'<p class="note">The {MOST // 2} lowest and highest of {len(scores)}.</p>'
     left = note if len(shown) < len(scores) else ""
-    chart = bar_chart([Bar(name, value) for value, name in shown], "Accuracy on each class", percent=True)
+    metric = run.results.get("metric")
+    key = str(metric.get("name")) if isinstance(metric, Mapping) else "top1"
+    title = f"{words.METRICS.get(key) or 'Accuracy'} on each class"
+    chart = bar_chart([Bar(name, value) for value, name in shown], title, percent=True)
     return f'{left}<div class="grid3">{chart}</div>'

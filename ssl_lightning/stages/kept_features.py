@@ -70,7 +70,7 @@ def _kept(
 ) -> Features | None:
     """The features from the cache, put there before if need be; None where they cannot be kept."""
     key = key_of(embed, data, split, rows, device) if cache else None
-    if key is None:
+    if key is None or None in gather_objects(key):
         return None
     store = FeatureCache()
     found = store.read(key)

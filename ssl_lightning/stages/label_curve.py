@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ssl_lightning.core import files, progress
 from ssl_lightning.core.distributed import is_main, world_size
+from ssl_lightning.core.one_line import text
 from ssl_lightning.core.task import CLASSES, Task
 from ssl_lightning.core.words import METRICS
 from ssl_lightning.data.base import DataModule
@@ -268,7 +269,7 @@ def write(
         files.write_atomic(folder / "label_curve.png", picture)
         written.append(str(folder / "label_curve.png"))
     except Exception as error:
-        say(f"label_curve.png was not drawn: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+        say(f"label_curve.png was not drawn: {text(error)}")
     return written
 
 
@@ -285,5 +286,5 @@ def protocol(
         "labels": f"shares of each class, the smaller number inside the larger one; seeds {', '.join(map(str, seeds))}",
         "band": "95 % of the mean, Student's t over seeds",
     }
-    trained = {"finetune", "scratch"} & set(lines)
-    return {key: words for key, words in given.items() if key in ("labels", "band") or key in lines or trained}
+    of = {"finetune": {"finetune", "scratch"}, "linear": {"linear", "naive"}}
+    return {key: words for key, words in given.items() if key not in of or of[key] & set(lines)}

@@ -23,8 +23,8 @@ from ssl_lightning.runs.folder import RunFolder
 from ssl_lightning.stages.queries import Files
 
 SplitName = Literal["train", "test"]
-NUMBERS = "numbers"
 MOST_PAIRS = 2000  # pairs of near features whose items are compared, the nearest first
+AT_ONCE = 256  # pairs whose items are in memory at a time
 
 
 class Pair(NamedTuple):
@@ -138,15 +138,15 @@ def near_duplicates(names: Names, index: Features, split: SplitName, same: float
         close = torch.nonzero(cosines >= CLOSE)[:, 0].tolist()
         pairs = {tuple(sorted((i, int(rows[i])))): float(cosines[i]) for i in close}
         order = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:MOST_PAIRS]
-        if not order:
-            return []
-        views = names.views(split, [int(index.indices[row]) for pair in order for row in pair])
         found = []
-        for first, second in order:
-            one, other = (views.get(int(index.indices[row])) for row in (first, second))
-            alike = thumbnails.alike(one, other)
-            if alike >= same:
-                found.append(Pair(first, second, pairs[first, second], alike))
+        for start in range(0, len(order), AT_ONCE):
+            some = order[start : start + AT_ONCE]
+            views = names.views(split, [int(index.indices[row]) for pair in some for row in pair])
+            for first, second in some:
+                one, other = (views.get(int(index.indices[row])) for row in (first, second))
+                alike = thumbnails.alike(one, other)
+                if alike >= same:
+                    found.append(Pair(first, second, pairs[first, second], alike))
     return sorted(found, key=lambda pair: (-pair.correlation, pair))
 
 

@@ -66,9 +66,14 @@ class Segment(DenseTask):
         return MetricCollection({"miou": self._jaccard("macro")})
 
     def _jaccard(self, average: Any) -> Any:
-        # Of a class that neither the masks nor the answers have nothing is counted.
+        # Of a class that neither the masks nor the answers have nothing is counted. `computed` brings ranks together:
+        # torchmetrics' own way fails for what is on the CPU while NCCL joins the ranks.
         return MulticlassJaccardIndex(
-            max(2, len(self.names)), average=average, ignore_index=IGNORED, validate_args=False
+            max(2, len(self.names)),
+            average=average,
+            ignore_index=IGNORED,
+            validate_args=False,
+            sync_on_compute=False,
         )
 
     def measurable(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ssl_lightning.core.batch import Batch
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.evaluation.attention import best_overlap, mass_masks
 from ssl_lightning.modalities.image.sources.shapes import Shapes
@@ -91,3 +93,13 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         attention.run(judged(ConvNetSmall(4)), TinyData(), a_trainer(tmp_path))
     with pytest.raises(UserError, match="stage=attention needs masks"):
         attention.run(judged(ViT(**{**SIZES, "image_size": 16})), TinyData(), a_trainer(tmp_path))
+
+
+def test_an_image_that_stands_in_for_a_broken_one_counts_once() -> None:
+    network = ViT(**SIZES)
+    data = Shapes(size=4, test_size=6, image_size=SIZES["image_size"], batch_size=6, num_workers=0)
+    data.read_labels("masks")
+    batch = next(iter(data.eval_loader("test")))
+    twice = Batch([batch.views[0][[0, 1, 1, 2]]], batch.labels[[0, 1, 1, 2]], batch.indices[[0, 1, 1, 2]])
+    once = attention.overlaps(network, SimpleNamespace(eval_loader=lambda _: [twice]), torch.device("cpu"), 0.6)  # type: ignore[arg-type]
+    assert torch.equal(once, attention.overlaps(network, data, torch.device("cpu"), 0.6)[:3])

@@ -96,6 +96,9 @@ def test_a_bank_too_large_to_copy_is_read_in_blocks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(knn, "COPIED", 100)
     monkeypatch.setattr(knn, "QUERIES", 8)
     monkeypatch.setattr(retrieval, "ROWS", 16)
+    searched: list[int] = []
+    monkeypatch.setattr(knn, "search", lambda q, *a, **o: searched.append(len(q)) or retrieval.search(q, *a, **o))
     blocks = knn.knn_scores(bank, labels, queries, 9), knn.knn_average(bank, targets, queries, 9)
     for one, other in zip(plain, blocks, strict=True):
         torch.testing.assert_close(one, other)
+    assert searched == [30, 30]  # each time the whole bank is read: not once for every few queries

@@ -124,3 +124,23 @@ def test_of_several_labels_one_in_common_is_enough() -> None:
     assert relevant_counts(queries, index).tolist() == [2, 0, 0]
     assert relevant_counts(index, index, own=True).tolist() == [1, 1, 0, 0]
     assert retrieval_scores(hits[1:], torch.tensor([0, 0])) == {}
+
+
+def test_several_labels_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.Generator().manual_seed(4)
+    queries, index = ((torch.rand(n, 5, generator=draws) < 0.2).float() for n in (70, 90))
+    near = torch.randint(0, 90, (70, 4), generator=draws)
+    share = (queries[:, None] * index[None]).sum(2) > 0  # (70, 90)
+    monkeypatch.setattr(retrieval, "QUERIES", 8)
+    monkeypatch.setattr(retrieval, "ROWS", 16)
+    largest, plain = 0, torch.Tensor.sum
+
+    def watched(self: Tensor, *args: object, **options: object) -> Tensor:
+        nonlocal largest
+        largest = max(largest, self.numel())
+        return plain(self, *args, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "sum", watched)
+    assert relevant_counts(queries, index).tolist() == [row.count(True) for row in share.tolist()]
+    assert largest == 8 * 16
+    assert torch.equal(relevant(queries, index, near), share.gather(1, near))

@@ -42,6 +42,13 @@ def test_bars_of_classes_the_lowest_first_and_of_many_both_ends(tmp_path: Path) 
     assert many.count('class="name"') == labelled.MOST
 
 
+def test_the_bars_are_of_the_metric_of_the_task(tmp_path: Path) -> None:
+    assert "Accuracy on each class" in page(tmp_path, stage="finetune", per_class={"cat": 0.1})
+    found = page(tmp_path, stage="segment", metric={"name": "miou", "higher_is_better": True}, per_class={"cat": 0.1})
+    assert "mIoU on each class" in found
+    assert "Accuracy on each class" not in found
+
+
 @pytest.mark.parametrize("results", [{"table": 3}, {"table": ["x"]}, {"per_class": [1]}, {"per_class": {"a": "b"}}])
 def test_results_that_somebody_else_wrote(results: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"stage": "label_curve", **results}))

@@ -12,6 +12,8 @@ import torch
 import yaml
 
 from ssl_lightning.cli.run import compose, run
+from ssl_lightning.config import allowed
+from ssl_lightning.core import words
 from ssl_lightning.reports import kept, names, pages, read
 from tests.reports.test_html import Checked, is_quiet
 
@@ -236,3 +238,8 @@ def test_many_classes_are_told_by_their_extremes_and_are_text(folder: Path) -> N
 def test_shares_are_those_of_the_terminal() -> None:
     assert names.value("finetune_cer", 0.432) == "43.2 %"
     assert names.value("linear_r2", 0.5) == "0.5"
+
+
+def test_each_stage_with_a_page_has_a_heading() -> None:
+    without = {"export", "compare", "doctor", "report"}
+    assert words.STAGES.keys() == set(allowed._STAGES) - without

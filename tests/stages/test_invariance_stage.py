@@ -119,3 +119,8 @@ def test_from_the_command_line_on_sound(tmp_path: Path) -> None:
     assert "a,pitch," in table
     assert "random weights,tremolo," in table
     assert main(["stage=invariance", f"ckpt={tmp_path}/a", "stage.runs=[nowhere]"]) == 2
+
+
+def test_a_name_is_no_formula_in_the_table() -> None:
+    table = charts.as_csv({"=cmd()": {"size": Readout(0.5, 0.0)}})
+    assert table.splitlines()[1].startswith("'=cmd(),size,0.5000")

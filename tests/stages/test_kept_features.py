@@ -23,6 +23,7 @@ from ssl_lightning.modalities.image.sources.shapes import Shapes
 from ssl_lightning.models.audio import WaveConvNet
 from ssl_lightning.models.convnet import ConvNetSmall
 from ssl_lightning.models.vit import ViT
+from ssl_lightning.stages import kept_features
 from ssl_lightning.stages.kept_features import features_of, key_of, network_digest, parts_kept
 from tests.gloo import run_two
 from tests.stages.tiny_run import TinyData
@@ -181,6 +182,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "longer": lambda file: file.write_bytes(file.read_bytes() + b"x"),
     "something else": lambda file: file.write_bytes(b"{}" * 9000),
+    "a shape that does not fit": lambda file: file.write_bytes(
+        file.read_bytes().replace(b'"shape": [30, ', b'"shape": [31, ', 1)
+    ),
     "a list": lambda file: file.write_bytes((4088).to_bytes(8, "little") + b"[1]".ljust(4088) + b"xy"),
 }
 
@@ -283,6 +287,22 @@ def on_ranks(rank: int, world: int, home: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
+def test_where_one_rank_cannot_tell_the_key_none_looks_into_the_cache(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def ranks(mine: Any) -> list[Any]:
+        asked.append(mine)
+        return [mine, None]
+
+    monkeypatch.setattr(kept_features, "gather_objects", ranks)
+    net, data = a_net(), shapes()
+    assert len(features_of(net, data, "test", None, CPU, "auto")) == 30
+    assert asked == [key_of(net, data, "test", None, CPU)]  # once: the other rank does not come to a second question
+    assert not cache.exists()
+
+
 def test_ranks_share_one_file(tmp_path: Path, cache: Path) -> None:
     for found in run_two(on_ranks, str(tmp_path / "cache")):
         assert found["calls"] == 0

@@ -215,7 +215,7 @@ def test_the_verdict_in_words() -> None:
     word = Classify.of(3).word
     told = curve.sentence(curve.points(JOBS), "finetune", True, word, classes=10)
     assert told == (
-        "Fine-tuned from this run, 1 label a class give 50.0 %, from scratch 30.0 %. They are worth about 10 labels a "
+        "Fine-tuned from this run, 1 label a class gives 50.0 %, from scratch 30.0 %. They are worth about 10 labels a "
         "class from scratch, 10 times as many."
     )
     told = curve.sentence(curve.points([*at("linear", (10, 0.9)), *at("scratch", (10, 0.3))]), "linear", True, word)
@@ -223,6 +223,9 @@ def test_the_verdict_in_words() -> None:
     few = [{"line": "finetune", "labels": 10, "score": s} for s in (0.3, 0.5)]
     told = curve.sentence(curve.points([*few, *at("scratch", (10, 0.3))]), "finetune", True, word)
     assert told.endswith("do not reach that. The seeds differ by as much, so this may be chance: give more of them.")
+    one = [{"line": line, "labels": 10, "score": s} for line, s in (("finetune", 0.9), ("scratch", 0.3))]
+    told = curve.sentence(curve.points(one), "finetune", True, word)
+    assert told.endswith("do not reach that. With one seed this may be chance: give more of them.")
     worse = curve.points([*at("finetune", (10, 0.3)), *at("scratch", (10, 0.31))])
     told = curve.sentence(worse, "finetune", True, word)
     assert told.startswith("Pretraining shows no gain over training from scratch")
@@ -243,17 +246,19 @@ def test_names_that_could_be_formulas_or_markup(tmp_path: Path) -> None:
     assert curve.figure(found, names, "a $b$ on <c>", "accuracy", "top1").startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("words", "line"), [("no room\non two lines", "no room on two lines"), ("", "ValueError")])
 def test_a_figure_that_fails_ends_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: Any) -> bytes:
-        raise ValueError("no room\non two lines")
+        raise ValueError(words)
 
     monkeypatch.setattr(curve, "figure", fails)
     found = go(tmp_path, per_class=(6,), seeds=(0,), lines=("linear",))
     assert [Path(file).name for file in found["files"]] == ["label_curve.csv"]
     told = capsys.readouterr()
-    assert (told.out + told.err).count("label_curve.png was not drawn: ValueError: no room\n") == 1
+    assert (told.out + told.err).count(f"label_curve.png was not drawn: {line}\n") == 1
+    assert found["protocol"].keys() == {"linear", "labels", "band"}  # of nothing that was not done
 
 
 # ---- what makes no sense

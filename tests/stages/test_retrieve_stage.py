@@ -16,7 +16,8 @@ from ssl_lightning.evaluation.retrieval import search
 from ssl_lightning.models.audio import MelConvNet
 from ssl_lightning.reports import gallery, kept
 from ssl_lightning.runs.checkpoint import save_backbone
-from ssl_lightning.stages.retrieved import measured
+from ssl_lightning.stages import retrieved
+from ssl_lightning.stages.retrieved import measured, near_duplicates
 from tests.stages.tiny_run import a_run
 
 SMALL = ["data.num_workers=0", "trainer=cpu"]
@@ -173,3 +174,25 @@ def test_of_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < found["retrieve_recall"] <= 1
     assert "mel_statistics" in found["baselines"]
     assert len(table("neighbours.csv")) == 36
+
+
+def test_near_duplicates_hold_the_items_of_a_few_pairs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, items = (torch.randn(20, dim, generator=draws).repeat_interleave(2, 0) for dim in (6, 30))
+    index = Features(x, torch.zeros(40, dtype=torch.int64), torch.arange(40))
+    asked: list[int] = []
+
+    class Few:
+        def views(self, split: str, numbers: list[int]) -> dict[int, Any]:
+            asked.append(len(numbers))
+            return {number: items[number] for number in numbers}
+
+    def found() -> list[Any]:
+        return near_duplicates(Few(), index, "train", 0.95, torch.device("cpu"))  # type: ignore[arg-type]
+
+    whole = found()
+    assert [pair[:2] for pair in sorted(whole)] == [(i, i + 1) for i in range(0, 40, 2)]
+    assert asked == [40]
+    monkeypatch.setattr(retrieved, "AT_ONCE", 8)
+    assert found() == whole
+    assert asked[1:] == [16, 16, 8]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from torch import Tensor
 
 from ssl_lightning.core.task import computed
@@ -159,3 +160,17 @@ def test_what_is_said_with_names() -> None:
     logits = torch.zeros(1, 2, 2, 2)
     logits[0, 1, 0] = 1
     assert Segment().prepare(["ground", "a"], None).predict(logits) == [{"ground": 0.5, "a": 0.5}]
+
+
+def test_no_metric_of_masks_asks_other_ranks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("No backend type associated with device type cpu")  # as under NCCL
+
+    monkeypatch.setattr(torchmetrics.metric, "jit_distributed_available", lambda: True)
+    monkeypatch.setattr(torchmetrics.metric, "gather_all_tensors", fails)
+    task = Segment().prepare(["ground", "a"], None)
+    masks = torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8)
+    assert task.per_class(masks.float(), masks) == {"ground": 1, "a": 1}
+    metrics = task.metrics()
+    metrics.update(*task.measurable(masks.float(), masks))
+    assert float(metrics["miou"].compute()) == 1

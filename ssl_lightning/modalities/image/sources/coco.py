@@ -32,13 +32,14 @@ NEEDS_EXTRA = (
     "masks of COCO need pycocotools, which is not installed; install the extra: pip install 'ssl_lightning[dense]'"
 )
 MOST_CLASSES = 254  # of masks, whose pixels are bytes
+MOST_PIXELS = 178_956_970  # of a mask: PIL opens no larger image
 
 
 class Coco(DataModule):
     """Images that a json file lists, with the boxes and polygons in it.
 
     Images alone are given to a pretraining; boxes to stage=detect; masks to stage=segment: each pixel has the class of
-    the smallest object over it. Crowds are not learned from and count in no metric.
+    the smallest object over it. Crowds count in no metric; a detector learns them as background, masks leave them out.
 
     Args:
         root: the folder of images, or one that holds theirs.
@@ -113,7 +114,7 @@ class Listed:
         self.file = file
         found = _json(file)
         images = [one for one in found["images"] if isinstance(one, dict)]
-        self.places = {one.get("id"): i for i, one in enumerate(images)}
+        self.places = {_key(one.get("id")): i for i, one in enumerate(images)}
         self.paths = _paths(images, root, file)
         self.sizes = [(_side(one, "width"), _side(one, "height")) for one in images]
         categories = sorted(
@@ -125,8 +126,8 @@ class Listed:
         self.numbers = dict(numbers) if numbers is not None else own
         self.objects: list[list[dict[str, Any]]] = [[] for _ in images]
         for one in found["annotations"]:
-            place = self.places.get(one.get("image_id")) if isinstance(one, dict) else None
-            if place is None or one.get("category_id") not in self.numbers:
+            place = self.places.get(_key(one.get("image_id"))) if isinstance(one, dict) else None
+            if place is None or _key(one.get("category_id")) not in self.numbers:
                 what = "an image or a category that it does not list"
                 raise UserError(f"{file}: annotation {_id(one)} is of {what}; correct or remove it")
             self.objects[place].append(one)
@@ -153,6 +154,11 @@ class Listed:
                 raise UserError(
                     f"{self.file}: image {Path(self.paths[row]).name} has no width and height, which masks need"
                 )
+            if width * height > MOST_PIXELS:
+                raise UserError(
+                    f"{self.file}: image {Path(self.paths[row]).name} is said to be {width:g} x {height:g} px; masks "
+                    f"have {MOST_PIXELS:,} pixels at most"
+                )
             objects = sorted(self.objects[row], key=lambda one: -_area(one))
             kept = [(IGNORED if one.get("iscrowd") else 1 + self.numbers[one["category_id"]], one.get("segmentation"))
                     for one in objects]  # fmt: skip
@@ -173,6 +179,8 @@ def drawn(kept: tuple[tuple[int, int], list[tuple[int, Any]], str]) -> Tensor:
                     continue
                 packed = tools.merge(tools.frPyObjects(polygons, height, width))
             elif isinstance(outline, dict):
+                if outline.get("size") != [height, width]:  # asked before: a larger one would take its memory
+                    raise ValueError(f"its size is {str(outline.get('size'))[:40]}")
                 raw = isinstance(outline.get("counts"), list)
                 packed = tools.frPyObjects(outline, height, width) if raw else outline
             else:
@@ -181,7 +189,7 @@ def drawn(kept: tuple[tuple[int, int], list[tuple[int, Any]], str]) -> Tensor:
                 warnings.simplefilter("ignore", DeprecationWarning)  # of its use of numpy
                 covered = tools.decode(packed).astype(bool)
             out[covered] = label
-        except (TypeError, ValueError, IndexError, KeyError) as error:
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             raise UserError(f"{file}: an outline cannot be drawn on {width} x {height} pixels: {error}") from error
     return torch.from_numpy(out)
 
@@ -234,6 +242,11 @@ def _area(one: Mapping[str, Any]) -> float:
     if isinstance(area, int | float):
         return float(area)
     return float(box[2] * box[3]) if isinstance(box, list) and len(box) == 4 else 0.0
+
+
+def _key(value: Any) -> Any:
+    """An id that can be looked up; None for what is none, such as a list."""
+    return value if isinstance(value, int | str) else None
 
 
 def _id(one: Any) -> str:

@@ -37,7 +37,8 @@ class VOC(DataModule):
     """Images of a folder with `JPEGImages`, `Annotations` (XML), `ImageSets` and, for masks, `SegmentationClass`.
 
     Images alone are given to a pretraining; boxes to stage=detect; masks to stage=segment, of the images that are
-    listed in `ImageSets/Segmentation`. Boxes marked as difficult are not learned from and count in no metric.
+    listed in `ImageSets/Segmentation`. Boxes marked as difficult are background to a detector in training, and count in
+    no metric.
 
     Args:
         root: that folder, or one that holds it (VOCdevkit).
@@ -228,15 +229,24 @@ def read_boxes(file: Path) -> tuple[Read, int]:
     return rows, lost
 
 
+class _Plain(ElementTree.TreeBuilder):
+    """Refuses a document type in any encoding: its entities may fill the memory."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise UserError("it declares entities, or could")
+
+
 def _tree(file: Path) -> ElementTree.Element:
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(content) > LARGEST or b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entities may fill the memory
-        raise UserError(f"{file} is no annotation: it is too large, or declares entities")
+    if len(content) > LARGEST:
+        raise UserError(f"{file} is no annotation: it has more than {LARGEST:,} bytes")
     try:
-        return ElementTree.fromstring(content)
+        return ElementTree.fromstring(content, ElementTree.XMLParser(target=_Plain()))
+    except UserError as error:
+        raise UserError(f"{file} is no annotation: {error}") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{file} is no XML: {error}; correct it, or take its image out of the lists") from error
 

@@ -130,6 +130,13 @@ def test_a_bad_annotation_is_one_line_with_its_file(name: str, voc: Path) -> Non
     assert "0.xml" in str(caught.value)
 
 
+def test_entities_in_another_encoding_are_refused(voc: Path) -> None:
+    file = voc / "VOCdevkit/VOC2007/Annotations/0.xml"
+    file.write_bytes('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'.encode("utf-16"))
+    with pytest.raises(UserError, match=r"0\.xml is no annotation: it declares entities"):
+        read_boxes(file)
+
+
 def test_what_is_absent_is_named(voc: Path) -> None:
     home = voc / "VOCdevkit/VOC2007"
     (home / "Annotations/1.xml").unlink()
@@ -219,6 +226,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "leads out": ({"images": [{"id": 10, "file_name": "../x.jpg"}], "annotations": []}, "without a file name under"),
     "absent": ({"images": [{"id": 10, "file_name": "x.jpg"}], "annotations": []}, r"holds no x\.jpg"),
     "image": ({"annotations": [{"id": 9, "image_id": 1, "category_id": 3}]}, "annotation 9 is of an image"),
+    "an id that is a list": ({"annotations": [{"id": 9, "image_id": [1], "category_id": 3}]}, "annotation 9 is of"),
+    "a category that is a list": (
+        {"annotations": [{"id": 9, "image_id": 10, "category_id": {}}]},
+        "annotation 9 is of",
+    ),
     "box": ({"annotations": [{"id": 9, "image_id": 10, "category_id": 3, "bbox": [1, 2, "x", 3]}]}, "no box of four"),
 }
 
@@ -229,6 +241,33 @@ def test_a_bad_json_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words) as caught:
         len(reading(Coco(tmp_path, coco(tmp_path, **changed), image_size=16), "boxes").train_set)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        {"size": [10, 2_000_000_000], "counts": [0, 20_000_000_000]},
+        {"size": [20, 10], "counts": [160, 40]},
+        {"size": [10, 20], "counts": [160, 5_000_000_000]},
+        {"size": [10, 20], "counts": [-1, 201]},
+        {"size": [10, 20], "counts": "no code"},
+        {"counts": [160, 40]},
+    ],
+)
+def test_an_outline_that_does_not_fit_is_one_line(outline: dict[str, Any], tmp_path: Path) -> None:
+    one = {"id": 1, "image_id": 10, "category_id": 7, "segmentation": outline}
+    file = coco(tmp_path, annotations=[one])
+    masks = reading(Coco(tmp_path, file, file, image_size=16), "masks")
+    with pytest.raises(UserError, match=r"instances\.json: an outline cannot be drawn on 20 x 10 pixels"):
+        masks.train_set.annotations.at(0)
+
+
+def test_a_mask_without_end_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    file = coco(
+        tmp_path, images=[{"id": 10 + i, "file_name": f"{i}.jpg", "width": 10**9, "height": 10} for i in range(4)]
+    )
+    with pytest.raises(UserError, match=r"0\.jpg is said to be 1e\+09 x 10 px"):
+        len(reading(Coco(tmp_path, file, file, image_size=16), "masks").train_set)
 
 
 def test_text_that_is_no_json(tmp_path: Path) -> None:
