@@ -167,8 +167,9 @@ class Parts:
         return TrainerFactory(self.config.values, self.run.path, self.run.lengths)
 
     def fingerprint(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """`data_fingerprint` for results with figures of these data; {} of other results. Rank 0 alone computes it."""
-        if "data" not in vars(self) or not is_main_process() or not any(key.startswith(MEASURED) for key in results):
+        """`data_fingerprint` for results with figures of these sets; {} of other results. Rank 0 alone computes it."""
+        measured = "data" in vars(self) and any(key.startswith(MEASURED) for key in results)
+        if not measured or not is_main_process() or not self.data.sets_read:  # they are never read for this alone
             return {}
         from ssl_lightning.data.fingerprint import fingerprint
         from ssl_lightning.reports.pages import quietly

@@ -30,16 +30,22 @@ def _why(target: Any, trusted: tuple[str, ...], takes: Slots) -> str:
         return ": a name that begins with an underscore is private"
     package, known = target.split(".")[0], {home.split(".")[0] for slot in takes for home in slot.homes}
     if package in known:
-        homes = dict.fromkeys(
-            h.rstrip(".") for s in takes for h in s.homes if h.startswith((f"{package}.", f"{package}"))
-        )
+        homes = {h.rstrip(".") for s in takes for h in s.homes if f"{h}.".startswith(f"{package}.")}
+        homes = {home for home in homes if not any(home.startswith(f"{other}.") for other in homes)}
         functions = [f for s in takes for f in s.functions if f.startswith(f"{package}.")]
-        return f". Of {package} these may: " + ", ".join([*functions, *(f"classes of {home}" for home in homes)])
+        functions = list(dict.fromkeys(_of_stages(name) for name in functions))
+        return f". Of {package} these may: " + ", ".join([*functions, *(f"classes of {h}" for h in sorted(homes))])
     if allowed.never_trusted(package):
         return f"; '{package}' cannot be trusted either: write a class of your own"
     if hint := did_you_mean(package, known):
         return f".{hint}"
     return f". To allow a package of your own: trusted_packages=[{package}]"
+
+
+def _of_stages(function: str) -> str:
+    """A function by its name; those of the stages are told as one."""
+    room, _, rest = function.partition(".stages.")
+    return f"{room}.stages.NAME.run" if rest.endswith(".run") else function
 
 
 def check_source(target: str, trusted: tuple[str, ...], at: str, takes: Slots) -> None:

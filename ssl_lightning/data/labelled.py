@@ -75,6 +75,11 @@ class Labelled:
     test_set: Any
     _load: Any
 
+    @property
+    def sets_read(self) -> bool:
+        """Whether the sets are there: stage=predict goes through the files of a folder without them."""
+        return self._sets is not None
+
     def read_labels(self, kind: Reads) -> None:
         """Read labels as a task takes them: a class, several labels, numbers, a text. What was read is read anew."""
         if kind != self.label_kind:

@@ -58,7 +58,7 @@ from ssl_lightning.stages.probes import OtherData
 from ssl_lightning.stages.training import share_of
 
 Line = Literal["finetune", "linear", "scratch", "naive"]
-OpenJudged = Callable[..., Judged]
+OpenJudged = Callable[[str | None, int], Judged]
 
 
 def run(

@@ -106,7 +106,7 @@ def every_callback(folder: Path) -> list[Any]:
         node.update({"every_n_steps": 1} if "every_n_steps" in node else {})
     files = {file.stem for file in CALLBACKS.glob("*.py")}
     used = {node["_target_"].split(".")[-2] for node in nodes.values()}
-    no_callbacks = {"__init__", "captions", "labels", "watcher", "exact_loops", "metrics_csv", "notebook"}
+    no_callbacks = {"__init__", "captions", "labels", "watcher", "exact_loops", "metrics_csv", "notebook", "average"}
     assert files == used | no_callbacks | {"tensorboard_logger", "wandb_logger", "throughput"}, (
         "a new callback is missing in this test"
     )

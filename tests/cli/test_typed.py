@@ -80,7 +80,7 @@ WORDS = {
     "callbacks.progress.line_seconds=3": ANY,
     "callbacks.interrupt=null": FITTING,
     "logger=tensorboard": FITTING
-    | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "attention", "invariance"},
+    | {"knn", "linear", "embed", "predict", "retrieve", "quality", "transfer", "invariance"},
     "deterministic=true": ALL - {"export"},
     "seed=3": ANY,
     "resume=never": ANY,

@@ -101,7 +101,7 @@ def measured(tmp_path: Path) -> Tensor:
     from ssl_lightning import load_backbone
 
     network, data = load_backbone(a_run(tmp_path / "once_more")), TinyData()
-    outs = [network.conv1[0](batch.views[0]).mean(dim=(0, 2, 3)) for batch in data.eval_loader("train")]  # type: ignore[index,operator]
+    outs = [network.conv1[0](batch.views[0]).mean(dim=(0, 2, 3)) for batch in data.eval_loader("train", batch_size=128)]  # type: ignore[index,operator]
     return torch.stack(outs).mean(dim=0).detach()  # of batches, as torch's own running mean
 
 

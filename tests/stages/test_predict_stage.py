@@ -98,6 +98,8 @@ def test_labels_are_matched_by_name(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert go(run, root, "out") == 0
     err = capsys.readouterr().err
     assert "the model does not know these classes: purple" in err
+    assert "to train on" not in err  # the split of a training is nobody's business here
+    assert "data_fingerprint" not in results(tmp_path / "out")
     found, told = rows_of(tmp_path / "out"), results(tmp_path / "out")
     assert len(found) == 16
     known = [row for row in found if row["label"] in COLORS]
@@ -116,6 +118,17 @@ def test_labels_are_matched_by_name(run: Path, tmp_path: Path, capsys: pytest.Ca
     for words in ("Who is taken for whom", "Reliability: ECE", "Most confident mistakes", "precision"):
         assert words in page
     assert "mistake_sheet" in np.load(tmp_path / "out" / "report.npz").files
+
+
+def test_labelled_files_need_no_split(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One file of each class could not be split for a training; all are predicted, and nothing is said of a split."""
+    for color in COLORS:
+        photo(tmp_path / "photos" / color / "only.png", color)
+    assert go(run, tmp_path / "photos", "out") == 0
+    assert results(tmp_path / "out")["labelled"] == 3
+    said = capsys.readouterr()
+    assert "held out" not in said.out + said.err
+    assert "fingerprint" not in said.out + said.err
 
 
 def test_a_table_says_the_labels(run: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ssl_lightning.runs.checkpoint import resolve_ckpt, save_backbone
 # What decides which images there are, in what order and on which machine; a new argument is put here or into the card.
 OTHER = """views batch_size num_workers engine label_fraction labels_per_class bank_size query_size seed resident
 worker_timeout root probe_root labels test_fraction train test label_column size test_size image_seed
-pretrain_on group held_out"""
+pretrain_on group held_out masks annotations test_annotations"""
 SAYS = {"size": "image_size", "resize": "eval_resize"}  # of the evaluation view
 ALL = {"image_size": 24, "eval_resize": 30, "mean": [0.1], "std": [0.2], "channels": 1, "value_range": [0.0, 4095.0]}
 
