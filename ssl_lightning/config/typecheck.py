@@ -156,7 +156,7 @@ def _choices(expr: ast.expr) -> tuple[Any, ...]:
 def _words(expr: ast.expr, module: str) -> str:
     """An annotation in plain words."""
     name, arguments = _name(expr), _arguments(expr)
-    if name in LISTS and arguments:
+    if arguments and (name in LISTS or (name in TUPLES and ast.unparse(arguments[-1]) == "...")):
         choices = [str(choice) for item, _ in _members(arguments[0], module) for choice in _choices(item)]
         if choices:
             return f"a list of any of {', '.join(dict.fromkeys(choices))}"

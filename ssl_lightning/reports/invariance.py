@@ -28,6 +28,10 @@ def shown(name: str) -> str:
     return plain(secrets.hide(name))
 
 
+def _share(one: Readout) -> str:
+    return f"{100 * one.kept:.0f} %"
+
+
 def verdict(columns: Columns, runs: int) -> str:
     """What each run (the first `runs` columns) lost of what random weights have, and where the runs differ most."""
     names = list(columns)
@@ -35,7 +39,7 @@ def verdict(columns: Columns, runs: int) -> str:
     told = []
     for name in names[:runs]:
         lost = [
-            f"{factor} ({one.kept:.0%}, random weights {random[factor].kept:.0%})"
+            f"{factor} ({_share(one)}, random weights {_share(random[factor])})"
             for factor, one in columns[name].items()
             if random[factor].kept > SEEN and one.kept < LOST * random[factor].kept
         ]
@@ -51,12 +55,11 @@ def _differences(columns: Columns, names: list[str]) -> list[str]:
     found = []
     for factor in columns[names[0]] if len(names) > 1 else ():
         order = sorted(names, key=lambda name: columns[name][factor].kept)
-        least, most = (columns[name][factor].kept for name in (order[0], order[-1]))
-        if most - least > APART:
-            words = (
-                f"{factor} is kept most by {shown(order[-1])} ({most:.0%}), least by {shown(order[0])} ({least:.0%})"
-            )
-            found.append((most - least, words))
+        least, most = (columns[name][factor] for name in (order[0], order[-1]))
+        if most.kept - least.kept > APART:
+            words = f"{factor} is kept most by {shown(order[-1])} ({_share(most)}), "
+            words += f"least by {shown(order[0])} ({_share(least)})"
+            found.append((most.kept - least.kept, words))
     return [f"Of these runs {'; '.join(words for _, words in sorted(found, reverse=True))}."] if found else []
 
 

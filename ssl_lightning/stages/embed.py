@@ -10,6 +10,7 @@ import torch
 
 from ssl_lightning.core import progress
 from ssl_lightning.core.distributed import barrier, is_main
+from ssl_lightning.core.errors import UserError
 from ssl_lightning.core.files import atomic
 from ssl_lightning.core.protocols import out_dim
 from ssl_lightning.core.task import Task
@@ -62,6 +63,9 @@ def run(
         cache: features are kept in the cache folder, and taken from there; None: computed anew.
     """
     watch, device = Stopwatch(), device_of(trainer)
+    for key, asked in (("formats", formats), ("splits", splits)):
+        if not asked:
+            raise UserError(f"stage.{key}=[] leaves nothing to write; name one or more")
     if "parquet" in formats:
         need_pyarrow()
     same_items(judged, data)

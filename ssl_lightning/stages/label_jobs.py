@@ -17,7 +17,7 @@ from ssl_lightning.core import files, plain_yaml
 from ssl_lightning.core.distributed import broadcast_object, is_main
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.base import DataModule
-from ssl_lightning.data.broken import say
+from ssl_lightning.data.broken import counted, say
 from ssl_lightning.runs.folder import writing
 
 OWN = {"trainings": ("finetune", "from_scratch"), "naive": True}  # options of stage=finetune that the lines decide
@@ -68,9 +68,8 @@ class Job:
 
     @property
     def words(self) -> str:
-        size = (
-            f"{self.size.per_class} labels a class" if self.size.per_class else f"{self.size.fraction:g} of the labels"
-        )
+        count = self.size.per_class
+        size = f"{counted(count, 'label')} a class" if count else f"{self.size.fraction:g} of the labels"
         return f"{NAMES[self.line]}, {size}, seed {self.seed}"
 
     @property

@@ -264,6 +264,8 @@ def test_a_list_of_choices_names_them() -> None:
     for stage, kinds in (("embed", "npz, parquet, csv"), ("export", "safetensors")):
         with pytest.raises(UserError, match=rf"formats wants a list of any of {kinds}.*, not \['xlsx'\]"):
             check({"_target_": f"ssl_lightning.stages.{stage}.run", "_partial_": True, "formats": ["xlsx"]})
+    with pytest.raises(UserError, match=r"lines wants a list of any of finetune, linear, .*, not \['foo'\]"):
+        check({"_target_": "ssl_lightning.stages.label_curve.run", "_partial_": True, "lines": ["foo"]})
 
 
 @pytest.mark.parametrize(

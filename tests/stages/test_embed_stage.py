@@ -192,3 +192,10 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="halfway"):
         halfway()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["formats", "splits"])
+def test_an_empty_list_is_refused(tmp_path: Path, key: str) -> None:
+    run, folder = a_run(tmp_path / "run"), a_folder(tmp_path / "out")
+    with pytest.raises(UserError, match=rf"stage\.{key}=\[\] leaves nothing to write"):
+        embed.run(judged(run), TinyData(), a_trainer(tmp_path), folder, **{key: []})  # type: ignore[arg-type]

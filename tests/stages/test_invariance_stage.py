@@ -103,9 +103,9 @@ def test_words() -> None:
         "raw pixels": column(size=0.0, colour=1.0),
     }
     said = charts.verdict(columns, 2)
-    assert "full ignores colour (10%, random weights 60%)." in said
+    assert "full ignores colour (10 %, random weights 60 %)." in said
     assert "plain keeps what random weights keep" in said
-    assert "colour is kept most by plain (70%), least by full (10%)" in said
+    assert "colour is kept most by plain (70 %), least by full (10 %)" in said
     assert "size" not in said
     assert "Of these runs" not in charts.verdict({k: v for k, v in columns.items() if k != "plain"}, 1)
 

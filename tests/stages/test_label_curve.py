@@ -307,6 +307,12 @@ def test_sizes_that_are_the_same_labels_are_one(capsys: pytest.CaptureFixture[st
     assert "0.01 and 0.02 are both 3 labels of these data" in told.out + told.err
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 label a class"), (5, "5 labels a class")])
+def test_a_job_in_words(count: int, said: str) -> None:
+    (job, *_) = label_jobs.jobs_of(("linear",), [label_jobs.Size(per_class=count)], (0,), second=False)
+    assert job.words == f"this run, linear, {said}, seed 0"
+
+
 def test_another_seed_begins_with_other_random_weights(tmp_path: Path) -> None:
     opened = opener(a_run(tmp_path / "run"))
     one, two = (opened(None, seed) for seed in (0, 1))

@@ -41,7 +41,7 @@ class CanvasView(View):
         super().__post_init__()
         object.__setattr__(self, "zoom", tuple(self.zoom))
         if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1]:
-            raise UserError(f"zoom={list(self.zoom)} is not a range; give [low, high] with 0 < low <= high")
+            raise UserError(f"stage.zoom={list(self.zoom)} is not a range; give [low, high] with 0 < low <= high")
 
 
 def canvas_views(size: int, zoom: Sequence[float], flip_p: float) -> Views:

@@ -136,5 +136,5 @@ def test_a_mask_of_another_size_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("zoom", [(0.0, 1.0), (1.5, 1.0), (1.0,)])
 def test_a_zoom_that_is_no_range(zoom: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match=r"zoom=.* is not a range"):
+    with pytest.raises(UserError, match=r"stage\.zoom=.* is not a range"):
         canvas_views(16, zoom, 0.5) if len(zoom) == 2 else CanvasView(16, zoom=zoom)  # type: ignore[arg-type]
