@@ -303,6 +303,7 @@ def test_where_one_rank_cannot_tell_the_key_none_looks_into_the_cache(
     assert not cache.exists()
 
 
+@pytest.mark.long
 def test_ranks_share_one_file(tmp_path: Path, cache: Path) -> None:
     for found in run_two(on_ranks, str(tmp_path / "cache")):
         assert found["calls"] == 0

@@ -193,6 +193,7 @@ def on_ranks(rank: int, world_size: int) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.long
 def test_two_processes_mix_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Finetuner, "current_epoch", 1)
     one = on_ranks(0, 1)

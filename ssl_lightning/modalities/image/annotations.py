@@ -148,6 +148,11 @@ class DenseSet(ImageSet):
             raise UserError(
                 "the mask of {} is {} px and the image {}; give masks of the image's size".format(where, *sizes)
             )
+        if found.dtype == torch.uint8 and len(wrong := found[(found >= len(self.classes)) & (found != IGNORED)]):
+            where = self.paths[index] if self.paths else f"image {index}"
+            raise UserError(
+                f"the mask of {where} holds {int(wrong.max())}; the classes are 0 to {len(self.classes) - 1}"
+            )
         return image, found
 
     def sides(self, rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_lightning.core.counter import uniform
 from ssl_lightning.core.errors import UserError
 from ssl_lightning.data.sampler import EVALUATE, TRAIN, Request
-from ssl_lightning.modalities.image.annotations import Boxes, DenseSet, HeldMasks
+from ssl_lightning.modalities.image.annotations import IGNORED, Boxes, DenseSet, HeldMasks
 from ssl_lightning.modalities.image.canvas import CanvasFetch, CanvasView, Draw, OnCanvas, canvas_views
 from ssl_lightning.modalities.image.images import ArrayImages
 
@@ -132,6 +132,14 @@ def test_a_mask_of_another_size_is_refused_by_name() -> None:
     images = ArrayImages(torch.zeros(1, 8, 9, 3, dtype=torch.uint8), paths=["a.png"])
     with pytest.raises(UserError, match=r"the mask of a\.png is 8 x 8 px and the image 9 x 8"):
         DenseSet(images, HeldMasks(torch.ones(1, 8, 8, dtype=torch.uint8)), ["a"]).item(0)
+
+
+def test_a_mask_with_a_class_that_is_none_is_refused_by_name() -> None:
+    images = ArrayImages(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), paths=["a.png"])
+    mask = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    mask[0, 0, :2] = torch.tensor([IGNORED, 7])
+    with pytest.raises(UserError, match=r"the mask of a\.png holds 7; the classes are 0 to 1"):
+        DenseSet(images, HeldMasks(mask), ["a", "b"]).item(0)
 
 
 @pytest.mark.parametrize("zoom", [(0.0, 1.0), (1.5, 1.0), (1.0,)])
