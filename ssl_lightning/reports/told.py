@@ -117,7 +117,10 @@ def after(run: Run) -> str:
     elif stage in ("finetune", "predict"):
         model = f"ckpt={home if stage == 'finetune' else origin}"
         steps = [
-            ("What it says of each file of another folder.", ["stage=predict", model, "data.root=FOLDER"]),
+            (
+                "What it says of each file of another folder.",
+                ["stage=predict", model, *_folder(run), "data.root=FOLDER"],
+            ),
             ("The model for code without this package.", ["stage=export", model]),
         ]
     else:

@@ -14,7 +14,7 @@ import yaml
 from ssl_lightning.cli.run import compose, run
 from ssl_lightning.config import allowed
 from ssl_lightning.core import words
-from ssl_lightning.reports import kept, names, pages, read
+from ssl_lightning.reports import kept, names, pages, read, told
 from tests.reports.test_html import Checked, is_quiet
 
 SMALL = """data=shapes data.size=200 data.test_size=120 data.batch_size=50 backbone.width=8 method=simclr trainer=cpu
@@ -217,6 +217,21 @@ def test_a_stage_on_a_run_has_a_page_of_its_own(made: Path) -> None:
     is_quiet(text)
     assert "kNN: SimCLR on shapes" in text
     assert 'class="map"' in text
+
+
+@pytest.mark.parametrize(
+    ("data", "modality", "said"),
+    [
+        ({"root": "photos"}, "image", "runs/x data.root=FOLDER"),
+        ({"size": 60}, "image", "runs/x data=folder data.root=FOLDER"),
+        ({"size": 60}, "audio", "runs/x data=audio data.root=FOLDER"),
+    ],
+)
+def test_the_next_prediction_is_of_data_with_a_folder(data: dict[str, Any], modality: str, said: str) -> None:
+    config = {"name": "x", "runs_dir": "runs", "data": data}
+    about = kept.Kept({"modality": modality}, {})
+    run = read.Run(Path("runs/x"), config, [], {}, {"stage": "finetune"}, about, {})
+    assert said in told.after(run)
 
 
 def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
