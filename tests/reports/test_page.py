@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from ssl_lightning.cli.run import compose, run
-from ssl_lightning.reports import kept, names, pages, read
+from ssl_lightning.reports import kept, names, pages, read, told
 from tests.reports.test_html import Checked, is_quiet
 
 SMALL = """data=shapes data.size=200 data.test_size=120 data.batch_size=50 backbone.width=8 method=simclr trainer=cpu
@@ -215,6 +215,15 @@ def test_a_stage_on_a_run_has_a_page_of_its_own(made: Path) -> None:
     is_quiet(text)
     assert "kNN: SimCLR on shapes" in text
     assert 'class="map"' in text
+
+
+@pytest.mark.parametrize(("modality", "data"), [("image", "folder"), ("audio", "audio")])
+@pytest.mark.parametrize("stage", ["finetune", "predict"])
+def test_the_next_prediction_names_data_that_have_a_folder(stage: str, modality: str, data: str) -> None:
+    """A model of `shapes` or of a downloaded set would be asked for a folder that its own data do not read."""
+    results = {"stage": stage, "ckpt": "runs/x"}
+    run = read.Run(Path("runs/x"), {"name": "x"}, [], {}, results, kept.Kept({"modality": modality}), {})
+    assert f"stage=predict ckpt=runs/x data={data} data.root=FOLDER" in told.after(run)
 
 
 def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
