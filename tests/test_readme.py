@@ -162,7 +162,7 @@ def test_command_composes(words: list[str], folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Lightning on runs as short as these
 @pytest.mark.timeout(900)  # some are ten commands long
-@pytest.mark.parametrize("path", RUNNABLE)
+@pytest.mark.parametrize("path", [p if p == "README.md" else pytest.param(p, marks=pytest.mark.long) for p in RUNNABLE])
 def test_commands_run_in_order(path: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page can be followed from its first line to its last, in an empty folder with photos."""
     for words in RUNNABLE[path]:

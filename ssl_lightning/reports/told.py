@@ -116,11 +116,10 @@ def after(run: Run) -> str:
         ]
     elif stage in ("finetune", "predict"):
         model = f"ckpt={home if stage == 'finetune' else origin}"
+        kind = str(run.kept.about.get("modality") or "image")
+        files = f"data={'folder' if kind == 'image' else kind}"  # the model's own data may know no folder
         steps = [
-            (
-                "What it says of each file of another folder.",
-                ["stage=predict", model, *_folder(run), "data.root=FOLDER"],
-            ),
+            ("What it says of each file of another folder.", ["stage=predict", model, files, "data.root=FOLDER"]),
             ("The model for code without this package.", ["stage=export", model]),
         ]
     else:
