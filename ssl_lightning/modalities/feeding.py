@@ -102,6 +102,8 @@ def chosen(transform: Any, items: Any, what: str = "embed") -> list[Any]:
         transform()
     if isinstance(items, str | os.PathLike):
         path = Path(items).expanduser()
+        if not path.exists():  # in a list of files it costs its own row
+            raise UserError(f"{items} is neither a file nor a folder; give the path of one")
         return list_files(path, transform.kind).paths() if path.is_dir() else [path]
     pair = isinstance(items, tuple) and len(items) == 2 and isinstance(items[1], int)  # a wave and its rate
     one = pair or (hasattr(items, "ndim") and items.ndim <= 3) or not isinstance(items, Iterable)

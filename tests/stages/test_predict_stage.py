@@ -261,6 +261,10 @@ def test_what_python_takes(run: Path, tmp_path: Path) -> None:
     assert model.predict([image])[0]["path"] == 0
     with pytest.raises(UserError, match="nothing to predict"):
         model.predict([])
+    for missing in (tmp_path / "no", str(tmp_path / "no.png")):
+        with pytest.raises(UserError, match=r"no(\.png)? is neither a file nor a folder"):
+            sl.predict(model, missing)
+        assert sl.predict(model, [missing]).rows[0].keys() == {"path", "error"}
     with pytest.raises(UserError, match="item 0"):
         model.predict([np.zeros((4, 4, 9))])
     with pytest.raises(UserError, match="stage=finetune"):
