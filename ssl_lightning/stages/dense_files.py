@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from ssl_lightning.callbacks.captions import captioned
 from ssl_lightning.core import files
 from ssl_lightning.core.distributed import is_main
 from ssl_lightning.core.one_line import text
@@ -96,7 +98,7 @@ def write_pictures(task: DenseTask, data: DataModule, outputs: Features, folder:
             if picture is not None:
                 cells += drawn(task, picture, outputs.x[row], outputs.labels[row])
         with files.atomic(folder / f"{name}.png") as temporary:
-            grid(cells).save(temporary, format="PNG")
+            captioned_grid(task, cells).save(temporary, format="PNG")
     except Exception as error:
         say(f"{name}.png was not drawn: {text(error)}")
 
@@ -164,9 +166,20 @@ def hue(label: int) -> tuple[int, int, int]:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def grid(cells: list[Image.Image]) -> Image.Image:
+def captioned_grid(task: DenseTask, cells: list[Image.Image]) -> Image.Image:
+    """The pictures in rows, with a title, and, where several cells show one image, the name of each column."""
+    boxes = isinstance(task, Detect)
+    title = "Boxes found (green), wrong (red) and missed (yellow)" if boxes else "Classes of the pixels, a color each"
+    across = ACROSS if boxes else 3 * (ACROSS // 2)  # image, truth and answer stay side by side
+    columns = [""] * across if boxes else ["image", "truth", "found"] * (ACROSS // 2)
+    across = min(across, len(cells))
+    pixels = torch.from_numpy(np.array(grid(cells, across)))
+    rows = [""] * -(-len(cells) // max(1, across))
+    return Image.fromarray(captioned(pixels, title, rows, columns[:across], GAP).numpy())
+
+
+def grid(cells: list[Image.Image], across: int) -> Image.Image:
     """Pictures of one size in rows."""
-    across = 3 * (ACROSS // 2) if len(cells) > SHOWN else ACROSS  # image, truth and answer stay side by side
     down = -(-len(cells) // across)
     out = Image.new("RGB", (across * (SIDE + GAP) - GAP, down * (SIDE + GAP) - GAP), "white")
     for i, cell in enumerate(cells):

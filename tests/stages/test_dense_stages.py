@@ -73,6 +73,7 @@ def test_what_a_stage_writes(stage: str, tmp_path: Path) -> None:
         assert {"detect_map_50", "detect_map_75"} <= set(found)
     with Image.open(tmp_path / "out" / f"{stage}.png") as picture:
         assert picture.width > 224
+        assert picture.convert("L").crop((0, 0, picture.width, 30)).getextrema()[0] < 100  # a title
     name = {"detect": "detector", "segment": "segmenter"}[stage]
     card = json.loads((tmp_path / "out" / f"{name}.json").read_text())
     assert card["classes"][-1] == "hourglass"
