@@ -192,7 +192,7 @@ def _work(config: Config, crew: crews.Crew | None, flags: Sequence[str], tables:
 
         pages.note_health(folder.path, results)
         folder.write_results(results)
-        pages.write_quietly(folder.path)
+        pages.write_quietly(folder.path, config.overrides)
         _tell_loggers(parts, results)
         if is_main_process() and tables:
             summary.show(results, folder.path, config.overrides, flags)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,27 @@ def quietly(what: str) -> Iterator[None]:
         log.warning("%s could not be written, and nothing else is lost: %s", what, why)
 
 
-def write(folder: Path) -> Path | None:
-    """Draw the page of a run's folder; None where there is nothing to show."""
-    from ssl_lightning.reports import page, read
+def write(folder: Path, command: Sequence[str] = ()) -> Path | None:
+    """Draw the page of a run's folder; None where there is nothing to show.
+
+    `command`: the words of the run's command line, kept with it where no part of the run has kept them.
+    """
+    from ssl_lightning.reports import facts, kept, page, read
 
     run = read.run(folder)
     if not (run.rows or run.parts or run.kept.arrays or any(run.results.get(key) for key in SHOWN)):
         return None
+    if command and "command" not in run.kept.about:
+        kept.add(folder, facts.of_command(command), {})
+        run = read.run(folder)
     files.write_atomic(folder / FILE, page.html_of(run))
     return folder / FILE
 
 
-def write_quietly(folder: Path) -> Path | None:
+def write_quietly(folder: Path, command: Sequence[str] = ()) -> Path | None:
     """The same at the end of a stage: rank 0 alone writes, and what fails is a warning."""
     with quietly("the page of this run"):
-        return write(folder) if is_main_process() else None
+        return write(folder, command) if is_main_process() else None
     return None
 
 

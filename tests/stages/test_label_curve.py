@@ -183,6 +183,8 @@ def test_of_recordings_with_no_code_of_its_own(tmp_path: Path) -> None:
     found = small(tmp_path, "stage=label_curve", f"ckpt={tmp_path}/t", "stage.fractions=[0.3,0.8]", *SMALL, "name=c")
     assert {row["line"] for row in found["table"]} == {"finetune", "linear", "scratch", "naive"}
     page = (tmp_path / "c" / "report.html").read_text()
+    assert "python -m ssl_lightning" in page
+    assert "not on record" not in page
     assert "What labels are worth" in page
     assert page.count("data:image/png") == 1
     again = small(tmp_path, "stage=label_curve", f"ckpt={tmp_path}/t", "stage.fractions=[0.3,0.8]", *SMALL, "name=c")

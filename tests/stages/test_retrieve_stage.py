@@ -81,6 +81,7 @@ def test_test_items_query_the_training_items(photos: Path, capsys: pytest.Captur
     assert {Path(pair["first"]).name, Path(pair["second"]).name} == {"3.png", "copy.png"}
     assert found["near_duplicates"] == 1
     page = Path("runs/out/report.html").read_text()
+    assert "not on record" not in page
     assert "What was retrieved" in page
     assert "<script>alert" not in page
     assert "retrieval mAP" in capsys.readouterr().out
