@@ -150,7 +150,7 @@ def _tell_unknown(task: Task, names: tuple[str, ...]) -> None:
         say(f"Left out of the figures, because the model does not know these {what}: {named(strange, 8)}.")
     missing = [name for name in task.names if name not in {*names}]
     if missing and task.reads != CLASSES:
-        say(f"No figures: these files have no label {named(missing, 8)}, of which the model tells.")
+        say(f"No metrics: these files have no label {named(missing, 8)}, which the model needs.")
 
 
 def tell_of_known(ref: str, root: str) -> None:
@@ -231,7 +231,7 @@ class Found:
     def verdict(self, noun: str) -> str:
         """In a sentence or two."""
         if not self.count:
-            return f"No figures: no label is known of these {noun}s that the model knows, too."
+            return f"No metrics: these {noun}s have no label that the model knows."
         key = f"predict_{self.task.main}"
         score = self.scores[key]
         words = f"{self.task.word(score)} on {counted(self.count, f'labelled {noun}')}"

@@ -85,7 +85,7 @@ def test_every_file_gets_a_row(run: Path, tmp_path: Path) -> None:
     told = results(tmp_path / "out")
     assert (told["predicted"], told["unreadable"], told["labelled"]) == (9, 0, 0)
     assert "predict_top1" not in told
-    assert told["verdict"].startswith("No figures")
+    assert told["verdict"].startswith("No metrics")
 
 
 def test_labels_are_matched_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
