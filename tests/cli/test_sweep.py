@@ -248,6 +248,7 @@ def test_a_job_is_given_what_it_reads(here: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+@pytest.mark.long
 def test_two_settings_that_only_a_job_not_looked_at_first_has(here: Path) -> None:
     found = sweep_of("callbacks=minimal,default", "trainer.limit_val_batches=0,1.0", "data.bank_size=9")
     assert [job for job in found if "data.bank_size=9" in job] == [found[3]]

@@ -110,6 +110,7 @@ def test_words() -> None:
     assert "Of these runs" not in charts.verdict({k: v for k, v in columns.items() if k != "plain"}, 1)
 
 
+@pytest.mark.long
 def test_from_the_command_line_on_sound(tmp_path: Path) -> None:
     small = ["data=tones", "data.size=60", "data.test_size=40", "data.batch_size=20", "backbone.width=8"]
     rest = ["trainer.max_epochs=1", "stage.judge=false", f"runs_dir={tmp_path}", "method.projector.out_dim=8"]

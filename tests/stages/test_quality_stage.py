@@ -38,6 +38,7 @@ def results(folder: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_checkpoints_of_two_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_table_of_strange_results_is_escaped() -> None:
     assert tables.as_csv([{"a": "=1+1", "b": None}, {"a": 2}]) == "a,b\n'=1+1,\n2,\n"
 
 
+@pytest.mark.long
 def test_of_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -44,6 +44,7 @@ def results(name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_each_row_is_what_the_stages_of_one_data_set_measure(photos: None, capsys: pytest.CaptureFixture[str]) -> None:
     several = "{root: photos, labels: photos/labels.csv, task: multilabel}"
     sets = f"{{photos: {{root: photos}}, shapes: {{size: 40, test_size: 20}}, several: {several}}}"

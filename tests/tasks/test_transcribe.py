@@ -284,6 +284,7 @@ def strings(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_tones_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r").mkdir()
