@@ -57,6 +57,9 @@ def html_of(run: Run) -> str:
     return html.document(title, f"{body}<footer>{escape(made)} on {date(time.time())}.</footer>", links)
 
 
+NOT_GOOD = ("no better", "nothing", "worse", "no metrics")  # how a verdict begins that is no success
+
+
 def title_of(run: Run) -> str:
     """ "SimCLR on shapes", with the stage before it where it is not pretraining."""
     choices = run.choices
@@ -81,6 +84,8 @@ def top(run: Run, title: str, found: list[Finding]) -> str:
     words = str(run.results.get("verdict") or "").rstrip(". ")
     if not words and not run.done:
         words = "still training, or stopped; the verdict comes at the end"
+    if level == OK and words.lower().startswith(NOT_GOOD):
+        level = WATCH
     verdict = f'<p class="verdict {level}">{escape(words[:1].upper() + words[1:])}.</p>' if words else ""
     return (
         f'<div id="result"><h1>{escape(title)}</h1>{meta}<div class="tiles">{"".join(tiles(run))}</div>{verdict}</div>'

@@ -15,6 +15,7 @@ from ssl_lightning.cli.run import compose, run
 from ssl_lightning.config import allowed
 from ssl_lightning.core import words
 from ssl_lightning.reports import kept, names, pages, read, told
+from ssl_lightning.reports import page as report_page
 from tests.reports.test_html import Checked, is_quiet
 
 SMALL = """data=shapes data.size=200 data.test_size=120 data.batch_size=50 backbone.width=8 method=simclr trainer=cpu
@@ -217,6 +218,20 @@ def test_a_stage_on_a_run_has_a_page_of_its_own(made: Path) -> None:
     is_quiet(text)
     assert "kNN: SimCLR on shapes" in text
     assert 'class="map"' in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "level"),
+    [
+        ("Better than training from scratch: 30.0 % against 20.0 %.", "ok"),
+        ("No better than training from scratch: 20.1 % against 20.0 %.", "watch"),
+        ("nothing learned that shows: not above random weights", "watch"),
+    ],
+)
+def test_a_verdict_that_is_no_success_is_not_shown_as_one(verdict: str, level: str) -> None:
+    results = {"stage": "finetune", "verdict": verdict}
+    run = read.Run(Path("runs/x"), {"name": "x"}, [], {}, results, kept.Kept(), {})
+    assert f'<p class="verdict {level}">' in report_page.top(run, "x", [])
 
 
 @pytest.mark.parametrize(("modality", "data"), [("image", "folder"), ("audio", "audio")])
