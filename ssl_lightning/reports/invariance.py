@@ -112,6 +112,7 @@ def draw(columns: Columns, path: Path) -> None:
             axes.bar_label(bars, [f"{100 * found[f].kept:.0f}" for f in factors], fontsize=7, padding=1)
         axes.set_xticks(range(len(factors)), factors)
         axes.set_ylim(0, 1.08)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         axes.set_ylabel("kept (R2, or accuracy above chance)")
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title("What a linear readout finds in the features", loc="left", fontsize=11)

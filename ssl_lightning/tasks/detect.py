@@ -90,7 +90,7 @@ class Detect(DenseTask):
         return cast(dict[str, Tensor], metric.all())
 
     def word(self, value: float) -> str:
-        return f"mAP {100 * value:.1f}"
+        return f"mAP {100 * value:.1f} %"
 
     def predict(self, outputs: Tensor) -> list[dict[str, Any]]:
         """The boxes of each item, the surest first."""
