@@ -166,8 +166,12 @@ def test_fine_tuning(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.path == calls / "runs" / "s0" / "finetune-shapes"
     assert run.results["labels"] == 40
     assert "from scratch" in run._repr_html_()
-    with pytest.raises(sl.UserError, match="the one before fine-tuning is in runs/s0"):
-        _ = run.backbone
+    x = torch.rand(2, 3, 32, 32)
+    before = sl.load_backbone("runs/s0")
+    with torch.no_grad():
+        assert torch.equal(run.backbone(x), run.model.backbone(x))  # the fine-tuned one
+        assert not torch.equal(run.backbone(x), before(x))
+        assert run.model(x).shape == (2, 10)
 
 
 def test_a_script_that_torchrun_has_started(tmp_path: Path) -> None:
