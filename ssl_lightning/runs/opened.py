@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHARES = ("top1", "top5", "accuracy")  # fractions, shown in percent
 OWN_WEIGHTS = ("backbone.safetensors", "model.safetensors", "checkpoints/*.ckpt")
+TUNING = ("finetune", "detect", "segment")  # stages that train the backbone, each in a folder of its name
 PICTURE = 480  # px, the longer side of the picture in a notebook
 
 
@@ -136,7 +137,7 @@ class Run:
         """
         own = any(next(self.path.glob(pattern), None) for pattern in OWN_WEIGHTS)
         judged = None if own else self.results.get("ckpt")
-        if judged and (self.path / "finetune").is_dir():
+        if judged and any((self.path / stage).is_dir() for stage in TUNING):
             raise UserError(f"{self.name} stores no backbone of its own; the one before fine-tuning is in {judged}")
         ref = judged or self.path
         if self._load is not None:

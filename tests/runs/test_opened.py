@@ -87,3 +87,12 @@ def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"it holds no config\.yaml of one"):
         opened(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "detect", "segment"])
+def test_a_backbone_that_was_trained_on_is_not_taken_for_the_one_before(stage: str, tmp_path: Path) -> None:
+    """`results.json` names the weights that it began with; what it trained lies in a file of its own kind."""
+    (tmp_path / stage).mkdir()
+    (tmp_path / "results.json").write_text('{"ckpt": "runs/before"}')
+    with pytest.raises(UserError, match="the one before fine-tuning is in runs/before"):
+        _ = Run(tmp_path).backbone
